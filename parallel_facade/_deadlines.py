@@ -1,0 +1,26 @@
+"""Time as a moment to be met, on a clock that tests replace."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+Clock = Callable[[], float]
+
+
+class Deadline:
+    """A moment on a monotonic clock; built from `None` seconds it never comes."""
+
+    def __init__(self, seconds: float | None, *, clock: Clock = time.monotonic) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._at = math.inf if seconds is None else clock() + seconds
+
+    def remaining(self) -> float | None:
+        """Return the seconds left, never negative; `None` when there is no limit."""
+        return None if math.isinf(self._at) else max(0.0, self._at - self._clock())
+
+    def has_passed(self) -> bool:
+        """Return whether the moment has come."""
+        return self.remaining() == 0.0

@@ -1,0 +1,102 @@
+"""Every error the library raises on its own account.
+
+ParallelFacadeError
+├── ConfigurationError   (ValueError)     a setting is unknown or impossible
+├── PoolClosedError      (RuntimeError)   a pool was used after it was closed
+├── RemoteError          (RuntimeError)   stands for an exception that could not be rebuilt here
+├── SerializationError   (TypeError)      something cannot cross to or from a worker
+├── TaskTimeoutError     (TimeoutError, multiprocessing.TimeoutError)   a call or task ran too long
+└── WorkerCrashedError   (RuntimeError)   a worker died while it held a task
+
+Errors raised by the user's function are re-raised with their own type and are not in this tree.
+Each of ours survives pickle, with its fields.
+"""
+
+from __future__ import annotations
+
+from multiprocessing.context import TimeoutError as MultiprocessingTimeoutError
+from typing import Any
+
+
+class ParallelFacadeError(Exception):
+    """Base of every error that the library raises on its own account."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuild without `__init__`, whose keyword-only fields pickle would not pass."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(
+    cls: type[ParallelFacadeError], args: tuple[object, ...], fields: dict[str, object]
+) -> ParallelFacadeError:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(fields)
+    return error
+
+
+class ConfigurationError(ParallelFacadeError, ValueError):
+    """Raised when a setting is unknown, has a bad value, or asks what a back-end cannot do."""
+
+
+class PoolClosedError(ParallelFacadeError, RuntimeError):
+    """Raised when a pool is used after it was closed."""
+
+
+class RemoteError(ParallelFacadeError, RuntimeError):
+    """Raised in place of an exception whose own class could not be rebuilt in this process.
+
+    Attributes:
+        type_name: The qualified name of the exception's class.
+        remote_traceback: The traceback in the worker, as text.
+    """
+
+    def __init__(self, message: str, *, type_name: str, remote_traceback: str) -> None:
+        super().__init__(message)
+        self.type_name = type_name
+        self.remote_traceback = remote_traceback
+
+
+class SerializationError(ParallelFacadeError, TypeError):
+    """Raised when a callable, an argument or a result cannot cross to or from a worker.
+
+    Attributes:
+        path: Which part cannot travel, for example ``"the callable"`` or ``"item 3"``.
+    """
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class TaskTimeoutError(ParallelFacadeError, TimeoutError, MultiprocessingTimeoutError):
+    """Raised when a call, or one task of it, took longer than it was allowed to."""
+
+
+class WorkerCrashedError(ParallelFacadeError, RuntimeError):
+    """Raised when a worker died while it held a task, or could not be started.
+
+    Attributes:
+        exitcode: The worker's exit code; minus the signal's number if a signal ended it;
+            `None` when it is not known.
+    """
+
+    def __init__(self, message: str, *, exitcode: int | None) -> None:
+        super().__init__(message)
+        self.exitcode = exitcode
+
+
+class RemoteTraceback(Exception):  # noqa: N818 - it is a text to show, never raised
+    """Shows a worker's traceback as the cause of the exception that came from there."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text.rstrip()}\n"""'
+
+
+for _error in [*ParallelFacadeError.__subclasses__(), ParallelFacadeError]:
+    # Users see these classes in tracebacks and logs under the name they import them by.
+    _error.__module__ = "parallel_facade"
+del _error
