@@ -1,0 +1,288 @@
+"""One call in the background: the future that the user holds, and the attempts behind it.
+
+    apply_async ─► Submission ─► Backend ─► worker
+                       │ attempt by attempt       │
+    AsyncResult ◄──────┴──── received ◄───────────┘     decoded when the user asks, by the asker
+
+Guarantees:
+    - An `AsyncResult` ends exactly once: with a value, an error, a time-out or a cancellation.
+    - The user's objects are rebuilt in the thread that asks for them, not in the back-end's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, InvalidStateError, wait
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+from parallel_facade._carriers import carrier_for
+from parallel_facade._delivery import Delivery
+from parallel_facade._errors import TaskTimeoutError
+from parallel_facade._options import Options
+from parallel_facade._outcomes import Failure, Report
+from parallel_facade._worker import Call, Chunk
+from parallel_facade.backends import Backend
+
+R = TypeVar("R")
+
+
+class _NotDecodedError(Exception):
+    """Holds the place of an exception that nobody has asked for yet."""
+
+
+class AsyncResult(Future[R], Generic[R]):
+    """The result of `apply_async`, now or later.
+
+    A `concurrent.futures.Future`, so `as_completed`, `wait` and `asyncio.wrap_future` take it;
+    it can be awaited; and it has the methods of `multiprocessing.pool.AsyncResult`.
+
+    >>> from parallel_facade import apply_async
+    >>> apply_async(pow, (2, 10), backend="serial").get()
+    1024
+    """
+
+    def __init__(self, delivery: Delivery) -> None:
+        super().__init__()
+        self._delivery = delivery
+        self._submission: Submission | None = None
+        self._decode: Callable[[], Report] | None = None
+        self._decoding = threading.Lock()  # guards _decode and _report
+        self._report: Report | None = None
+
+    def get(self, timeout: float | None = None) -> R:
+        """Return the value, waiting for it.
+
+        Args:
+            timeout: Seconds to wait; `None` waits for ever. The task goes on after that.
+
+        Raises:
+            TaskTimeoutError: It did not end in time.
+            CancelledError: It was cancelled.
+
+        >>> from parallel_facade import apply_async
+        >>> apply_async(len, ("four",), backend="serial").get(timeout=5)
+        4
+        """
+        return self.result(timeout)
+
+    def result(self, timeout: float | None = None) -> R:
+        """Return the value, waiting *timeout* seconds for it; as `get`."""
+        if (failure := self._failure(timeout)) is not None:
+            failure.unwrap()
+        assert self._report is not None, "no failure, so there is a report"
+        value: R = self._report.values[0]
+        return value
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the task raised, waiting *timeout* seconds for it; `None` if it returned."""
+        failure = self._failure(timeout)
+        return None if failure is None else failure.error
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the task has ended, *timeout* seconds at most.
+
+        >>> from parallel_facade import apply_async
+        >>> apply_async(abs, (-1,), backend="serial").wait()
+        """
+        wait([self], timeout)
+
+    def ready(self) -> bool:
+        """Return whether the task has ended.
+
+        >>> from parallel_facade import apply_async
+        >>> apply_async(abs, (-1,), backend="serial").ready()
+        True
+        """
+        return self.done()
+
+    def successful(self) -> bool:
+        """Return whether the task returned, and did not raise.
+
+        Raises:
+            ValueError: It has not ended.
+
+        >>> from parallel_facade import apply_async
+        >>> apply_async(abs, (-1,), backend="serial").successful()
+        True
+        """
+        if not self.done():
+            raise ValueError(f"{self!r} has not ended")
+        return not self.cancelled() and self.exception() is None
+
+    def cancel(self) -> bool:
+        """Cancel the task if it does not run yet, and return whether that worked.
+
+        >>> from parallel_facade import apply_async
+        >>> apply_async(abs, (-1,), backend="serial").cancel()
+        False
+        """
+        submission = self._submission
+        if submission is not None and not submission.cancel():
+            return self.cancelled()
+        return super().cancel()
+
+    def running(self) -> bool:
+        """Return whether the task runs now."""
+        submission = self._submission
+        return not self.done() and submission is not None and submission.running()
+
+    def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
+        """Call *fn* with this result when it is there, in the thread for callbacks."""
+        super().add_done_callback(lambda _: self._delivery.deliver(fn, self))
+
+    def __await__(self) -> Generator[Any, None, R]:
+        """Wait in a coroutine; cancelling that cancels the task."""
+        return asyncio.wrap_future(self).__await__()
+
+    def _failure(self, timeout: float | None) -> Failure | None:
+        """Wait, and return what went wrong."""
+        try:
+            error = super().exception(timeout)
+        except TimeoutError:
+            raise TaskTimeoutError(f"no result after {timeout:g} seconds") from None
+        if error is not None and not isinstance(error, _NotDecodedError):
+            return Failure(error)
+        return self._decoded().failures.get(0)
+
+    def _decoded(self) -> Report:
+        with self._decoding:
+            if self._report is None:
+                assert self._decode is not None, "it has ended with a report"
+                self._report = self._decode()
+                self._decode = None
+            return self._report
+
+    def _end_with(self, decode: Callable[[], Report], *, failed: bool) -> None:
+        """End with a report, which *decode* returns when somebody asks."""
+        self._decode = decode
+        with suppress(InvalidStateError):  # a time-out or a cancellation came first
+            if failed:
+                self.set_exception(_NotDecodedError())
+            else:
+                self.set_result(None)  # type: ignore[arg-type]  # result() reads the report
+
+    def _cancelled(self) -> None:
+        if super().cancel():
+            self.set_running_or_notify_cancel()
+
+    def _fail_with(self, error: BaseException) -> None:
+        with suppress(InvalidStateError):
+            self.set_exception(error)
+
+
+class Submission:
+    """One call in the background, with all its attempts.
+
+    Args:
+        backend: Runs it.
+        call: The callable, in the form ``"call"``.
+        arguments: Positional arguments and keywords.
+        options: How.
+        delivery: Where code of the user's is run.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        call: Call,
+        arguments: tuple[tuple[Any, ...], dict[str, Any]],
+        options: Options,
+        delivery: Delivery,
+    ) -> None:
+        self._backend = backend
+        self._options = options
+        self._delivery = delivery
+        self._carrier = carrier_for(backend, options.serializer)
+        packed_call = self._carrier.pack_call(call)
+        self._cargo = self._carrier.pack_chunk(Chunk(0, [arguments]))
+        self._handle = backend.put(packed_call)
+        self._attempts_left = options.retries
+        self._alarm: threading.Timer | None = None
+        self._inner: Future[Any] = Future()
+        self.result: AsyncResult[Any] = AsyncResult(delivery)
+
+    def start(self, on_end: Callable[[], object] | None = None) -> None:
+        """Make the first attempt, and start the clock.
+
+        Args:
+            on_end: Called once, after the last attempt, in a thread of the back-end's.
+        """
+        self.result._submission = self  # noqa: SLF001 - two halves of one thing
+        # Not for a back-end that is done when it returns.
+        if self._options.timeout is not None and not self._backend.capabilities.runs_in_caller:
+            self._alarm = threading.Timer(self._options.timeout, self._expire)
+            self._alarm.daemon = True
+            self._alarm.start()
+        self._attempt()
+        if on_end is not None:
+            Future.add_done_callback(self.result, lambda _: on_end())
+
+    def cancel(self) -> bool:
+        """Cancel the current attempt if it does not run yet."""
+        return self._inner.cancel()
+
+    def running(self) -> bool:
+        """Return whether an attempt runs now."""
+        return self._inner.running()
+
+    def _attempt(self) -> None:
+        self._inner = self._backend.submit(self._handle, self._cargo, self._options.task_timeout)
+        self._inner.add_done_callback(self._arrived)
+
+    def _arrived(self, inner: Future[Any]) -> None:
+        """An attempt has ended; this runs in a thread of the back-end's."""
+        if inner.cancelled():
+            self._end()
+            self.result._cancelled()  # noqa: SLF001
+        elif self._attempts_left and self._may_have_failed(inner):
+            self._delivery.deliver(self._decide, inner)
+        else:
+            self._settle(inner)
+
+    def _may_have_failed(self, inner: Future[Any]) -> bool:
+        return inner.exception() is not None or self._carrier.has_failures(inner.result())
+
+    def _decide(self, inner: Future[Any]) -> None:
+        """Retry, or settle with the failure."""
+        if self.result.done() or not self._is_retried(inner):
+            self._settle(inner)
+            return
+        self._attempts_left -= 1
+        try:
+            self._attempt()
+        except BaseException as exc:
+            self._end()
+            self.result._fail_with(exc)  # noqa: SLF001
+
+    def _is_retried(self, inner: Future[Any]) -> bool:
+        if inner.exception() is not None:
+            return True
+        failure = self._carrier.unpack(inner.result()).failures[0]
+        return isinstance(failure.error, self._options.retry_on)
+
+    def _settle(self, inner: Future[Any]) -> None:
+        self._end()
+        if (error := inner.exception()) is not None:
+            self.result._fail_with(self._backend.translate(error))  # noqa: SLF001
+            return
+        received = inner.result()
+        failed = self._carrier.has_failures(received)
+        self.result._end_with(lambda: self._carrier.unpack(received), failed=failed)  # noqa: SLF001
+
+    def _expire(self) -> None:
+        seconds = self._options.timeout
+        self.result._fail_with(  # noqa: SLF001
+            TaskTimeoutError(f"the call did not end within {seconds:g} seconds")
+        )
+        if not self._inner.cancel():
+            self._backend.stop(self._inner)
+
+    def _end(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            self._backend.drop(handle)

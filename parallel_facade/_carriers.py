@@ -1,0 +1,95 @@
+"""How calls, chunks and reports cross to a back-end and back: as objects, or as payloads."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from parallel_facade._errors import SerializationError
+from parallel_facade._outcomes import Report, decode_report, has_failures
+from parallel_facade._payload import PROTOCOL, Encoder, new_scope
+from parallel_facade._worker import THE_CALLABLE, Call, Chunk, Surroundings
+from parallel_facade.backends import Backend
+
+
+class Carrier(Protocol):
+    """What the dispatcher needs to talk to any back-end."""
+
+    def pack_call(self, call: Call) -> Any:
+        """Return *call* as the back-end takes it."""
+
+    def pack_chunk(self, chunk: Chunk) -> Any:
+        """Return *chunk* as the back-end takes it."""
+
+    def unpack(self, received: Any) -> Report:
+        """Return the report that the back-end gave."""
+
+    def has_failures(self, received: Any) -> bool:
+        """Return whether the report holds a failure, without running code of the user's."""
+
+
+class ObjectCarrier:
+    """Passes everything as it is, within one process."""
+
+    def pack_call(self, call: Call) -> Call:
+        """Return *call* itself."""
+        return call
+
+    def pack_chunk(self, chunk: Chunk) -> Chunk:
+        """Return *chunk* itself."""
+        return chunk
+
+    def unpack(self, received: Report) -> Report:
+        """Return the report itself."""
+        return received
+
+    def has_failures(self, received: Report) -> bool:
+        """Return whether anything failed."""
+        return bool(received.failures)
+
+
+class PayloadCarrier:
+    """Turns everything into bytes of ours, so that no pool's own pickler meets the user's data."""
+
+    def __init__(self, serializer: str) -> None:
+        self._encoder = Encoder(new_scope(), serializer)
+
+    def pack_call(self, call: Call) -> bytes:
+        """Return *call* as a payload."""
+        payload = self._encoder.encode_callable(tuple(call), f"{THE_CALLABLE} {call.func!r}")
+        surroundings = Surroundings(self._encoder.scope, self._encoder.serializer, sys.path)
+        return pickle.dumps((tuple(surroundings), payload), PROTOCOL)
+
+    def pack_chunk(self, chunk: Chunk) -> bytes:
+        """Return *chunk* as a payload.
+
+        Raises:
+            SerializationError: Names the first item that cannot travel.
+        """
+        try:
+            return self._encoder.encode(tuple(chunk), f"item {chunk.first}")
+        except SerializationError:
+            for index, item in enumerate(chunk.items, start=chunk.first):
+                self._encoder.encode(item, f"item {index}")
+            raise
+
+    def unpack(self, received: bytes) -> Report:
+        """Return the report in *received*."""
+        return decode_report(received)
+
+    def has_failures(self, received: bytes) -> bool:
+        """Return whether anything failed."""
+        return has_failures(received)
+
+
+def carrier_for(backend: Backend, serializer: str) -> Carrier:
+    """Return the carrier that *backend* needs."""
+    return PayloadCarrier(serializer) if backend.capabilities.needs_serialization else ObjectCarrier()
+
+
+def pack_initializer(initializer: Callable[[], object], serializer: str) -> bytes:
+    """Return *initializer* as a payload for `_worker.run_initializer`."""
+    call = Call(initializer, "call", stops_at_failure=True, seed=None)
+    return PayloadCarrier(serializer).pack_call(call)

@@ -1,0 +1,312 @@
+"""Settings: what there is, what each may be, and where its value comes from.
+
+    call argument → with config(...) → configure(...) → environment → default
+
+The first that gives a value wins; `None` means "ask the next". The order is written once, in
+`_layers`. Values are checked where they enter, so an error names the place.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from parallel_facade._cpus import cpu_count
+from parallel_facade._errors import ConfigurationError
+from parallel_facade._registry import check_backend_name, nearest
+
+PREFIX: Final = "PARALLEL_FACADE_"
+START_METHODS: Final = ("forkserver", "spawn", "fork")
+SERIALIZERS: Final = ("dill", "pickle")
+TRUE_WORDS: Final = frozenset({"1", "true", "yes", "on"})
+FALSE_WORDS: Final = frozenset({"0", "false", "no", "off"})
+
+
+class Config(NamedTuple):
+    """The settings in force, each already checked.
+
+    Attributes:
+        backend: A back-end's name, a `Backend`, or a `concurrent.futures.Executor`.
+        workers: Workers at most; `None` takes `cpu_count()`.
+        start_method: How worker processes start; `None` takes the platform's safe one.
+        chunksize: Items per chunk; `None` lets the library choose.
+        timeout: Seconds for a whole call; `None` for no limit.
+        task_timeout: Seconds for one task; `None` for no limit.
+        retries: Additional attempts after the first.
+        progress: `False`, `True`, a description, or a callable.
+        seed: Seeds one random stream per item; `None` leaves random state alone.
+        serializer: ``"dill"``, or ``"pickle"`` for the standard library only.
+    """
+
+    backend: Any
+    workers: int
+    start_method: str | None
+    chunksize: int | None
+    timeout: float | None
+    task_timeout: float | None
+    retries: int
+    progress: bool | str | Callable[..., object]
+    seed: int | None
+    serializer: str
+
+
+class Setting(NamedTuple):
+    """What one setting may be."""
+
+    check: Callable[[Any], Any]
+    """Returns the value to use; raises `ValueError` or `TypeError` for a bad one."""
+
+    parse: Callable[[str], Any]
+    """Turns the environment's text into a value for `check`; raises `ValueError`."""
+
+    expected: str
+    """What is valid, for the error message."""
+
+    default: Any = None
+
+
+def _whole(minimum: int | None) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+        if minimum is not None and number < minimum:
+            raise ValueError
+        return number
+
+    return check
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool):
+        raise TypeError
+    number = float(value)
+    if math.isnan(number) or number <= 0:
+        raise ValueError
+    return number
+
+
+def _one_of(*choices: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in choices:
+            raise ValueError
+        return str(value)
+
+    return check
+
+
+def _progress(value: Any) -> Any:
+    if not (isinstance(value, bool | str) or callable(value)):
+        raise TypeError
+    return value
+
+
+def _parse_progress(text: str) -> bool | str:
+    word = text.lower()
+    if word in TRUE_WORDS | FALSE_WORDS:
+        return word in TRUE_WORDS
+    return text
+
+
+def _backend(value: Any) -> Any:
+    if isinstance(value, str):
+        return check_backend_name(value)
+    if not callable(getattr(value, "submit", None)) or isinstance(value, type):
+        raise TypeError
+    return value
+
+
+POSITIVE: Final = "a whole number of at least 1"
+SECONDS: Final = "a number of seconds above 0 (inf for no limit)"
+
+SETTINGS: Final[dict[str, Setting]] = {
+    "backend": Setting(
+        _backend, str, "a back-end's name, a Backend, or a concurrent.futures.Executor", "process"
+    ),
+    "workers": Setting(_whole(1), int, POSITIVE),
+    "start_method": Setting(_one_of(*START_METHODS), str, f"one of {', '.join(START_METHODS)}"),
+    "chunksize": Setting(_whole(1), int, POSITIVE),
+    "timeout": Setting(_seconds, float, SECONDS),
+    "task_timeout": Setting(_seconds, float, SECONDS),
+    "retries": Setting(_whole(0), int, "a whole number of at least 0", 0),
+    "progress": Setting(
+        _progress, _parse_progress, "True, False, a description, or a callable", False
+    ),
+    "seed": Setting(_whole(None), int, "a whole number"),
+    "serializer": Setting(
+        _one_of(*SERIALIZERS), str, f"one of {', '.join(SERIALIZERS)}", "dill"
+    ),
+}
+
+_configured: dict[str, Any] = {}
+_configured_lock = threading.Lock()  # guards the replacing of _configured; readers take it whole
+_scoped: ContextVar[Mapping[str, Any]] = ContextVar(
+    "parallel_facade_config", default=MappingProxyType({})
+)
+
+
+def configure(**settings: Any) -> None:
+    """Set defaults for the whole process.
+
+    Args:
+        **settings: Any of the settings of `Config`; `None` takes a setting back.
+
+    Raises:
+        ConfigurationError: A setting is unknown or has a bad value; nothing is changed then.
+
+    >>> configure(backend="serial")
+    >>> get_config().backend
+    'serial'
+    >>> configure(backend=None)
+    """
+    global _configured
+    checked = check_settings(settings, "configure()")
+    with _configured_lock:
+        merged = {**_configured, **checked}
+        _configured = {name: value for name, value in merged.items() if value is not None}
+
+
+@contextmanager
+def config(**settings: Any) -> Iterator[Config]:
+    """Set defaults inside a ``with`` block, for this thread or async task only.
+
+    Args:
+        **settings: Any of the settings of `Config`; `None` asks the enclosing block again.
+
+    Raises:
+        ConfigurationError: A setting is unknown or has a bad value.
+
+    >>> with config(backend="thread", workers=3) as inside:
+    ...     inside.backend, inside.workers
+    ('thread', 3)
+    """
+    checked = {
+        name: value
+        for name, value in check_settings(settings, "config()").items()
+        if value is not None
+    }
+    token = _scoped.set({**_scoped.get(), **checked})
+    try:
+        yield get_config()
+    finally:
+        _scoped.reset(token)
+
+
+def get_config() -> Config:
+    """Return the settings that a call without arguments would use now.
+
+    >>> get_config().serializer
+    'dill'
+    """
+    return resolve({})
+
+
+def resolve(arguments: Mapping[str, Any]) -> Config:
+    """Return the settings for a call, each from the first layer that gives it."""
+    layers = _layers(check_settings(arguments, "the call"))
+    values = {name: _first_given(name, layers)[0] for name in SETTINGS}
+    if values["workers"] is None:
+        values["workers"] = _usable_cpus()
+    return Config(**values)
+
+
+_usable_cpus = functools.cache(cpu_count)
+"""Counted once: it reads files, which would cost more than a small call."""
+
+
+def sources() -> dict[str, str]:
+    """Return for each setting where its value comes from now."""
+    layers = _layers({})
+    return {name: _first_given(name, layers)[1] for name in SETTINGS}
+
+
+def _layers(arguments: Mapping[str, Any]) -> list[tuple[str, Callable[[str], Any]]]:
+    """Return the places a value may come from, the strongest first."""
+    return [
+        ("call", arguments.get),
+        ("with config(...)", _scoped.get().get),
+        ("configure(...)", _configured.get),
+        ("environment", _from_environment),
+        ("default", lambda name: SETTINGS[name].default),
+    ]
+
+
+def _first_given(
+    name: str, layers: list[tuple[str, Callable[[str], Any]]]
+) -> tuple[Any, str]:
+    for source, lookup in layers:
+        if (value := lookup(name)) is not None:
+            return value, source
+    return None, "default"
+
+
+def _from_environment(name: str) -> Any:
+    _warn_of_unknown_variables()
+    variable = PREFIX + name.upper()
+    text = os.environ.get(variable)
+    return None if not text else _parsed(variable, name, text)
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(variable: str, name: str, text: str) -> Any:
+    setting = SETTINGS[name]
+    try:
+        return setting.check(setting.parse(text))
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"environment variable {variable}={text!r}: {exc}") from None
+    except (ValueError, TypeError):
+        raise ConfigurationError(
+            f"environment variable {variable}={text!r} is not valid; "
+            f"expected {setting.expected}"
+        ) from None
+
+
+@functools.cache
+def _warn_of_unknown_variables() -> None:
+    known = [PREFIX + name.upper() for name in SETTINGS]
+    for variable in os.environ:
+        if variable.startswith(PREFIX) and variable not in known:
+            warnings.warn(
+                f"unknown environment variable {variable}{nearest(variable, known)}; "
+                f"known: {', '.join(known)}",
+                stacklevel=2,
+            )
+
+
+def check_settings(settings: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return *settings* checked; `None` stays.
+
+    Raises:
+        ConfigurationError: Names the setting, its value, *place* and what is valid.
+    """
+    return {
+        name: None if value is None else check_setting(name, value, place)
+        for name, value in settings.items()
+    }
+
+
+def check_setting(name: str, value: Any, place: str) -> Any:
+    """Return *value* checked for the setting *name*, given at *place*."""
+    if (setting := SETTINGS.get(name)) is None:
+        known = list(SETTINGS)
+        raise ConfigurationError(
+            f"no setting is called {name!r}{nearest(name, known)} in {place}; "
+            f"known: {', '.join(known)}"
+        )
+    try:
+        return setting.check(value)
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"backend={value!r} in {place}: {exc}") from None
+    except (ValueError, TypeError, OverflowError):
+        raise ConfigurationError(
+            f"{name}={value!r} in {place} is not valid; expected {setting.expected}"
+        ) from None

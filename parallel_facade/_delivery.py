@@ -1,0 +1,71 @@
+"""The thread in which callbacks run: never the one that talks to workers, never under a lock.
+
+    back-end's thread ──(result, callback)──► Delivery thread ──► callback(result)
+
+Guarantees:
+    - A callback that raises is logged; one that blocks holds up other callbacks, and no worker.
+    - The thread starts with the first callback, and ends with `close`.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+CLOSE_PATIENCE: Final = 5.0
+"""Seconds that `close` waits for a callback; one that blocks longer is left behind."""
+
+_log = logging.getLogger("parallel_facade")
+
+
+class Delivery:
+    """Runs callbacks one after the other in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._letters: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # guards _thread and _closed
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def deliver(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call ``callback(*args)`` in the thread; after `close`, at once in this one."""
+        with self._lock:
+            if not self._closed:
+                self._start()
+                self._letters.put(lambda: callback(*args))
+                return
+        _run(lambda: callback(*args))
+
+    def close(self) -> None:
+        """Run what was delivered, and end the thread; closing twice is fine."""
+        with self._lock:
+            self._closed = True
+            thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._letters.put(None)
+        # A callback may close the pool that it was called by.
+        if thread is not threading.current_thread():
+            thread.join(CLOSE_PATIENCE)
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._run, name="parallel_facade-callbacks", daemon=True
+            )
+            self._thread.start()
+
+    def _run(self) -> None:
+        while (letter := self._letters.get()) is not None:
+            _run(letter)
+            del letter  # what it refers to must not live until the next one
+
+
+def _run(letter: Callable[[], object]) -> None:
+    try:
+        letter()
+    except Exception:
+        _log.exception("a callback raised")

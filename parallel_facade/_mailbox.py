@@ -1,0 +1,45 @@
+"""Where the futures of one call arrive, for a consumer that waits in a thread or in a coroutine."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+
+class Mailbox:
+    """A queue of resolved futures; anybody may put, one consumer takes."""
+
+    def __init__(self) -> None:
+        self._arrived: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        self._ring: Callable[[], object] | None = None
+
+    def put(self, future: Future[Any]) -> None:
+        """Deliver *future*; this is called by the thread that resolved it."""
+        self._arrived.put(future)
+        # After the put: a consumer that looked before it finds the bell rung.
+        if (ring := self._ring) is not None:
+            ring()
+
+    def take(self, timeout: float | None) -> Future[Any] | None:
+        """Return the next future, waiting *timeout* seconds; `None` if none came."""
+        try:
+            return self._arrived.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    async def arrival(self, timeout: float | None) -> None:
+        """Wait in a coroutine until a future can be taken, *timeout* seconds at most."""
+        loop = asyncio.get_running_loop()
+        bell = asyncio.Event()
+        self._ring = lambda: loop.call_soon_threadsafe(bell.set)
+        try:
+            if self._arrived.empty():
+                async with asyncio.timeout(timeout):
+                    await bell.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._ring = None

@@ -1,0 +1,62 @@
+"""Bound methods as pickles: the `copyreg` recipe, done right.
+
+The recipe that circulates sends ``(method.__name__, method.__self__)`` and calls `getattr` at the
+other end. That returns the wrong function for a method reached by `super()`, whose name finds the
+subclass's override, and finds nothing for a ``__private`` method, whose attribute is mangled. Here
+the class that holds the function is looked up in the method resolution order, and travels too.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+
+def reduce_method(method: types.MethodType) -> tuple[Any, ...]:
+    """Return how to rebuild *method*: from its object, the class that defines it, and its name."""
+    found = find_definition(method)
+    if found is None:
+        return types.MethodType, (method.__func__, method.__self__)
+    return bind_method, (method.__self__, *found)
+
+
+def bind_method(self: Any, owner: type, name: str) -> Any:
+    """Return the method that *owner* defines as *name*, bound to *self*."""
+    # The plain function, without the descriptors of subclasses: super() reached it that way.
+    return types.MethodType(_function_in(owner, name), self)
+
+
+def find_definition(method: types.MethodType) -> tuple[type, str] | None:
+    """Return the class whose body holds *method*'s function, and the attribute's name there."""
+    self, function = method.__self__, method.__func__
+    cls = self if isinstance(self, type) else type(self)
+    name = getattr(function, "__name__", None)
+    if not isinstance(name, str):
+        return None
+    for owner in type.mro(cls) if cls is type else cls.__mro__:
+        for attribute in (name, mangle(name, owner)):
+            if _function_in(owner, attribute) is function:
+                return owner, attribute
+    return None
+
+
+def mangle(name: str, owner: type) -> str:
+    """Return the attribute under which *owner*'s body stores *name*.
+
+    Source: the Python language reference, 6.2.1, private name mangling.
+
+    >>> mangle("__secret", type("_Model", (), {}))
+    '_Model__secret'
+    >>> mangle("__init__", int)
+    '__init__'
+    """
+    stripped = owner.__name__.lstrip("_")
+    is_private = name.startswith("__") and not name.endswith("__") and "." not in name
+    return f"_{stripped}{name}" if is_private and stripped else name
+
+
+def _function_in(owner: type, attribute: str) -> Any:
+    """Return the function that *owner* itself stores, out of a class method or static method."""
+    # From __dict__, since getattr could run a property or a metaclass's __getattr__.
+    stored = owner.__dict__.get(attribute)
+    return stored.__func__ if isinstance(stored, classmethod | staticmethod) else stored

@@ -1,0 +1,127 @@
+"""What one call was asked to do, checked against what its back-end can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from parallel_facade._config import Config
+from parallel_facade._errors import ConfigurationError
+from parallel_facade.backends import Capabilities
+
+ErrorTypes = tuple[type[BaseException], ...]
+
+
+class Options(NamedTuple):
+    """What one call was asked to do; see `parallel_facade.pmap` for each."""
+
+    chunksize: int | None
+    timeout: float | None
+    task_timeout: float | None
+    retries: int
+    retry_on: ErrorTypes
+    return_exceptions: bool
+    progress: Any
+    seed: int | None
+    serializer: str
+    workers: int
+
+
+class Requirement(NamedTuple):
+    """An option, the capability that it needs, and what to say where that is missing."""
+
+    option: str
+    capability: str
+    reason: str
+
+
+REQUIREMENTS = (
+    Requirement("task_timeout", "can_stop_running_task", "cannot stop a task that runs"),
+    Requirement("seed", "has_private_state", "shares one random state among its workers"),
+    Requirement("initializer", "can_initialize", "does not start its workers itself"),
+    Requirement("max_tasks_per_worker", "can_recycle", "cannot replace its workers"),
+)
+
+
+def check_capabilities(name: str, capabilities: Capabilities, **wanted: object) -> None:
+    """Raise `ConfigurationError` for an option that the back-end called *name* cannot honour."""
+    for requirement in REQUIREMENTS:
+        value = wanted.get(requirement.option)
+        if value is not None and not getattr(capabilities, requirement.capability):
+            raise ConfigurationError(
+                f"{requirement.option}={value!r} is not possible on the {name} back-end, "
+                f"which {requirement.reason}\n\nHint: backend='process' can."
+            )
+
+
+def make_options(
+    resolved: Config, *, retry_on: object, return_exceptions: object, workers: int
+) -> Options:
+    """Return the options of a call from its settings and its own arguments.
+
+    Raises:
+        ConfigurationError: An option has a bad value, or contradicts another.
+    """
+    if not isinstance(return_exceptions, bool):
+        raise ConfigurationError(
+            f"return_exceptions={return_exceptions!r} is not valid; expected True or False"
+        )
+    chunksize = resolved.chunksize
+    if resolved.task_timeout is not None:
+        if chunksize not in (None, 1):
+            raise ConfigurationError(
+                f"chunksize={chunksize!r} and task_timeout={resolved.task_timeout!r} exclude each "
+                "other: a task is timed alone\n\nHint: leave chunksize out."
+            )
+        chunksize = 1
+    return Options(
+        chunksize=chunksize,
+        timeout=resolved.timeout,
+        task_timeout=resolved.task_timeout,
+        retries=resolved.retries,
+        retry_on=_error_types(retry_on),
+        return_exceptions=return_exceptions,
+        progress=resolved.progress,
+        seed=resolved.seed,
+        serializer=resolved.serializer,
+        workers=workers,
+    )
+
+
+def _error_types(value: object) -> ErrorTypes:
+    types = value if isinstance(value, tuple) else (value,)
+    if all(isinstance(one, type) and issubclass(one, BaseException) for one in types):
+        return types
+    raise ConfigurationError(
+        f"retry_on={value!r} is not valid; expected an exception class or a tuple of them"
+    )
+
+
+def check_callable(func: object) -> Callable[..., Any]:
+    """Return *func*; raise `TypeError` if it cannot be called."""
+    if not callable(func):
+        raise TypeError(f"func must be callable, got {func!r} of type {type(func).__qualname__}")
+    return func
+
+
+def check_iterables(iterables: tuple[object, ...]) -> None:
+    """Raise `TypeError` for an argument that cannot be iterated, naming it and its place."""
+    if not iterables:
+        raise TypeError("expected at least one iterable after func")
+    for place, iterable in enumerate(iterables, start=1):
+        if not hasattr(type(iterable), "__iter__") and not hasattr(type(iterable), "__getitem__"):
+            raise TypeError(
+                f"iterable {place} is {iterable!r} of type {type(iterable).__qualname__}, "
+                "which cannot be iterated"
+            )
+
+
+def check_buffersize(buffersize: object) -> int | None:
+    """Return *buffersize*; raise `ConfigurationError` if it is not a positive number."""
+    if buffersize is None:
+        return None
+    if isinstance(buffersize, int) and not isinstance(buffersize, bool) and buffersize >= 1:
+        return buffersize
+    raise ConfigurationError(
+        f"buffersize={buffersize!r} is not valid; expected a whole number of at least 1"
+    )

@@ -1,0 +1,202 @@
+"""What a task came to, as a value: what workers give back, and how it crosses a border.
+
+    worker:  function ──► value or exception ──► Report ──encode──► bytes
+    caller:  bytes ──decode──► Report: values in order, and a Failure for each item that raised
+
+Guarantees:
+    - A report can always be encoded: what cannot travel becomes that item's failure, not the chunk's.
+    - A report can always be decoded: a value that cannot be rebuilt is its own item's failure.
+    - An exception arrives as its own class, or as a `RemoteError` that says which it was.
+"""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from contextlib import suppress
+from typing import Any, Final, NamedTuple, NoReturn
+
+from parallel_facade._errors import RemoteError, RemoteTraceback, SerializationError
+from parallel_facade._payload import PROTOCOL, Encoder, decode
+
+PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
+"""Types that cannot fail to travel, so that a chunk of them is written at once."""
+
+ALL_SUCCEEDED: Final = b"S"
+SOME_FAILED: Final = b"F"
+
+
+class Failure(NamedTuple):
+    """A task raised.
+
+    Attributes:
+        error: The exception.
+        traceback: Where it was raised, as text; empty if *error* itself still knows.
+    """
+
+    error: BaseException
+    traceback: str = ""
+
+    def unwrap(self) -> NoReturn:
+        """Raise the exception, showing the worker's traceback."""
+        if self.traceback and self.error.__cause__ is None:
+            self.error.__cause__ = RemoteTraceback(self.traceback)
+        raise self.error
+
+
+class Report(NamedTuple):
+    """What the items of one chunk came to.
+
+    Attributes:
+        values: A value for each item that was run, in order; `None` where it failed. Shorter than
+            the chunk if the run stopped at a failure.
+        failures: What went wrong, by position in the chunk.
+        unread: Which part of the task could not be rebuilt, so that nothing was run; then the
+            one failure, at position 0, says why. Empty otherwise.
+    """
+
+    values: list[Any]
+    failures: dict[int, Failure]
+    unread: str = ""
+
+
+class _SentFailure(NamedTuple):
+    """A failure as it travels: the exception in its own payload, and what to say without it."""
+
+    payload: bytes | None
+    type_name: str
+    message: str
+    traceback: str
+
+
+def encode_report(report: Report, encoder: Encoder) -> bytes:
+    """Return *report* as bytes; its first byte says whether anything failed."""
+    failures = {position: _sent(failure, encoder) for position, failure in report.failures.items()}
+    if PLAIN.issuperset(map(type, report.values)):
+        body: tuple[Any, ...] = (True, report.values, failures, report.unread)
+    else:
+        # One payload each: a value that cannot be rebuilt must not take its neighbours along.
+        payloads = [
+            None if position in failures else _payload_of(value, position, encoder, failures)
+            for position, value in enumerate(report.values)
+        ]
+        body = (False, payloads, failures, report.unread)
+    flag = SOME_FAILED if failures else ALL_SUCCEEDED
+    return flag + pickle.dumps(body, PROTOCOL)
+
+
+def has_failures(data: bytes) -> bool:
+    """Return whether an encoded report holds a failure, without decoding it."""
+    return data[:1] == SOME_FAILED
+
+
+def decode_report(data: bytes) -> Report:
+    """Return the report that *data* holds."""
+    is_plain, values, sent, unread = pickle.loads(memoryview(data)[1:])
+    failures = {position: _received(_SentFailure(*fields)) for position, fields in sent.items()}
+    if not is_plain:
+        values = [
+            None if payload is None else _value_of(payload, position, failures)
+            for position, payload in enumerate(values)
+        ]
+    return Report(values, failures, unread)
+
+
+def _payload_of(
+    value: Any, position: int, encoder: Encoder, failures: dict[int, _SentFailure]
+) -> bytes | None:
+    try:
+        return encoder.encode(value, f"the result, a {type(value).__qualname__}")
+    except SerializationError as exc:
+        failures[position] = _sent(Failure(exc, ""), encoder)
+        return None
+
+
+def _value_of(payload: bytes, position: int, failures: dict[int, Failure]) -> Any:
+    try:
+        return decode(payload)
+    except Exception as exc:
+        error = SerializationError(
+            f"the result could not be rebuilt: {type(exc).__name__}: {exc}", path="the result"
+        )
+        error.__cause__ = exc
+        failures[position] = Failure(error)
+        return None
+
+
+def captured(error: BaseException) -> Failure:
+    """Return *error*, just caught in a worker, with its traceback as text."""
+    tb = error.__traceback__
+    # The first frame is the one that caught it, in this library.
+    error.__traceback__ = tb.tb_next if tb is not None else None
+    return Failure(error, describe(error))
+
+
+def describe(error: BaseException) -> str:
+    """Return the traceback of *error* as text, whatever its own code does."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception as exc:  # noqa: BLE001 - a __str__ of the user's may raise anything
+        return f"{type(error).__qualname__} (its traceback cannot be printed: {type(exc).__name__})"
+
+
+def _sent(failure: Failure, encoder: Encoder) -> _SentFailure:
+    error = failure.error
+    cls = type(error)
+    message = "(its message cannot be printed)"
+    with suppress(Exception):
+        message = str(error)
+    return _SentFailure(
+        _proven(error, encoder), f"{cls.__module__}.{cls.__qualname__}", message, failure.traceback
+    )
+
+
+def _proven(error: BaseException, encoder: Encoder) -> bytes | None:
+    """Return a payload of *error* that was seen to rebuild it, or `None`."""
+    for travelling in (error, _Bare(type(error), error.args, _portable_fields(error, encoder))):
+        with suppress(Exception):
+            payload = encoder.encode(travelling, "the exception")
+            if type(_rebuilt(payload)) is type(error):
+                return payload
+    return None
+
+
+class _Bare(NamedTuple):
+    """An exception in parts, to be rebuilt without running its `__init__`."""
+
+    cls: type[BaseException]
+    args: tuple[Any, ...]
+    fields: dict[str, Any]
+
+    def build(self) -> BaseException:
+        error = self.cls.__new__(self.cls, *self.args)
+        error.args = self.args
+        error.__dict__.update(self.fields)
+        return error
+
+
+def _portable_fields(error: BaseException, encoder: Encoder) -> dict[str, Any]:
+    fields = {}
+    for name, value in vars(error).items():
+        with suppress(Exception):
+            decode(encoder.encode(value, name))
+            fields[name] = value
+    return fields
+
+
+def _rebuilt(payload: bytes) -> BaseException:
+    loaded = decode(payload)
+    error: BaseException = loaded.build() if isinstance(loaded, _Bare) else loaded
+    return error
+
+
+def _received(sent: _SentFailure) -> Failure:
+    if sent.payload is not None:
+        with suppress(Exception):
+            return Failure(_rebuilt(sent.payload), sent.traceback)
+    error = RemoteError(
+        f"{sent.type_name}: {sent.message}",
+        type_name=sent.type_name,
+        remote_traceback=sent.traceback,
+    )
+    return Failure(error, sent.traceback)

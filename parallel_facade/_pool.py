@@ -1,0 +1,587 @@
+"""`Pool`: the owner of a back-end's workers for a time.
+
+    Pool ──owns──► Backend (workers)          one Map or Submission per call ──► Backend
+      └──owns──► Delivery (callbacks)
+
+Guarantees:
+    - Every option is checked before a worker sees anything of the call.
+    - `close` leaves no worker, thread or file; closing twice is fine, using it after is an error.
+    - Inside a worker, calls run in that worker: never more workers than were asked for.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import secrets
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
+from typing import Any, Literal, Self, TypeVar, overload
+
+from parallel_facade._async_result import AsyncResult, Submission
+from parallel_facade._carriers import pack_initializer
+from parallel_facade._chunking import default_chunksize
+from parallel_facade._config import Config, check_setting, resolve
+from parallel_facade._delivery import Delivery
+from parallel_facade._dispatch import Map
+from parallel_facade._errors import ConfigurationError, PoolClosedError
+from parallel_facade._options import (
+    Options,
+    check_buffersize,
+    check_callable,
+    check_capabilities,
+    check_iterables,
+    make_options,
+)
+from parallel_facade._registry import load_backend
+from parallel_facade._results import ResultIterator, collect
+from parallel_facade._worker import Call, is_worker
+from parallel_facade.backends import Backend, WorkerSettings
+
+R = TypeVar("R")
+
+ITEMS_IN_FLIGHT_PER_WORKER = 2
+"""`imap`'s default bound: one item runs, one waits so that no worker idles."""
+
+_open_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_pools_by_token: weakref.WeakValueDictionary[str, Pool] = weakref.WeakValueDictionary()
+
+
+class Pool(Executor):
+    """Workers of one back-end, for as many calls as you like.
+
+    A context manager, and a `concurrent.futures.Executor`, so it goes wherever an executor or a
+    pool with a ``map`` method goes.
+
+    Args:
+        backend: A back-end's name, a `Backend`, or a `concurrent.futures.Executor`, which is not
+            shut down here; `None` asks the configuration.
+        workers: How many workers at most; `None` asks the configuration.
+        start_method: ``"forkserver"``, ``"spawn"`` or ``"fork"``, for processes; `None` asks the
+            configuration.
+        initializer: Runs once in each new worker. The globals that it sets are there for the
+            tasks, for as long as the worker lives.
+        initargs: Its arguments.
+        max_tasks_per_worker: Replace a worker after this many items, counted at the end of a
+            chunk; `None` for never.
+        serializer: ``"dill"``, or ``"pickle"`` for the standard library only; `None` asks the
+            configuration.
+
+    Raises:
+        ConfigurationError: A setting has a bad value, or the back-end cannot honour it.
+
+    >>> with Pool(backend="thread", workers=2) as pool:
+    ...     pool.pmap(lambda x: x * x, range(4))
+    [0, 1, 4, 9]
+    """
+
+    def __init__(
+        self,
+        backend: Any = None,
+        workers: int | None = None,
+        *,
+        start_method: str | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        max_tasks_per_worker: int | None = None,
+        serializer: str | None = None,
+    ) -> None:
+        resolved = resolve(
+            {
+                "backend": backend,
+                "workers": workers,
+                "start_method": start_method,
+                "serializer": serializer,
+            }
+        )
+        if max_tasks_per_worker is not None:
+            max_tasks_per_worker = check_setting_as(
+                "workers", "max_tasks_per_worker", max_tasks_per_worker
+            )
+        if initializer is not None:
+            initializer = functools.partial(check_callable(initializer), *initargs)
+        self._serializer = serializer
+        self._backend_setting = resolved.backend
+        self._max_tasks = max_tasks_per_worker
+        self._start(resolved, initializer, start_method_given=start_method is not None)
+
+    def _start(
+        self,
+        resolved: Config,
+        initializer: Callable[[], object] | None,
+        *,
+        start_method_given: bool,
+    ) -> None:
+        self._pid = os.getpid()
+        self._token = secrets.token_hex(8)
+        self._lock = threading.Lock()  # guards _closed
+        self._closed = False
+        self._delivery = Delivery()
+        settings = WorkerSettings(
+            resolved.workers, resolved.start_method, initializer, self._max_tasks
+        )
+        if start_method_given and resolved.backend != "process":
+            raise ConfigurationError(
+                f"start_method={resolved.start_method!r} is not possible on the "
+                f"{backend_name(resolved.backend)} back-end, which starts no processes of its own"
+            )
+        self._backend, self._owns_backend = _open_backend(
+            resolved.backend, settings, resolved.serializer
+        )
+        self._workers = min(resolved.workers, self._backend.capacity())
+        _close_all_at_exit()
+        _open_pools.add(self)
+        _pools_by_token[self._token] = self
+
+    # ── the three verbs ───────────────────────────────────────────────────────────────────────
+
+    @overload
+    def pmap(
+        self,
+        func: Callable[..., R],
+        /,
+        *iterables: Iterable[Any],
+        return_exceptions: Literal[False] = ...,
+        chunksize: int | None = ...,
+        timeout: float | None = ...,
+        task_timeout: float | None = ...,
+        retries: int | None = ...,
+        retry_on: Any = ...,
+        progress: Any = ...,
+        seed: int | None = ...,
+        strict: bool = ...,
+    ) -> list[R]: ...
+    @overload
+    def pmap(
+        self,
+        func: Callable[..., R],
+        /,
+        *iterables: Iterable[Any],
+        return_exceptions: bool,
+        chunksize: int | None = ...,
+        timeout: float | None = ...,
+        task_timeout: float | None = ...,
+        retries: int | None = ...,
+        retry_on: Any = ...,
+        progress: Any = ...,
+        seed: int | None = ...,
+        strict: bool = ...,
+    ) -> list[R | Exception]: ...
+    def pmap(
+        self,
+        func: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any],
+        return_exceptions: bool = False,
+        retry_on: Any = (),
+        strict: bool = False,
+        **settings: Any,
+    ) -> list[Any]:
+        """Apply *func* to each item in parallel and return the results in order.
+
+        Takes what `parallel_facade.pmap` takes, except for what the pool has fixed.
+
+        >>> with Pool(backend="thread", workers=2) as pool:
+        ...     pool.pmap(pow, [2, 3], [5, 2])
+        [32, 9]
+        """
+        backend = self._backend_here()
+        options = self._options(settings, retry_on, return_exceptions=return_exceptions)
+        run = self._eager_map(backend, func, iterables, options, strict=strict)
+        return collect(run, return_exceptions=return_exceptions)
+
+    def imap(
+        self,
+        func: Callable[..., R],
+        /,
+        *iterables: Iterable[Any],
+        ordered: bool = True,
+        buffersize: int | None = None,
+        return_exceptions: bool = False,
+        retry_on: Any = (),
+        strict: bool = False,
+        on_close: Callable[[], object] | None = None,
+        **settings: Any,
+    ) -> ResultIterator[R]:
+        """Apply *func* lazily: pull items only as results are taken.
+
+        Takes what `parallel_facade.imap` takes, except for what the pool has fixed, and *on_close*,
+        which is called once when the iterator has ended or was closed.
+
+        >>> import itertools
+        >>> with Pool(backend="thread", workers=2) as pool:
+        ...     next(pool.imap(abs, itertools.count(-3)))
+        3
+        """
+        backend = self._backend_here()
+        options = self._options(settings, retry_on, return_exceptions=return_exceptions)
+        buffersize = check_buffersize(buffersize)
+        call, items, total = _zipped(func, iterables, options, strict=strict)
+        _check_call_options(self._backend_setting, backend, options)
+        chunksize = options.chunksize or 1
+        workers = min(options.workers, backend.capacity())
+        run = Map(
+            backend,
+            call,
+            items,
+            options,
+            total=total,
+            chunksize=chunksize,
+            buffersize=buffersize or ITEMS_IN_FLIGHT_PER_WORKER * workers * chunksize,
+            ordered=ordered,
+        )
+        return ResultIterator(run, return_exceptions=return_exceptions, on_close=on_close)
+
+    def apply_async(
+        self,
+        func: Callable[..., R],
+        /,
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] | None = None,
+        *,
+        callback: Callable[[R], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+        retry_on: Any = (),
+        on_end: Callable[[], object] | None = None,
+        **settings: Any,
+    ) -> AsyncResult[R]:
+        """Call ``func(*args, **kwds)`` in a worker and return its future at once.
+
+        Takes what `parallel_facade.apply_async` takes, except for what the pool has fixed, and
+        *on_end*, which is called once when the task has ended, in a thread of the back-end's.
+
+        >>> with Pool(backend="thread", workers=1) as pool:
+        ...     pool.apply_async(divmod, (7, 2)).get()
+        (3, 1)
+        """
+        for name in ("chunksize", "progress"):
+            if settings.get(name) is not None:
+                raise ConfigurationError(f"{name}={settings[name]!r} has no meaning for one call")
+        backend = self._backend_here()
+        options = self._options(settings, retry_on, return_exceptions=False)
+        _check_call_options(self._backend_setting, backend, options)
+        if options.chunksize != 1:
+            options = options._replace(chunksize=1)
+        submission = Submission(
+            backend,
+            Call(check_callable(func), "call", stops_at_failure=True, seed=options.seed),
+            (tuple(args), dict(kwds or {})),
+            options,
+            self._delivery,
+        )
+        result: AsyncResult[R] = submission.result
+        if callback is not None or error_callback is not None:
+            result.add_done_callback(functools.partial(_call_back, callback, error_callback))
+        submission.start(on_end)
+        return result
+
+    # ── the Executor ──────────────────────────────────────────────────────────────────────────
+
+    def submit(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> AsyncResult[R]:
+        """Call ``fn(*args, **kwargs)`` in a worker; as `concurrent.futures.Executor.submit`.
+
+        >>> with Pool(backend="thread", workers=1) as pool:
+        ...     pool.submit(int, "ff", base=16).result()
+        255
+        """
+        return self.apply_async(fn, args, kwargs)
+
+    def map(  # type: ignore[override]  # the standard library's takes fewer options, by position
+        self,
+        fn: Callable[..., R],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        **settings: Any,
+    ) -> Iterator[R]:
+        """Start applying *fn* to each item and return an iterator over the results, in order.
+
+        As `concurrent.futures.Executor.map`: the inputs are read at once, unless *buffersize* is
+        given, and dropping the iterator cancels what has not run.
+
+        >>> with Pool(backend="thread", workers=2) as pool:
+        ...     list(pool.map(abs, [-1, 2]))
+        [1, 2]
+        """
+        settings |= {"timeout": timeout, "chunksize": chunksize}
+        if buffersize is not None:
+            return self.imap(fn, *iterables, buffersize=buffersize, **settings)
+        options = self._options(settings, (), return_exceptions=False)
+        backend = self._backend_here()
+        run = self._eager_map(backend, fn, iterables, options, strict=False)
+        results: ResultIterator[R] = ResultIterator(run, return_exceptions=False)
+        run.check_ahead()
+        if not backend.capabilities.runs_in_caller:
+            run.fill()
+        return results
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Close the pool; as `concurrent.futures.Executor.shutdown`.
+
+        Args:
+            wait: Whether to wait for what was accepted; otherwise a thread does.
+            cancel_futures: Whether to cancel what has not run, and give up what runs.
+
+        >>> pool = Pool(backend="serial")
+        >>> pool.shutdown()
+        """
+        if wait:
+            self.close(cancel=cancel_futures)
+        else:
+            threading.Thread(
+                target=self.close, kwargs={"cancel": cancel_futures}, name="parallel_facade-close"
+            ).start()
+
+    # ── life ──────────────────────────────────────────────────────────────────────────────────
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Release the workers; closing twice is fine.
+
+        Args:
+            cancel: Give up what has not ended, instead of waiting for it.
+
+        >>> pool = Pool(backend="thread", workers=1)
+        >>> pool.close()
+        """
+        with self._lock:
+            already_closed, self._closed = self._closed, True
+        if already_closed or self._pid != os.getpid():
+            return
+        _open_pools.discard(self)
+        if self._owns_backend:
+            self._backend.close(cancel=cancel)
+        self._delivery.close()
+
+    def __enter__(self) -> Self:
+        """Return the pool."""
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
+        """Close the pool; without waiting for its tasks if an exception ends the block."""
+        self.close(cancel=exc_type is not None)
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True) and getattr(self, "_owns_backend", False):
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"workers={self._workers}"
+        return f"<parallel_facade.Pool {backend_name(self._backend_setting)} {state}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as a name: a worker gets a pool that runs in the worker itself."""
+        return _pool_by_token, (self._token,)
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are at most.
+
+        >>> with Pool(backend="thread", workers=3) as pool:
+        ...     pool.workers
+        3
+        """
+        return self._workers
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the pool is open, in its own process, and has workers.
+
+        >>> with Pool(backend="serial") as pool:
+        ...     pool.is_usable
+        True
+        """
+        return not self._closed and self._pid == os.getpid() and self._backend.is_usable
+
+    # ── making calls ──────────────────────────────────────────────────────────────────────────
+
+    def _eager_map(
+        self,
+        backend: Backend,
+        func: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        options: Options,
+        *,
+        strict: bool,
+    ) -> Map:
+        call, items, _ = _zipped(func, iterables, options, strict=strict)
+        _check_call_options(self._backend_setting, backend, options)
+        listed = list(items)
+        chunksize = options.chunksize or self._default_chunksize(len(listed), options)
+        return Map(
+            backend,
+            call,
+            iter(listed),
+            options,
+            total=len(listed),
+            chunksize=chunksize,
+            buffersize=None,
+            ordered=True,
+        )
+
+    def _default_chunksize(self, total: int, options: Options) -> int:
+        size = default_chunksize(total, min(options.workers, self._workers))
+        return size if self._max_tasks is None else min(size, self._max_tasks)
+
+    def _options(
+        self, settings: dict[str, Any], retry_on: Any, *, return_exceptions: Any
+    ) -> Options:
+        for name in ("backend", "start_method"):
+            if name in settings:
+                raise ConfigurationError(
+                    f"{name}={settings[name]!r} is fixed when the pool is made: Pool({name}=...)"
+                )
+        if settings.get("serializer") is None:
+            settings = {**settings, "serializer": self._serializer}
+        resolved = resolve(settings)
+        workers = resolved.workers if settings.get("workers") is not None else self._workers
+        return make_options(
+            resolved, retry_on=retry_on, return_exceptions=return_exceptions, workers=workers
+        )
+
+    def _backend_here(self) -> Backend:
+        """Return the back-end to use from where the call is made."""
+        if self._closed:
+            raise PoolClosedError(f"{self!r} cannot be used any more")
+        if is_worker() and not self._backend.capabilities.runs_in_caller:
+            return _open_backend("serial", WorkerSettings(1), "dill")[0]
+        if self._pid != os.getpid():
+            raise PoolClosedError(
+                f"{self!r} belongs to process {self._pid}, and this process was forked from it\n\n"
+                "Hint: make a new Pool in this process."
+            )
+        return self._backend
+
+
+def backend_name(setting: Any) -> str:
+    """Return how to call the back-end behind a setting in a message."""
+    return setting if isinstance(setting, str) else type(setting).__name__
+
+
+def check_setting_as(kind: str, name: str, value: Any) -> Any:
+    """Return *value* of the argument *name*, checked as the setting *kind*."""
+    try:
+        return check_setting(kind, value, "the call")
+    except ConfigurationError as exc:
+        raise ConfigurationError(str(exc).replace(f"{kind}=", f"{name}=", 1)) from None
+
+
+def _check_call_options(setting: Any, backend: Backend, options: Options) -> None:
+    check_capabilities(
+        backend_name("serial" if backend.capabilities.runs_in_caller else setting),
+        backend.capabilities,
+        task_timeout=options.task_timeout,
+        seed=options.seed,
+    )
+
+
+def _zipped(
+    func: Any, iterables: tuple[Any, ...], options: Options, *, strict: Any
+) -> tuple[Call, Iterator[Any], int | None]:
+    """Return the call, its items, and how many there are, if that is known."""
+    check_callable(func)
+    check_iterables(iterables)
+    if not isinstance(strict, bool):
+        raise ConfigurationError(f"strict={strict!r} is not valid; expected True or False")
+    call = Call(
+        func,
+        "one" if len(iterables) == 1 else "many",
+        stops_at_failure=not options.return_exceptions and not options.retry_on,
+        seed=options.seed,
+    )
+    sizes = [len(iterable) for iterable in iterables if hasattr(type(iterable), "__len__")]
+    total = min(sizes) if len(sizes) == len(iterables) else None
+    if len(iterables) == 1:
+        return call, iter(iterables[0]), total
+    return call, zip(*iterables, strict=strict), total
+
+
+def _open_backend(
+    setting: Any, settings: WorkerSettings, serializer: str
+) -> tuple[Backend, bool]:
+    """Return the back-end for *setting*, and whether it is ours to close."""
+    if is_worker():
+        # The worker is the budget: more workers inside of it would multiply.
+        setting = "serial"
+    if isinstance(setting, Pool):
+        return setting._backend_here(), False  # noqa: SLF001 - of the same class
+    if isinstance(setting, Backend):
+        _check_pool_options(setting, setting, settings)
+        return setting, False
+    if isinstance(setting, str):
+        cls = load_backend(setting)
+        _check_pool_options(setting, cls, settings)
+        if settings.initializer is not None and cls.capabilities.needs_serialization:
+            payload = pack_initializer(settings.initializer, serializer)  # type: ignore[arg-type]
+            settings = settings._replace(initializer=payload)
+        backend: Backend = cls(settings)
+        return backend, True
+    from parallel_facade.backends._executor import ExecutorBackend
+
+    executor = ExecutorBackend(setting, settings)
+    _check_pool_options(setting, executor, settings)
+    return executor, True
+
+
+def _check_pool_options(setting: Any, backend: Any, settings: WorkerSettings) -> None:
+    check_capabilities(
+        backend_name(setting),
+        backend.capabilities,
+        initializer=settings.initializer,
+        max_tasks_per_worker=settings.max_tasks_per_worker,
+    )
+
+
+def _call_back(
+    callback: Callable[[Any], object] | None,
+    error_callback: Callable[[BaseException], object] | None,
+    result: Any,
+) -> None:
+    if result.cancelled():
+        return
+    error = result.exception()
+    if error is None and callback is not None:
+        callback(result.result())
+    elif error is not None and error_callback is not None:
+        error_callback(error)
+
+
+def _pool_by_token(token: str) -> Pool:
+    """Return the pool itself where it was made, and one that runs in the worker elsewhere."""
+    pool = _pools_by_token.get(token)
+    if pool is None or pool._pid != os.getpid():  # noqa: SLF001 - of this module
+        pool = Pool(backend="serial")
+        pool._token = token  # noqa: SLF001
+        _pools_by_token[token] = pool
+        _open_pools.discard(pool)
+        pool._owns_backend = False  # noqa: SLF001 - nobody has to close it
+    return pool
+
+
+def _close_all() -> None:
+    for pool in list(_open_pools):
+        pool.close(cancel=True)
+
+
+def _forget_pools_after_fork() -> None:
+    _open_pools.clear()
+
+
+@functools.cache
+def _close_all_at_exit() -> None:
+    """Close what is open when the program ends.
+
+    To be called after `multiprocess` was imported: exit handlers run last in, first out, and the
+    one of `multiprocess` ends processes and removes files that a pool still needs to close well.
+    """
+    atexit.register(_close_all)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pools_after_fork)
+

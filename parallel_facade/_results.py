@@ -1,0 +1,168 @@
+"""What the maps give: a list for `pmap`, an iterator for `imap`, both over one `Map`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+from parallel_facade._dispatch import Map, Outcome
+from parallel_facade._outcomes import Failure
+
+R = TypeVar("R")
+
+
+def collect(run: Map, *, return_exceptions: bool) -> list[Any]:
+    """Return the values of an ordered *run*, raising its first failure."""
+    values: list[Any] = []
+    try:
+        run.check_ahead()
+        while not run.is_over:
+            run.fill()
+            while (outcome := run.take()) is not None:
+                values.append(_value(outcome, return_exceptions=return_exceptions))
+            if run.must_wait:
+                run.wait()
+    except BaseException as exc:
+        run.close(stop_running=_is_urgent(run, exc))
+        raise
+    run.close(stop_running=False)
+    return values
+
+
+def _value(outcome: Outcome, *, return_exceptions: bool) -> Any:
+    result = outcome.result
+    if not isinstance(result, Failure):
+        return result.value
+    if return_exceptions and isinstance(result.error, Exception):
+        return result.error
+    result.unwrap()
+
+
+class ResultIterator(Iterator[R], Generic[R]):
+    """The results of `imap`: an iterator, an asynchronous iterator, and a context manager.
+
+    Closing it, leaving its ``with`` block or dropping it cancels what has not run. `len()` gives
+    the results still to come, where the inputs have a length.
+
+    >>> from parallel_facade import imap
+    >>> with imap(abs, [-1, -2, -3], backend="serial") as results:
+    ...     next(results), len(results)
+    (1, 2)
+    """
+
+    def __init__(
+        self,
+        run: Map,
+        *,
+        return_exceptions: bool,
+        on_close: Callable[[], object] | None = None,
+    ) -> None:
+        self._run = run
+        self._return_exceptions = return_exceptions
+        self._on_close = on_close
+        self._is_closed = False
+
+    def __iter__(self) -> ResultIterator[R]:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> R:
+        """Return the next result, waiting for it."""
+        try:
+            while (outcome := self._step()) is None:
+                self._run.wait()
+            return self._given(outcome)
+        except BaseException as exc:
+            self._close(stop_running=_is_urgent(self._run, exc))
+            raise
+
+    def __aiter__(self) -> ResultIterator[R]:
+        """Return itself."""
+        return self
+
+    async def __anext__(self) -> R:
+        """Return the next result, letting the event loop go on."""
+        try:
+            while (outcome := self._step()) is None:
+                await self._run.wait_async()
+            return self._given(outcome)
+        except StopIteration:
+            self.close()
+            raise StopAsyncIteration from None
+        except BaseException as exc:
+            self._close(stop_running=_is_urgent(self._run, exc))
+            raise
+
+    def __len__(self) -> int:
+        """Return how many results are still to come.
+
+        Raises:
+            TypeError: The inputs have no length.
+        """
+        if self._run.total is None:
+            raise TypeError("the number of results is not known: an input has no length")
+        return self._run.total - self._run.taken
+
+    def __length_hint__(self) -> int:
+        """Return how many results are still to come, 0 if that is not known."""
+        return 0 if self._run.total is None else len(self)
+
+    def __bool__(self) -> bool:
+        """Return `True`, as any iterator does, however many results are left."""
+        return True
+
+    def __enter__(self) -> ResultIterator[R]:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close it."""
+        self.close()
+
+    def __del__(self) -> None:
+        # Dropping the iterator is the usual way to end early: a `break` in a `for` loop does it.
+        if not getattr(self, "_is_closed", True):
+            self.close()
+
+    def close(self) -> None:
+        """Cancel what has not run; closing twice is fine.
+
+        >>> from parallel_facade import imap
+        >>> results = imap(abs, [-1, -2], backend="serial")
+        >>> results.close()
+        >>> list(results)
+        []
+        """
+        self._close(stop_running=False)
+
+    async def aclose(self) -> None:
+        """Cancel what has not run, as `close`."""
+        self.close()
+
+    def _step(self) -> Outcome | None:
+        """Return the next outcome if it is there; raise `StopIteration` at the end."""
+        if self._is_closed:
+            raise StopIteration
+        self._run.fill()
+        outcome = self._run.take()
+        if outcome is None and self._run.is_over:
+            raise StopIteration
+        return outcome
+
+    def _given(self, outcome: Outcome) -> R:
+        value: R = _value(outcome, return_exceptions=self._return_exceptions)
+        return value
+
+    def _close(self, *, stop_running: bool) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            try:
+                self._run.close(stop_running=stop_running)
+            finally:
+                if self._on_close is not None:
+                    self._on_close()
+
+
+def _is_urgent(run: Map, exc: BaseException) -> bool:
+    """Return whether tasks that run must be ended too: the caller is out of time, or leaves."""
+    return run.is_too_late or not isinstance(exc, Exception)

@@ -1,0 +1,168 @@
+"""The warm pools behind the module-level calls: one for each back-end and start method.
+
+    pmap ─borrow─► pool (made on first use, grown when more workers are asked for)
+         ◄─return─      └─ unused for long: closed by the janitor; at exit: closed
+
+Guarantees:
+    - A pool is closed only when no call uses it.
+    - A forked child starts without any: the parent's workers are not its own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from parallel_facade._config import Config, resolve
+from parallel_facade._deadlines import Clock
+from parallel_facade._pool import Pool
+from parallel_facade._worker import is_worker
+
+IDLE_SECONDS: Final = 300.0
+"""Shorter: a notebook pays the start of its workers again after each pause. Longer: memory of
+workers that nobody uses."""
+
+_Key = tuple[Any, str | None]
+
+
+class _Lent:
+    """A pool, and how many calls use it."""
+
+    def __init__(self, key: _Key, config: Config) -> None:
+        self.key = key
+        self.asked = config.workers
+        self.pool = Pool(config.backend, config.workers)
+        self.users = 0
+        self.unused_since = 0.0
+
+
+class SharedPools:
+    """Lends pools to calls.
+
+    Args:
+        idle_seconds: How long a pool stays open that no call uses.
+        clock: A monotonic clock in seconds.
+    """
+
+    def __init__(self, idle_seconds: float = IDLE_SECONDS, clock: Clock = time.monotonic) -> None:
+        self._idle_seconds = idle_seconds
+        self._clock = clock
+        self._changed = threading.Condition()  # guards all below
+        self._current: dict[_Key, _Lent] = {}
+        self._lent: dict[int, _Lent] = {}  # by id of the pool; also those replaced but in use
+        self._janitor: threading.Thread | None = None
+
+    def borrow(self, config: Config) -> Pool:
+        """Return an open pool for *config*, to be given back."""
+        key = (config.backend, config.start_method)
+        with self._changed:
+            lent = self._current.get(key)
+            retired = None
+            if lent is None or not lent.pool.is_usable or lent.asked < config.workers:
+                retired = self._retire(lent)
+                lent = _Lent(key, config)
+                self._current[key] = lent
+                self._lent[id(lent.pool)] = lent
+            lent.users += 1
+        if retired is not None:
+            retired.close()
+        return lent.pool
+
+    def give_back(self, pool: Pool) -> None:
+        """End the use of *pool* by one call."""
+        with self._changed:
+            if (lent := self._lent.get(id(pool))) is None:
+                return  # it was borrowed before a fork, and this is the child
+            lent.users -= 1
+            lent.unused_since = self._clock()
+            is_current = self._current.get(lent.key) is lent
+            retired = None if is_current or lent.users else self._lent.pop(id(pool)).pool
+            if is_current:
+                self._ensure_janitor()
+        if retired is not None:
+            # In a thread: this one may be the pool's own, telling that its last task has ended.
+            threading.Thread(target=retired.close, name="parallel_facade-close").start()
+
+    def close_idle(self) -> float | None:
+        """Close the pools that nobody has used for long.
+
+        Returns:
+            Seconds until the next one may be due; `None` if there is none left.
+        """
+        with self._changed:
+            now = self._clock()
+            due = [
+                lent
+                for lent in self._current.values()
+                if not lent.users and lent.unused_since + self._idle_seconds <= now
+            ]
+            for lent in due:
+                del self._current[lent.key], self._lent[id(lent.pool)]
+            waiting = [
+                max(0.0, lent.unused_since + self._idle_seconds - now) if not lent.users
+                else self._idle_seconds
+                for lent in self._current.values()
+            ]
+        for lent in due:
+            lent.pool.close()
+        return min(waiting, default=None)
+
+    def close(self) -> None:
+        """Close every pool that no call uses."""
+        with self._changed:
+            unused = [lent for lent in self._current.values() if not lent.users]
+            for lent in unused:
+                del self._current[lent.key], self._lent[id(lent.pool)]
+            self._changed.notify_all()
+        for lent in unused:
+            lent.pool.close()
+
+    def _retire(self, lent: _Lent | None) -> Pool | None:
+        """Take *lent* out of use; return its pool if it can be closed now."""
+        if lent is None:
+            return None
+        del self._current[lent.key]
+        return None if lent.users else self._lent.pop(id(lent.pool)).pool
+
+    def _ensure_janitor(self) -> None:
+        if self._janitor is None:
+            self._janitor = threading.Thread(
+                target=self._clean, name="parallel_facade-janitor", daemon=True
+            )
+            self._janitor.start()
+
+    def _clean(self) -> None:
+        while True:
+            seconds = self.close_idle()
+            with self._changed:
+                if not self._current:
+                    self._janitor = None
+                    return
+                self._changed.wait(seconds)
+
+
+_shared = SharedPools()
+
+
+def borrow(settings: Mapping[str, Any]) -> tuple[Pool, Callable[[], None]]:
+    """Return a pool for one call with *settings*, and what to call when it has ended."""
+    config = resolve(settings)
+    if isinstance(config.backend, str) and not is_worker():
+        shared = _shared
+        pool = shared.borrow(config)
+        return pool, lambda: shared.give_back(pool)
+    # An executor of the user's, or a call within a worker: nothing that is worth keeping.
+    pool = Pool(config.backend, config.workers)
+    return pool, pool.close
+
+
+def _start_anew() -> None:
+    global _shared
+    _shared = SharedPools()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)

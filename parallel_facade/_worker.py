@@ -1,0 +1,236 @@
+"""What runs on the far side: a chunk's items through the callable, and never an exception out.
+
+    call payload ──once per call──► Call ─┐
+    chunk payload ──────────────────────► run_chunk ──► Report ──► report payload
+
+Guarantees:
+    - `run_payload` returns a report whatever the user's objects do while they are rebuilt or run.
+    - A call's callable is decoded once per worker, and dropped when the call ends.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Final, NamedTuple
+
+from parallel_facade import _namespaces
+from parallel_facade._errors import SerializationError
+from parallel_facade._outcomes import Failure, Report, captured, encode_report
+from parallel_facade._payload import Encoder, decode
+from parallel_facade._seeds import kept_state, seed_item
+
+
+class Call(NamedTuple):
+    """A callable and how to apply it, the same for every chunk of a call.
+
+    Attributes:
+        func: The user's callable.
+        form: How an item becomes arguments; a key of `FORMS`.
+        stops_at_failure: Whether the items behind a failure are left alone.
+        seed: Seeds one random stream per item; `None` leaves random state alone.
+    """
+
+    func: Callable[..., Any]
+    form: str
+    stops_at_failure: bool
+    seed: int | None
+
+
+class Chunk(NamedTuple):
+    """Consecutive items sent together.
+
+    Attributes:
+        first: The index of the first item.
+        items: The items; what one is, the call's form says.
+    """
+
+    first: int
+    items: list[Any]
+
+
+def _apply_one(func: Callable[..., Any]) -> Callable[[Any], Any]:
+    return func
+
+
+def _apply_many(func: Callable[..., Any]) -> Callable[[Any], Any]:
+    return lambda item: func(*item)
+
+
+def _apply_call(func: Callable[..., Any]) -> Callable[[Any], Any]:
+    return lambda item: func(*item[0], **item[1])
+
+
+FORMS: Final = {"one": _apply_one, "many": _apply_many, "call": _apply_call}
+"""An item is the argument; a tuple of arguments; a pair of arguments and keywords."""
+
+THE_CALLABLE: Final = "the callable"
+THE_ARGUMENTS: Final = "the arguments"
+
+_inside = threading.local()
+
+
+@contextmanager
+def worker_role() -> Iterator[None]:
+    """Mark this thread as a worker: calls that it makes of its own run in itself."""
+    before = is_worker()
+    _inside.value = True
+    try:
+        yield
+    finally:
+        _inside.value = before
+
+
+_process_is_worker = False
+
+
+def make_process_a_worker() -> None:
+    """Mark every thread of this process as a worker, for good."""
+    global _process_is_worker
+    _process_is_worker = True
+
+
+def is_worker() -> bool:
+    """Return whether the current thread runs tasks for somebody else's call."""
+    return _process_is_worker or getattr(_inside, "value", False)
+
+
+def run_chunk(
+    call: Call, chunk: Chunk, catch: type[BaseException] = BaseException
+) -> Report:
+    """Apply *call* to the items of *chunk* and return what they came to.
+
+    Args:
+        call: What to apply.
+        chunk: What to apply it to.
+        catch: What counts as an item's failure. In a worker that is everything, since a
+            `SystemExit` would end the worker and with it the innocent items.
+    """
+    apply = FORMS[call.form](call.func)
+    values: list[Any] = []
+    failures: dict[int, Failure] = {}
+    with nullcontext() if call.seed is None else kept_state():
+        for position, item in enumerate(chunk.items):
+            try:
+                if call.seed is not None:
+                    seed_item(call.seed, chunk.first + position)
+                values.append(apply(item))
+            except catch as exc:
+                values.append(None)
+                failures[position] = captured(exc)
+                if call.stops_at_failure:
+                    break
+    return Report(values, failures)
+
+
+class Surroundings(NamedTuple):
+    """What a worker needs to know to decode a call.
+
+    Attributes:
+        scope: The call's name.
+        serializer: How to encode what goes back.
+        import_path: The caller's `sys.path`, where its modules are found.
+    """
+
+    scope: str
+    serializer: str
+    import_path: list[str]
+
+    def apply(self) -> None:
+        """Make the caller's modules importable here."""
+        sys.path.extend(entry for entry in self.import_path if entry not in sys.path)
+
+
+class OpenCall:
+    """A call as a worker knows it: decoded when its first chunk arrives."""
+
+    def __init__(self, payload: bytes) -> None:
+        surroundings, self._payload = decode(payload)
+        self._surroundings = Surroundings(*surroundings)
+        self.scope = self._surroundings.scope
+        self._encoder = Encoder(self.scope, self._surroundings.serializer, returning=True)
+        self._call: Call | None = None
+
+    def run(self, payload: bytes) -> tuple[bytes, int]:
+        """Run the chunk in *payload*; return the report as bytes, and how many items were run."""
+        report = self._report(payload)
+        return encode_report(report, self._encoder), len(report.values)
+
+    def call(self) -> Call:
+        """Return the call, decoding it on first use."""
+        if self._call is None:
+            self._surroundings.apply()
+            self._call = Call(*decode(self._payload))
+            self._payload = b""
+        return self._call
+
+    def close(self) -> None:
+        """Forget the callable and its globals."""
+        self._call = None
+        _namespaces.forget(self.scope)
+
+    def _report(self, payload: bytes) -> Report:
+        try:
+            call = self.call()
+        except BaseException as exc:
+            return _unread(THE_CALLABLE, exc)
+        try:
+            chunk = Chunk(*decode(payload))
+        except BaseException as exc:
+            return _unread(THE_ARGUMENTS, exc)
+        return run_chunk(call, chunk)
+
+
+def _unread(part: str, exc: BaseException) -> Report:
+    error = SerializationError(
+        f"{part} could not be rebuilt in the worker: {type(exc).__name__}: {exc}", path=part
+    )
+    return Report([], {0: Failure(error, captured(exc).traceback)}, part)
+
+
+def run_initializer(payload: bytes) -> None:
+    """Run the initializer in *payload*; the globals that it sets stay for the worker's life."""
+    opened = OpenCall(payload)
+    initializer = opened.call().func
+    before = _namespaces.snapshot(opened.scope)
+    initializer()
+    _namespaces.pin_changes(opened.scope, before)
+    opened.close()
+
+
+_MOST_OPEN_CALLS: Final = 8
+"""Calls that a worker of a foreign executor keeps decoded; it is never told when one ends."""
+
+_open_calls: OrderedDict[str, OpenCall] = OrderedDict()
+_open_calls_lock = threading.Lock()  # guards _open_calls, where an executor's workers are threads
+
+
+def run_payload(scope: str, call: bytes, chunk: bytes) -> bytes:
+    """Run an encoded chunk through an encoded call, as a plain function of an executor's worker.
+
+    Args:
+        scope: The call's name, by which it is decoded once per worker.
+        call: The call's payload.
+        chunk: The chunk's payload.
+    """
+    with worker_role():
+        return _opened(scope, call).run(chunk)[0]
+
+
+def _opened(scope: str, payload: bytes) -> OpenCall:
+    with _open_calls_lock:
+        if (opened := _open_calls.get(scope)) is None:
+            opened = _open_calls[scope] = OpenCall(payload)
+            while len(_open_calls) > _MOST_OPEN_CALLS:
+                _open_calls.popitem(last=False)[1].close()
+        _open_calls.move_to_end(scope)
+    return opened
+
+
+def run_as_worker(call: Call, chunk: Chunk) -> Report:
+    """Run a chunk through a call, as a plain function of an executor's thread."""
+    with worker_role():
+        return run_chunk(call, chunk)

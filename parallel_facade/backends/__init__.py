@@ -1,0 +1,117 @@
+"""Ways to run calls: each an executor of chunks that declares what it can do.
+
+    _serial        in the caller's own thread          pathos SerialPool
+    _thread        in threads of this process          pathos ThreadPool
+    _process       in processes of this machine        pathos ProcessPool
+        _launch        how a worker process is started, with a private channel
+        _packets       the pool's own queues, without locks
+        _frames        messages on a channel
+        _link          the caller's end of one worker's channel
+        _switchboard   the thread that talks to all workers
+        _serve         the worker's end
+    _executor      in any concurrent.futures.Executor
+
+The dispatcher asks `Backend.capabilities`, never a back-end's name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+
+class Capabilities(NamedTuple):
+    """What a back-end promises; each field is a fact that calls rely on.
+
+    Attributes:
+        needs_serialization: Calls, chunks and reports cross as bytes.
+        runs_in_caller: `submit` runs the chunk at once, in the caller's own thread.
+        survives_crashes: A worker that dies does not take the caller with it.
+        can_stop_running_task: `stop` ends a task that runs, so ``task_timeout`` can be kept.
+        has_private_state: No other code changes a worker's global state while a task runs, so
+            ``seed`` can be kept.
+        can_initialize: Runs ``initializer`` once in each new worker.
+        can_recycle: Replaces workers after ``max_tasks_per_worker`` tasks.
+    """
+
+    needs_serialization: bool
+    runs_in_caller: bool = False
+    survives_crashes: bool = False
+    can_stop_running_task: bool = False
+    has_private_state: bool = False
+    can_initialize: bool = False
+    can_recycle: bool = False
+
+
+class WorkerSettings(NamedTuple):
+    """How the workers of a back-end shall be.
+
+    Attributes:
+        workers: How many at most.
+        start_method: How processes start; `None` takes the platform's safe one.
+        initializer: Runs once in each new worker: a callable without arguments or, for a back-end
+            that needs serialization, its payload. `None` for nothing.
+        max_tasks_per_worker: Replace a worker after this many tasks; `None` for never.
+    """
+
+    workers: int
+    start_method: str | None = None
+    initializer: Callable[[], object] | bytes | None = None
+    max_tasks_per_worker: int | None = None
+
+
+class Backend(ABC):
+    """A way to run calls.
+
+    `call` and `chunk` are `_worker.Call` and `_worker.Chunk` objects, or their payloads as bytes
+    where `Capabilities.needs_serialization`; the future's result is a `Report`, or its bytes.
+
+    Guarantees:
+        - Each future is resolved exactly once, also when its worker dies.
+        - `close` returns, whatever the workers do.
+    """
+
+    capabilities: Capabilities
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether `submit` can work: there are workers, or there will be."""
+        return True
+
+    @abstractmethod
+    def capacity(self) -> int:
+        """Return how many chunks can run at the same time."""
+
+    def put(self, call: Any) -> Any:
+        """Place *call* where workers find it, and return a handle for `submit`."""
+        return call
+
+    @abstractmethod
+    def submit(self, handle: Any, chunk: Any, task_timeout: float | None = None) -> Future[Any]:
+        """Run *chunk* through the call behind *handle*.
+
+        Args:
+            handle: From `put`.
+            chunk: What to run.
+            task_timeout: Seconds from its start after which the chunk is stopped.
+        """
+
+    def stop(self, future: Future[Any]) -> None:
+        """End the running task behind *future*, where the back-end can."""
+
+    def drop(self, handle: Any) -> None:
+        """Forget the call behind *handle*; none of its chunks is in flight any more."""
+
+    def translate(self, error: BaseException) -> BaseException:
+        """Return *error*, with which a future failed, in the words of this library."""
+        return error
+
+    @abstractmethod
+    def close(self, *, cancel: bool) -> None:
+        """Release the workers; closing twice is fine.
+
+        Args:
+            cancel: Give up what has not ended, instead of waiting for it.
+        """

@@ -1,0 +1,92 @@
+"""Messages on a worker's channel: a fixed header, then a body of the length it gives.
+
+    ┌──────┬────────┬────────┬───────────┐
+    │ kind │ number │ length │ body …    │
+    └──────┴────────┴────────┴───────────┘
+
+    caller → worker   START settings · CALL number, payload · TASK number, call + payload · FORGET
+    worker → caller   READY · FAILED report · REPORT or LAST_REPORT number, report
+
+Assumes:
+    - Both ends are this library in the same version, of one user: the channel is an anonymous pair
+      of sockets, made by the caller and given to the process that it starts.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+HEADER: Final = struct.Struct("<BQQ")
+CALL_NUMBER: Final = struct.Struct("<Q")
+"""Leads the body of a TASK: the call that it belongs to."""
+
+
+class Kind(IntEnum):
+    """What a message says."""
+
+    START = 1
+    CALL = 2
+    TASK = 3
+    FORGET = 4
+    READY = 5
+    FAILED = 6
+    REPORT = 7
+    LAST_REPORT = 8
+
+
+class Frame(NamedTuple):
+    """One message."""
+
+    kind: int
+    number: int
+    body: bytearray
+
+
+class FrameReader:
+    """Puts frames together from what a socket has ready, without copying a body twice."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._header = bytearray(HEADER.size)
+        self._start(self._header)
+        self._frame: Frame | None = None
+
+    def read(self) -> Frame | None:
+        """Return the next frame; `None` if the rest of it has not arrived.
+
+        Raises:
+            EOFError: The other end is closed.
+            BlockingIOError: Never; a non-blocking socket without data gives `None`.
+        """
+        while True:
+            while self._missing:
+                try:
+                    count = self._socket.recv_into(self._missing)
+                except BlockingIOError:
+                    return None
+                except OSError as exc:
+                    raise EOFError from exc
+                if count == 0:
+                    raise EOFError
+                self._missing = self._missing[count:]
+            if self._frame is None:
+                kind, number, length = HEADER.unpack(self._header)
+                self._frame = Frame(kind, number, bytearray(length))
+                self._start(self._frame.body)
+            else:
+                frame, self._frame = self._frame, None
+                self._start(self._header)
+                return frame
+
+    def _start(self, buffer: bytearray) -> None:
+        self._missing = memoryview(buffer)
+
+
+def send_frame(sock: socket.socket, kind: Kind, number: int = 0, body: bytes = b"") -> None:
+    """Send a whole frame on a blocking socket."""
+    sock.sendall(HEADER.pack(kind, number, len(body)))
+    if body:
+        sock.sendall(body)

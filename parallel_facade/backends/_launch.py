@@ -1,0 +1,329 @@
+"""How worker processes are started: our own context, channel and fork server.
+
+    pathos pool ── Process() ──► WorkerProcess.start ── fork, fork server or spawn ──► worker
+                                      │                                                  │
+                    link ◄── caller's end of a socket pair      worker's end ────────────┘
+
+Guarantees:
+    - The user's main module is never imported, so the user's script never runs again.
+    - Only the worker holds its end, and only the caller the other: either one's death is the end
+      of the channel for the other, whatever was forked meanwhile.
+    - `multiprocess` keeps its default context, its fork server and its start method.
+    - When the last context is closed, its fork server is gone.
+
+Assumes:
+    - `multiprocess` looks up `get_preparation_data`, `connect_to_new_process` and
+      `get_preparation_data` as globals of the functions rebound here (so from 3.11 to 3.14).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import socket
+import sys
+import threading
+import types
+import warnings
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from multiprocess import context, process, resource_tracker, spawn, util
+from multiprocess.connection import wait
+
+from parallel_facade.backends._packets import PacketQueue, can_make_queues
+
+PRELOADED: Final = ["parallel_facade.backends._serve"]
+
+_open_ends: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+_starting = threading.local()  # .end: the worker's end that the process being forked shall keep
+
+
+def default_start_method() -> str:
+    """Return the start method that is safe on this platform."""
+    return "forkserver" if sys.platform == "linux" else "spawn"
+
+
+def _close_inherited_ends() -> None:
+    """Close, in a forked child, every channel end but its own.
+
+    Otherwise:
+        1. caller    has a channel to worker A, and forks worker B, which inherits the caller's end
+        2. caller    dies
+        3. worker A  waits for ever: B still holds the other end open, and A holds one of B's
+    """
+    own = getattr(_starting, "end", None)
+    for end in list(_open_ends):
+        if end is not own:
+            _open_ends.discard(end)
+            with suppress(OSError):
+                end.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_inherited_ends)
+
+
+def keep_private(end: socket.socket) -> socket.socket:
+    """Close *end* in every process that is forked from this one from now on."""
+    _open_ends.add(end)
+    return end
+
+
+class _ReapingPopen:
+    """Lets several threads ask for an exit code, which the system tells only once."""
+
+    def __init__(self, process_obj: Any) -> None:
+        self._reaping = threading.Lock()
+        super().__init__(process_obj)
+
+    def poll(self, flag: int = os.WNOHANG if hasattr(os, "WNOHANG") else 0) -> int | None:
+        if flag == 0:
+            wait([self.sentinel])  # type: ignore[attr-defined]  # outside of the lock
+        with self._reaping:
+            code: int | None = super().poll(flag)  # type: ignore[misc]
+            return code
+
+
+class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess has no types
+    """A process of the pool, which is born with a private channel to the caller."""
+
+    _start_method = None  # a task that uses multiprocess itself finds that package's default
+    _context: Any
+    channel: socket.socket
+
+    def start(self) -> None:
+        """Start the process and announce the caller's end of its channel."""
+        ours, theirs = socket.socketpair()
+        self.channel = keep_private(theirs)
+        _starting.end = theirs
+        try:
+            super().start()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            _starting.end = None
+            theirs.close()
+        self._context.announce(self, keep_private(ours))
+
+    def run(self) -> None:
+        """Run the pool's worker loop, where user code may start processes of its own."""
+        self._config["daemon"] = False
+        _starting.end = None
+        keep_private(self.channel)
+        super().run()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what only the caller can use."""
+        return {**self.__dict__, "_popen": None, "_context": _WorkerSide(self._context.method)}
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the name is multiprocess'
+        return process_obj._context.popen(process_obj)  # noqa: SLF001
+
+
+class _WorkerSide:
+    """The context as its worker sees it."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+
+
+class WorkerContext(context.BaseContext):  # type: ignore[misc]
+    """What the pathos pool asks for processes and queues.
+
+    Args:
+        method: The start method.
+        announce: Called with each started process and the caller's end of its channel, from
+            whichever thread started it.
+    """
+
+    def __init__(
+        self, method: str, announce: Callable[[WorkerProcess, socket.socket], None]
+    ) -> None:
+        self.method = method
+        self.announce = announce
+        self.popen = _popen_class(method)
+        if method == "fork":
+            _warn_of_threads()
+        _helpers.acquire()
+
+    def Process(self, *args: Any, **kwds: Any) -> WorkerProcess:  # noqa: N802 - multiprocess' name
+        """Return a new process of this context, not yet started."""
+        made = WorkerProcess(*args, **kwds)
+        made._context = self  # noqa: SLF001
+        return made
+
+    def SimpleQueue(self) -> Any:  # noqa: N802 - multiprocess' name
+        """Return a queue without locks where the platform allows it."""
+        return PacketQueue() if can_make_queues() else super().SimpleQueue()
+
+    def get_start_method(self, allow_none: bool = False) -> str:  # noqa: ARG002, FBT001, FBT002
+        """Return the start method."""
+        return self.method
+
+    def close(self) -> None:
+        """Give up the share in the fork server; the last one ends it."""
+        _helpers.release()
+
+
+def preparation_data(name: str) -> dict[str, Any]:
+    """Return what a new process must know, without the user's main module.
+
+    `multiprocess` would name the main module here, and the new process would run it.
+    """
+    path = [entry or process.ORIGINAL_DIR for entry in sys.path]
+    return {
+        "name": name,
+        "authkey": process.current_process().authkey,
+        "sys_path": path,
+        "sys_argv": sys.argv,
+        "orig_dir": process.ORIGINAL_DIR,
+        "dir": os.getcwd(),
+    }
+
+
+class _Spawn:
+    """`multiprocess.spawn` with our `preparation_data`."""
+
+    get_preparation_data = staticmethod(preparation_data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(spawn, name)
+
+
+def _rebound(function: types.FunctionType, **names: Any) -> types.FunctionType:
+    """Return a copy of *function* that finds *names* as globals; the original stays as it is."""
+    space = {**function.__globals__, **names}
+    copy = types.FunctionType(
+        function.__code__, space, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+@functools.cache
+def _popen_class(method: str) -> Any:
+    if sys.platform == "win32":
+        from multiprocess.popen_spawn_win32 import Popen
+
+        return type("Popen", (Popen,), {"__init__": _rebound(Popen.__init__, spawn=_Spawn())})
+    if method == "fork":
+        from multiprocess.popen_fork import Popen
+
+        return type("Popen", (_ReapingPopen, Popen), {})
+    if method == "spawn":
+        from multiprocess.popen_spawn_posix import Popen
+
+        launch = _rebound(Popen._launch, spawn=_Spawn())  # noqa: SLF001
+    else:
+        from multiprocess.popen_forkserver import Popen
+
+        launch = _rebound(Popen._launch, spawn=_Spawn(), forkserver=_ForkServerModule())  # noqa: SLF001
+    return type("Popen", (_ReapingPopen, Popen), {"_launch": launch})
+
+
+class _ForkServerModule:
+    """`multiprocess.forkserver` with a fork server of our own."""
+
+    def connect_to_new_process(self, fds: list[int]) -> tuple[int, int]:
+        pair: tuple[int, int] = _helpers.fork_server().connect_to_new_process(fds)
+        return pair
+
+    def __getattr__(self, name: str) -> Any:
+        from multiprocess import forkserver
+
+        return getattr(forkserver, name)
+
+
+class _Helpers:
+    """The processes that help to start workers, alive while any context is open."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards all below
+        self._users = 0
+        self._server: Any = None
+        self._tracker_was_running = False
+        self._pid = os.getpid()
+
+    def acquire(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._tracker_was_running = _tracker()._fd is not None  # noqa: SLF001
+            self._users += 1
+
+    def release(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._stop()
+
+    def fork_server(self) -> Any:
+        with self._lock:
+            if self._server is None:
+                self._server = _new_fork_server()
+            return self._server
+
+    def _stop(self) -> None:
+        server, self._server = self._server, None
+        if server is not None and (pid := server._forkserver_pid) is not None:  # noqa: SLF001
+            # A process that a task left behind holds the server's "alive" pipe open, so waiting
+            # for the server to end by itself could take for ever.
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with suppress(FileNotFoundError):  # its socket, if the temporary folder is gone
+                server._stop()  # noqa: SLF001
+        if not self._tracker_was_running and not _tracker_is_needed():
+            _tracker()._stop()  # noqa: SLF001
+
+    def forget_after_fork(self) -> None:
+        self.__init__()  # type: ignore[misc]  # the helpers are the parent's
+
+
+def _new_fork_server() -> Any:
+    from multiprocess.forkserver import ForkServer
+
+    ensure_running = _rebound(ForkServer.ensure_running, spawn=_Spawn())
+    server = type("WorkerForkServer", (ForkServer,), {"ensure_running": ensure_running})()
+    server.set_forkserver_preload(PRELOADED)
+    return server
+
+
+def _tracker() -> Any:
+    return resource_tracker._resource_tracker  # noqa: SLF001
+
+
+def _tracker_is_needed() -> bool:
+    """Return whether other users of `multiprocess` may have something registered there.
+
+    Starting a process starts the tracker, although nothing of ours needs one. Ending it while
+    somebody's semaphore is registered would unlink that semaphore.
+    """
+    if "multiprocess.shared_memory" in sys.modules or process.active_children():
+        return True
+    synchronize = sys.modules.get("multiprocess.synchronize")
+    if synchronize is None:
+        return False
+    registered = list(util._afterfork_registry.values())  # noqa: SLF001
+    return any(isinstance(obj, synchronize.SemLock) for obj in registered)
+
+
+_helpers = _Helpers()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_helpers.forget_after_fork)
+
+
+@functools.cache
+def _warn_of_threads() -> None:
+    """Warn once if forking now may copy locks that other threads hold."""
+    if threading.active_count() > 1:
+        warnings.warn(
+            "start_method='fork' while other threads are alive: a lock that one of them holds at "
+            "that moment stays locked in the worker for ever; 'forkserver' has no such problem",
+            RuntimeWarning,
+            stacklevel=2,
+        )

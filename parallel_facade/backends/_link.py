@@ -1,0 +1,108 @@
+"""The caller's end of one worker's channel: what was sent, what is awaited, what has arrived."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections import deque
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+from parallel_facade.backends._frames import HEADER, Frame, FrameReader, Kind
+
+
+class CallHandle(NamedTuple):
+    """A call that workers are told of when they first need it."""
+
+    number: int
+    payload: bytes
+
+
+class Task:
+    """A chunk on its way through one worker."""
+
+    __slots__ = ("call", "future", "payload", "task_timeout")
+
+    def __init__(self, call: CallHandle, payload: bytes, task_timeout: float | None) -> None:
+        self.call = call
+        self.payload = payload
+        self.task_timeout = task_timeout
+        self.future: Future[Any] = Future()
+
+
+class Link:
+    """One worker as the caller sees it.
+
+    Assumes:
+        - One thread reads; whoever writes holds the switchboard's lock.
+    """
+
+    def __init__(self, process: Any, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.process = process
+        self.socket = sock
+        self.task: Task | None = None
+        """What the worker runs now."""
+        self.is_ready = False
+        """The worker has said that it serves."""
+        self.is_leaving = False
+        """The worker will take no more tasks."""
+        self.stopped_for: BaseException | None = None
+        """Why we ended the worker, if we did: the error for its task."""
+        self.known_calls: set[int] = set()
+        self._frames = FrameReader(sock)
+        self._unsent: deque[memoryview] = deque()
+
+    def send(self, kind: Kind, number: int = 0, *body: bytes) -> None:
+        """Send a message, or keep for `flush` what the socket does not take now."""
+        length = sum(map(len, body))
+        header = HEADER.pack(kind, number, length)
+        self._unsent.append(memoryview(b"".join((header, *body)) if length < 1 << 14 else header))
+        if length >= 1 << 14:
+            self._unsent.extend(memoryview(part) for part in body)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what the socket takes."""
+        try:
+            while self._unsent:
+                sent = self.socket.send(self._unsent[0])
+                if sent == len(self._unsent[0]):
+                    self._unsent.popleft()
+                else:
+                    self._unsent[0] = self._unsent[0][sent:]
+        except BlockingIOError:
+            return
+        except OSError:
+            # The worker is gone; reading will say so, and everything is decided there.
+            self._unsent.clear()
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether `flush` has more to do when the socket takes more."""
+        return bool(self._unsent)
+
+    def read(self) -> Frame | None:
+        """Return the next message, `None` if there is none; raise `EOFError` at the end."""
+        return self._frames.read()
+
+    def kill(self) -> None:
+        """End the worker's process at once."""
+        if self.process.exitcode is None:
+            self.process.kill()
+
+    def exit_code(self, patience: float) -> int | None:
+        """Return the worker's exit code, waiting *patience* seconds for its process to end."""
+        self.process.join(patience)
+        code: int | None = self.process.exitcode
+        return code
+
+    def close(self) -> None:
+        """Close the channel, which tells the worker to leave."""
+        if sys.platform != "win32" and self.socket.fileno() >= 0:
+            # shutdown, since a copy of the descriptor in a forked process would keep it open.
+            try:
+                self.socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        self.socket.close()

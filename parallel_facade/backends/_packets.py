@@ -1,0 +1,97 @@
+"""The pathos pool's own queues, without locks.
+
+    multiprocess: reader takes a shared lock, waits for data, reads, releases the lock
+    here:         the kernel hands each message whole to one of the waiting readers
+
+With the shared lock, a worker that is killed while it waits keeps the lock for ever, and no other
+worker of the pool gets another message. It also needs a named semaphore, which a helper process
+has to watch.
+
+Assumes:
+    - Messages are small (the pool only carries calls of `serve` and their empty results).
+    - The platform has Unix sockets that keep message borders; `make_queue` says if not.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from typing import Any, Final
+
+MESSAGE_BYTES: Final = 1 << 16
+"""Far above what the pool sends, below every platform's limit for one message."""
+
+_KINDS: Final = [getattr(socket, name, None) for name in ("SOCK_SEQPACKET", "SOCK_DGRAM")]
+
+
+def can_make_queues() -> bool:
+    """Return whether this platform has what `PacketQueue` needs."""
+    return hasattr(socket, "AF_UNIX")
+
+
+class _End:
+    """One end of the queue, with the methods that the pool uses of a connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def send(self, obj: Any) -> None:
+        from multiprocess.reduction import ForkingPickler
+
+        self._socket.send(ForkingPickler.dumps(obj))
+
+    def recv(self) -> Any:
+        from multiprocess.reduction import ForkingPickler
+
+        message = self._socket.recv(MESSAGE_BYTES)
+        if not message:
+            raise EOFError
+        return ForkingPickler.loads(message)
+
+    def poll(self) -> bool:
+        return bool(select.select([self._socket], [], [], 0)[0])
+
+
+class PacketQueue:
+    """What `multiprocess.pool.Pool` needs of a `SimpleQueue`."""
+
+    def __init__(self) -> None:
+        reader, writer = _message_pair()
+        self._reader = _End(reader)
+        self._writer = _End(writer)
+        self._rlock = _NoLock()
+
+    def get(self) -> Any:
+        return self._reader.recv()
+
+    def put(self, obj: Any) -> None:
+        self._writer.send(obj)
+
+    def empty(self) -> bool:
+        return not self._reader.poll()
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
+
+class _NoLock:
+    """Stands where the pool, when it terminates, takes the queue's lock."""
+
+    def acquire(self) -> bool:
+        return True
+
+
+def _message_pair() -> tuple[socket.socket, socket.socket]:
+    for kind in filter(None, _KINDS):
+        try:
+            return socket.socketpair(socket.AF_UNIX, kind)
+        except OSError:
+            continue  # macOS has no SOCK_SEQPACKET for Unix sockets
+    raise OSError("no Unix socket that keeps message borders")

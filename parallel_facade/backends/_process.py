@@ -1,0 +1,160 @@
+"""The process back-end: pathos owns the processes, the switchboard owns the conversation.
+
+    ProcessPool(nodes=N, maxtasksperchild=1, context=ours)
+        │ starts and replaces processes, each of which takes one call of `serve`
+        ▼
+    serve ══ private channel ══ Switchboard ── submit / future
+
+Guarantees:
+    - `close` returns whatever the workers do; after it there is no process, thread or file of ours.
+    - A worker that ends is replaced by pathos, and given a new call of `serve` by us.
+
+Assumes:
+    - Returning from `serve` ends the process, since ``maxtasksperchild`` is 1.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import threading
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, Final
+
+from parallel_facade._errors import TaskTimeoutError
+from parallel_facade.backends import Backend, Capabilities, WorkerSettings
+from parallel_facade.backends._launch import WorkerContext, default_start_method
+from parallel_facade.backends._link import CallHandle, Link, Task
+from parallel_facade.backends._serve import serve, start_body
+from parallel_facade.backends._switchboard import Switchboard
+from parallel_facade.backends._thread import settle
+
+LEAVE_PATIENCE: Final = 5.0
+"""Seconds that an idle worker has to end by itself, its exit handlers included."""
+
+_pool_numbers = itertools.count()
+
+
+class ProcessBackend(Backend):
+    """Run chunks in processes of this machine."""
+
+    capabilities = Capabilities(
+        needs_serialization=True,
+        survives_crashes=True,
+        can_stop_running_task=True,
+        has_private_state=True,
+        can_initialize=True,
+        can_recycle=True,
+    )
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        from pathos.multiprocessing import ProcessPool
+
+        self._workers = settings.workers
+        initializer = settings.initializer
+        assert not callable(initializer), "it crosses a border, as a payload"
+        self._lock = threading.Lock()  # guards _closed, _pool and _serves
+        self._closed = False
+        self._serves: list[Any] = []
+        self._context = WorkerContext(
+            settings.start_method or default_start_method(), self._adopt
+        )
+        self._switchboard = Switchboard(
+            start_body(initializer, settings.max_tasks_per_worker),
+            on_gone=self._issue_serve,
+            on_broken=self._end_pool,
+        )
+        # pathos keeps pools in a table by id: with one of our own, no two back-ends share workers.
+        pool_id = f"parallel_facade-{os.getpid()}-{next(_pool_numbers)}"
+        # Workers may die before the pool is made, and the switchboard then asks for more.
+        with self._lock:
+            try:
+                self._pool = ProcessPool(
+                    nodes=self._workers, id=pool_id, maxtasksperchild=1, context=self._context
+                )
+            except BaseException:
+                self._switchboard.close()
+                self._context.close()
+                raise
+        for _ in range(self._workers):
+            self._issue_serve()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether workers can be started."""
+        return self._switchboard.broken is None
+
+    def capacity(self) -> int:
+        """Return the number of worker processes."""
+        return self._workers
+
+    def put(self, call: bytes) -> CallHandle:
+        """Keep the call's payload for the workers that will need it."""
+        return self._switchboard.put(call)
+
+    def submit(
+        self, handle: CallHandle, chunk: bytes, task_timeout: float | None = None
+    ) -> Future[bytes]:
+        """Send *chunk* to the next idle worker."""
+        task = Task(handle, chunk, task_timeout)
+        self._switchboard.submit(task)
+        return task.future
+
+    def stop(self, future: Future[Any]) -> None:
+        """End the worker that runs the task behind *future*; pathos starts another."""
+        self._switchboard.stop(future, TaskTimeoutError("the task was stopped"))
+
+    def drop(self, handle: CallHandle) -> None:
+        """Let the workers forget the call."""
+        self._switchboard.drop(handle)
+
+    def close(self, *, cancel: bool) -> None:
+        """End the workers: after what is in flight or, with *cancel*, at once."""
+        with self._lock:
+            already_closed, self._closed = self._closed, True
+        if already_closed:
+            return
+        if not cancel:
+            self._switchboard.wait_until_settled()
+        # The pool first: it replaces every worker that ends, for as long as it is open.
+        self._end_pool()
+        links = self._switchboard.close()
+        _see_off(links)
+        self._pool.clear()
+        self._context.close()
+
+    def _adopt(self, process: Any, sock: socket.socket) -> None:
+        self._switchboard.adopt(process, sock)
+
+    def _issue_serve(self) -> None:
+        """Give the pool one call of `serve`, for a process that is starting."""
+        with self._lock, suppress(ValueError):  # closed meanwhile: it starts no more processes
+            self._serves.append(self._pool.apipe(serve))
+
+    def _end_pool(self) -> None:
+        """Close the pool to replacements, and settle its calls.
+
+        A call of `serve` whose process died never completes by itself:
+            1. worker  takes the call, and dies
+            2. pool    starts a replacement, but the call is in nobody's hands
+            3. join    waits for the call's result, for ever
+        """
+        with self._lock:
+            self._pool.close()
+            for call in self._serves:
+                if not call.ready():
+                    settle(call)
+            self._serves.clear()
+
+
+def _see_off(links: list[Link]) -> None:
+    """Wait for idle workers to leave, and end those that do not."""
+    busy = [link for link in links if link.task is not None or not link.is_ready]
+    for link in busy:
+        link.kill()
+    for link in links:
+        if link.exit_code(LEAVE_PATIENCE) is None:
+            link.kill()
+            link.exit_code(LEAVE_PATIENCE)

@@ -1,0 +1,149 @@
+"""The thread back-end: long-running loops in pathos' `ThreadPool`, fed by one queue.
+
+    submit ──► queue ──► N × loop (each one call of the pathos pool) ──► future
+
+Guarantees:
+    - A task that was cancelled before a loop took it is not run.
+    - `close(cancel=True)` does not wait for a task that runs; its thread ends with it.
+
+Assumes:
+    - User code runs with no lock of ours held.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+from parallel_facade._errors import PoolClosedError
+from parallel_facade._outcomes import Report
+from parallel_facade._worker import Call, Chunk, run_chunk, worker_role
+from parallel_facade.backends import Backend, Capabilities, WorkerSettings
+
+_pool_numbers = itertools.count()
+
+
+class _Task(NamedTuple):
+    future: Future[Report]
+    call: Call
+    chunk: Chunk
+
+
+class ThreadBackend(Backend):
+    """Run chunks in threads of this process."""
+
+    capabilities = Capabilities(needs_serialization=False, can_initialize=True)
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        from pathos.threading import ThreadPool
+
+        self._workers = settings.workers
+        self._initializer = settings.initializer
+        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # guards _closed with its order to puts, and _outstanding
+        self._closed = False
+        self._outstanding = 0
+        # pathos keeps pools in a table by id: with one of our own, no two back-ends share threads.
+        self._id = f"parallel_facade-{next(_pool_numbers)}"
+        self._pool = ThreadPool(nodes=self._workers, id=self._id)
+        self._loops = [self._pool.apipe(self._run_tasks) for _ in range(self._workers)]
+
+    def capacity(self) -> int:
+        """Return the number of threads."""
+        return self._workers
+
+    def submit(
+        self,
+        handle: Call,
+        chunk: Chunk,
+        task_timeout: float | None = None,  # noqa: ARG002 - refused by its capability
+    ) -> Future[Report]:
+        """Queue *chunk* for the next free thread."""
+        future: Future[Report] = Future()
+        with self._lock:
+            if self._closed:
+                raise PoolClosedError("the thread back-end is closed")
+            self._outstanding += 1
+            self._tasks.put(_Task(future, handle, chunk))
+        return future
+
+    def close(self, *, cancel: bool) -> None:
+        """End the threads: after what is queued or, with *cancel*, as soon as they can."""
+        with self._lock:
+            already_closed, self._closed = self._closed, True
+        if already_closed:
+            return
+        if cancel:
+            self._cancel_queued()
+        for _ in range(self._workers):
+            self._tasks.put(None)
+        self._pool.close()
+        if cancel and self._outstanding:
+            self._abandon()
+        else:
+            self._pool.clear()
+
+    def _cancel_queued(self) -> None:
+        while True:
+            try:
+                task = self._tasks.get_nowait()
+            except queue.Empty:
+                return
+            if task is not None:
+                task.future.cancel()
+                self._end_task()
+
+    def _abandon(self) -> None:
+        """Let the pool's own threads end although a task still runs.
+
+        They wait for the results of the loops, which a task that never ends would keep from
+        them for ever; so the loops' results are settled here.
+        """
+        for loop in self._loops:
+            if not loop.ready():
+                settle(loop)
+        self._pool.__state__.pop(self._id, None)
+
+    def _run_tasks(self) -> None:
+        with worker_role():
+            error = self._initialize()
+            while (task := self._tasks.get()) is not None:
+                _run(task, error)
+                self._end_task()
+                del task  # the results of the last task must not live until the next one
+
+    def _end_task(self) -> None:
+        with self._lock:
+            self._outstanding -= 1
+
+    def _initialize(self) -> BaseException | None:
+        try:
+            if callable(self._initializer):
+                self._initializer()
+        except BaseException as exc:
+            return exc
+        return None
+
+
+def _run(task: _Task, broken: BaseException | None) -> None:
+    if not task.future.set_running_or_notify_cancel():
+        return
+    if broken is not None:
+        task.future.set_exception(broken)
+        return
+    try:
+        task.future.set_result(run_chunk(task.call, task.chunk))
+    except BaseException as exc:
+        task.future.set_exception(exc)
+
+
+def settle(result: Any) -> None:
+    """Complete a pathos pool's call by hand, so that the pool does not wait for it for ever."""
+    try:
+        result._set(0, (True, None))  # noqa: SLF001 - the only way to end a call that was lost
+    except KeyError:
+        # The pool's own result thread was faster, and has removed it from its table.
+        return
