@@ -3,53 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
     from parallel_facade._async_result import AsyncResult
-    from parallel_facade._pool import Pool
-    from parallel_facade._progress import Progress
     from parallel_facade._results import ResultIterator
-    from parallel_facade.backends import Backend
+    from parallel_facade._signatures import (
+        BackendLike,
+        ErrorTypes,
+        LazyOptions,
+        MapOptions,
+        ProgressLike,
+    )
 
 A = TypeVar("A")
 B = TypeVar("B")
 R = TypeVar("R")
-
-BackendLike: TypeAlias = "str | Backend | Executor"
-"""A back-end's name, a `Backend`, or a `concurrent.futures.Executor` (a `Pool` is one)."""
-
-ErrorTypes: TypeAlias = "type[BaseException] | tuple[type[BaseException], ...]"
-
-
-class CallOptions(TypedDict, total=False):
-    """Options that every verb takes."""
-
-    backend: BackendLike | None
-    workers: int | None
-    timeout: float | None
-    task_timeout: float | None
-    retries: int | None
-    retry_on: ErrorTypes
-    seed: int | None
-    serializer: str | None
-
-
-class MapOptions(CallOptions, total=False):
-    """Options that every map takes."""
-
-    chunksize: int | None
-    progress: bool | str | Callable[[Progress], object] | None
-    strict: bool
-
-
-class LazyOptions(MapOptions, total=False):
-    """Options that `imap` takes."""
-
-    ordered: bool
-    buffersize: int | None
 
 
 @overload
@@ -124,7 +93,7 @@ def pmap(
     retries: int | None = None,
     retry_on: ErrorTypes = (),
     return_exceptions: bool = False,
-    progress: bool | str | Callable[[Progress], object] | None = None,
+    progress: ProgressLike | None = None,
     seed: int | None = None,
     strict: bool = False,
     serializer: str | None = None,
@@ -170,7 +139,7 @@ def pmap(
 
     pool, give_back = borrow({"backend": backend, "workers": workers})
     try:
-        return pool.pmap(
+        results: list[Any] = pool.pmap(
             func,
             *iterables,
             workers=workers,
@@ -185,6 +154,7 @@ def pmap(
             strict=strict,
             serializer=serializer,
         )
+        return results
     finally:
         give_back()
 
@@ -263,7 +233,7 @@ def imap(
     retries: int | None = None,
     retry_on: ErrorTypes = (),
     return_exceptions: bool = False,
-    progress: bool | str | Callable[[Progress], object] | None = None,
+    progress: ProgressLike | None = None,
     seed: int | None = None,
     strict: bool = False,
     serializer: str | None = None,

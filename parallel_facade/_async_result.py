@@ -71,7 +71,7 @@ class AsyncResult(Future[R], Generic[R]):
     def result(self, timeout: float | None = None) -> R:
         """Return the value, waiting *timeout* seconds for it; as `get`."""
         if (failure := self._failure(timeout)) is not None:
-            failure.unwrap()
+            raise failure.to_raise()
         assert self._report is not None, "no failure, so there is a report"
         value: R = self._report.values[0]
         return value
@@ -79,7 +79,7 @@ class AsyncResult(Future[R], Generic[R]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the task raised, waiting *timeout* seconds for it; `None` if it returned."""
         failure = self._failure(timeout)
-        return None if failure is None else failure.error
+        return None if failure is None else failure.to_raise()
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the task has ended, *timeout* seconds at most.
@@ -210,7 +210,7 @@ class Submission:
         Args:
             on_end: Called once, after the last attempt, in a thread of the back-end's.
         """
-        self.result._submission = self  # noqa: SLF001 - two halves of one thing
+        self.result._submission = self
         # Not for a back-end that is done when it returns.
         if self._options.timeout is not None and not self._backend.capabilities.runs_in_caller:
             self._alarm = threading.Timer(self._options.timeout, self._expire)
@@ -236,7 +236,7 @@ class Submission:
         """An attempt has ended; this runs in a thread of the back-end's."""
         if inner.cancelled():
             self._end()
-            self.result._cancelled()  # noqa: SLF001
+            self.result._cancelled()
         elif self._attempts_left and self._may_have_failed(inner):
             self._delivery.deliver(self._decide, inner)
         else:
@@ -255,7 +255,7 @@ class Submission:
             self._attempt()
         except BaseException as exc:
             self._end()
-            self.result._fail_with(exc)  # noqa: SLF001
+            self.result._fail_with(exc)
 
     def _is_retried(self, inner: Future[Any]) -> bool:
         if inner.exception() is not None:
@@ -266,17 +266,15 @@ class Submission:
     def _settle(self, inner: Future[Any]) -> None:
         self._end()
         if (error := inner.exception()) is not None:
-            self.result._fail_with(self._backend.translate(error))  # noqa: SLF001
+            self.result._fail_with(self._backend.translate(error))
             return
         received = inner.result()
         failed = self._carrier.has_failures(received)
-        self.result._end_with(lambda: self._carrier.unpack(received), failed=failed)  # noqa: SLF001
+        self.result._end_with(lambda: self._carrier.unpack(received), failed=failed)
 
     def _expire(self) -> None:
         seconds = self._options.timeout
-        self.result._fail_with(  # noqa: SLF001
-            TaskTimeoutError(f"the call did not end within {seconds:g} seconds")
-        )
+        self.result._fail_with(TaskTimeoutError(f"the call did not end within {seconds:g} seconds"))
         if not self._inner.cancel():
             self._backend.stop(self._inner)
 

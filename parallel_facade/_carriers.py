@@ -86,7 +86,9 @@ class PayloadCarrier:
 
 def carrier_for(backend: Backend, serializer: str) -> Carrier:
     """Return the carrier that *backend* needs."""
-    return PayloadCarrier(serializer) if backend.capabilities.needs_serialization else ObjectCarrier()
+    return (
+        PayloadCarrier(serializer) if backend.capabilities.needs_serialization else ObjectCarrier()
+    )
 
 
 def pack_initializer(initializer: Callable[[], object], serializer: str) -> bytes:

@@ -42,7 +42,9 @@ ENUM_MACHINERY: Final = frozenset(
 )
 """What `enum.EnumType` derives from the members."""
 
-_received: dict[str, tuple[str, frozenset[str]]] = {}  # token → scope of its attributes, their names
+_received: dict[
+    str, tuple[str, frozenset[str]]
+] = {}  # token → scope of its attributes, their names
 
 
 def reduce_class(cls: type, scope: str) -> tuple[Any, ...]:
@@ -72,7 +74,9 @@ def define_class(
     cls = (
         _new_enum(metaclass, name, bases, body)
         if issubclass(metaclass, enum.EnumType)
-        else types.new_class(name, bases, {"metaclass": metaclass}, lambda space: space.update(body))
+        else types.new_class(
+            name, bases, {"metaclass": metaclass}, lambda space: space.update(body)
+        )
     )
     remember(cls, token)
     _received[token] = ("", frozenset())
@@ -123,9 +127,7 @@ def _split_enum(cls: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"members": members}, attributes
 
 
-def _new_enum(
-    metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]
-) -> type:
+def _new_enum(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
     space = metaclass.__prepare__(name, bases)
     members = body.pop("members")
     for key, value in {**body, **members}.items():

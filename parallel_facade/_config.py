@@ -142,9 +142,7 @@ SETTINGS: Final[dict[str, Setting]] = {
         _progress, _parse_progress, "True, False, a description, or a callable", False
     ),
     "seed": Setting(_whole(None), int, "a whole number"),
-    "serializer": Setting(
-        _one_of(*SERIALIZERS), str, f"one of {', '.join(SERIALIZERS)}", "dill"
-    ),
+    "serializer": Setting(_one_of(*SERIALIZERS), str, f"one of {', '.join(SERIALIZERS)}", "dill"),
 }
 
 _configured: dict[str, Any] = {}
@@ -240,9 +238,7 @@ def _layers(arguments: Mapping[str, Any]) -> list[tuple[str, Callable[[str], Any
     ]
 
 
-def _first_given(
-    name: str, layers: list[tuple[str, Callable[[str], Any]]]
-) -> tuple[Any, str]:
+def _first_given(name: str, layers: list[tuple[str, Callable[[str], Any]]]) -> tuple[Any, str]:
     for source, lookup in layers:
         if (value := lookup(name)) is not None:
             return value, source
@@ -265,8 +261,7 @@ def _parsed(variable: str, name: str, text: str) -> Any:
         raise ConfigurationError(f"environment variable {variable}={text!r}: {exc}") from None
     except (ValueError, TypeError):
         raise ConfigurationError(
-            f"environment variable {variable}={text!r} is not valid; "
-            f"expected {setting.expected}"
+            f"environment variable {variable}={text!r} is not valid; expected {setting.expected}"
         ) from None
 
 

@@ -12,9 +12,9 @@ CGROUP_MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 class CpuLimit(NamedTuple):
-    """One reason why the process may use *count* CPUs at most."""
+    """One reason why the process may use *cpus* CPUs at most."""
 
-    count: int
+    cpus: int
     reason: str
 
 
@@ -31,7 +31,7 @@ def cpu_count() -> int:
     >>> cpu_count() >= 1
     True
     """
-    return min(limit.count for limit in cpu_limits())
+    return min(limit.cpus for limit in cpu_limits())
 
 
 def cpu_limits() -> list[CpuLimit]:

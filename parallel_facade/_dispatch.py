@@ -56,11 +56,8 @@ class Success(NamedTuple):
     value: Any
 
 
-class Outcome(NamedTuple):
-    """What the item *index* came to."""
-
-    index: int
-    result: Success | Failure
+Outcome = Success | Failure
+"""What one item came to."""
 
 
 class _Packed(NamedTuple):
@@ -112,7 +109,7 @@ class Map:
         self._packed: deque[_Packed] = deque()
         self._in_flight: dict[Future[Any], _Packed] = {}
         self._attempts: dict[int, int] = {}
-        self._outcomes: dict[int, Success | Failure] = {}
+        self._outcomes: dict[int, Outcome] = {}
         self._arrival_order: deque[int] = deque()
         self._first_failure: int | None = None
         self._exhausted = False
@@ -150,7 +147,7 @@ class Map:
         if not self._ordered:
             self._arrival_order.popleft()
         self.taken += 1
-        return Outcome(index, self._outcomes.pop(index))
+        return self._outcomes.pop(index)
 
     def _next_index(self) -> int | None:
         """Return the index of the outcome to take next, if it has come."""
@@ -242,7 +239,7 @@ class Map:
         return max(0, self._buffersize - (self._pulled - self.taken))
 
     def _pack(self, chunk: Chunk) -> _Packed | None:
-        """Return *chunk* packed; `None` if an item cannot travel and that is kept as its failure."""
+        """Return *chunk* packed; `None` if that an item cannot travel is kept as its failure."""
         try:
             return _Packed(chunk, self._carrier.pack_chunk(chunk))
         except SerializationError as exc:
@@ -325,15 +322,15 @@ class Map:
         self._attempts[index] = used + 1
         return True
 
-    def _end(self, chunk: Chunk, position: int, result: Success | Failure) -> None:
+    def _end(self, chunk: Chunk, position: int, outcome: Outcome) -> None:
         index = chunk.first + position
-        failed = isinstance(result, Failure)
-        if isinstance(result, Failure):
-            note_item(result.error, index, chunk.items[position])
-            if not self._keeps(result):
+        failed = isinstance(outcome, Failure)
+        if isinstance(outcome, Failure):
+            note_item(outcome.error, index, chunk.items[position])
+            if not self._keeps(outcome):
                 self._fail_at(index)
         self._attempts.pop(index, None)
-        self._outcomes[index] = result
+        self._outcomes[index] = outcome
         if not self._ordered:
             self._arrival_order.append(index)
         if self._reporter is not None:
@@ -410,7 +407,7 @@ def note_item(error: BaseException, index: int, item: object) -> None:
     """Say on *error* which item caused it."""
     try:
         described = reprlib.repr(item)
-    except Exception:  # noqa: BLE001 - a __repr__ of the user's may raise anything
+    except Exception:
         described = f"<{type(item).__qualname__} whose repr() fails>"
     note = f"while running item {index}: {described}"
     if note not in getattr(error, "__notes__", ()):

@@ -43,7 +43,7 @@ def reduce_function(function: types.FunctionType, scope: str) -> tuple[Any, ...]
     return new_function, make, _state_of(function), None, None, fill_function
 
 
-def new_function(
+def new_function(  # noqa: PLR0917 - pickle passes arguments by position
     code: types.CodeType,
     scope: str,
     key: str,

@@ -116,12 +116,12 @@ def check_iterables(iterables: tuple[object, ...]) -> None:
             )
 
 
-def check_buffersize(buffersize: object) -> int | None:
-    """Return *buffersize*; raise `ConfigurationError` if it is not a positive number."""
-    if buffersize is None:
+def check_positive(name: str, value: object) -> int | None:
+    """Return *value* of the argument *name*, a number of at least 1 or `None`."""
+    if value is None:
         return None
-    if isinstance(buffersize, int) and not isinstance(buffersize, bool) and buffersize >= 1:
-        return buffersize
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
     raise ConfigurationError(
-        f"buffersize={buffersize!r} is not valid; expected a whole number of at least 1"
+        f"{name}={value!r} is not valid; expected a whole number of at least 1"
     )

@@ -4,7 +4,7 @@
     caller:  bytes ──decode──► Report: values in order, and a Failure for each item that raised
 
 Guarantees:
-    - A report can always be encoded: what cannot travel becomes that item's failure, not the chunk's.
+    - A report can always be encoded: what cannot travel is its own item's failure.
     - A report can always be decoded: a value that cannot be rebuilt is its own item's failure.
     - An exception arrives as its own class, or as a `RemoteError` that says which it was.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import pickle
 import traceback
 from contextlib import suppress
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple
 
 from parallel_facade._errors import RemoteError, RemoteTraceback, SerializationError
 from parallel_facade._payload import PROTOCOL, Encoder, decode
@@ -37,11 +37,11 @@ class Failure(NamedTuple):
     error: BaseException
     traceback: str = ""
 
-    def unwrap(self) -> NoReturn:
-        """Raise the exception, showing the worker's traceback."""
+    def to_raise(self) -> BaseException:
+        """Return the exception, with the worker's traceback as its cause."""
         if self.traceback and self.error.__cause__ is None:
             self.error.__cause__ = RemoteTraceback(self.traceback)
-        raise self.error
+        return self.error
 
 
 class Report(NamedTuple):
@@ -136,7 +136,7 @@ def describe(error: BaseException) -> str:
     """Return the traceback of *error* as text, whatever its own code does."""
     try:
         return "".join(traceback.format_exception(error))
-    except Exception as exc:  # noqa: BLE001 - a __str__ of the user's may raise anything
+    except Exception as exc:
         return f"{type(error).__qualname__} (its traceback cannot be printed: {type(exc).__name__})"
 
 

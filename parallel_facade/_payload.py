@@ -85,8 +85,7 @@ class Encoder:
             if self.serializer != "pickle" and (rescued := self._dump_by_dill(obj)) is not None:
                 return rescued, set(self._everywhere)
             raise SerializationError(
-                f"cannot send {path}: {type(exc).__name__}: {exc}\n\n"
-                f"Hint: {self._hint()}",
+                f"cannot send {path}: {type(exc).__name__}: {exc}\n\nHint: {self._hint()}",
                 path=path,
             ) from exc
 
@@ -110,7 +109,7 @@ class Encoder:
         """Return *obj* as dill writes it, since dill accepts some objects that pickle refuses."""
         try:
             return dump_by_dill(obj, Reducer(self.scope, set(self._everywhere), self.returning))
-        except Exception:  # noqa: BLE001 - the first pickler's message is the clearer one
+        except Exception:
             return None
 
 
@@ -169,7 +168,9 @@ def dill_only_types() -> frozenset[type]:
     """Return the types that dill carries and pickle does not."""
     import dill
 
-    return frozenset(dill.Pickler.dispatch) - frozenset(pickle._Pickler.dispatch) - CARRIED_BY_PICKLE  # type: ignore[attr-defined]  # noqa: SLF001
+    return (
+        frozenset(dill.Pickler.dispatch) - frozenset(pickle._Pickler.dispatch) - CARRIED_BY_PICKLE
+    )
 
 
 CARRIED_BY_PICKLE: Final[frozenset[type]] = frozenset(
@@ -213,7 +214,7 @@ def dump_by_dill(obj: Any, reducer: Reducer) -> bytes:
     """Return *obj* written by dill, with the functions and classes in it by *reducer*."""
     buffer = io.BytesIO()
     pickler = _code_pickler()(buffer, PROTOCOL, recurse=True, byref=False, fmode=0)
-    pickler._travel = reducer  # noqa: SLF001 - our own subclass
+    pickler._travel = reducer
     pickler.dump(obj)
     return buffer.getvalue()
 

@@ -20,25 +20,25 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from parallel_facade._async_result import AsyncResult, Submission
-from parallel_facade._carriers import pack_initializer
 from parallel_facade._chunking import default_chunksize
-from parallel_facade._config import Config, check_setting, resolve
+from parallel_facade._config import Config, resolve
 from parallel_facade._delivery import Delivery
 from parallel_facade._dispatch import Map
 from parallel_facade._errors import ConfigurationError, PoolClosedError
+from parallel_facade._opening import backend_name, open_backend
 from parallel_facade._options import (
     Options,
-    check_buffersize,
     check_callable,
     check_capabilities,
     check_iterables,
+    check_positive,
     make_options,
 )
-from parallel_facade._registry import load_backend
 from parallel_facade._results import ResultIterator, collect
+from parallel_facade._signatures import PoolMapOptions
 from parallel_facade._worker import Call, is_worker
 from parallel_facade.backends import Backend, WorkerSettings
 
@@ -99,9 +99,7 @@ class Pool(Executor):
             }
         )
         if max_tasks_per_worker is not None:
-            max_tasks_per_worker = check_setting_as(
-                "workers", "max_tasks_per_worker", max_tasks_per_worker
-            )
+            check_positive("max_tasks_per_worker", max_tasks_per_worker)
         if initializer is not None:
             initializer = functools.partial(check_callable(initializer), *initargs)
         self._serializer = serializer
@@ -129,9 +127,12 @@ class Pool(Executor):
                 f"start_method={resolved.start_method!r} is not possible on the "
                 f"{backend_name(resolved.backend)} back-end, which starts no processes of its own"
             )
-        self._backend, self._owns_backend = _open_backend(
-            resolved.backend, settings, resolved.serializer
-        )
+        if isinstance(resolved.backend, Pool):
+            self._backend, self._owns_backend = resolved.backend._backend_here(), False
+        else:
+            self._backend, self._owns_backend = open_backend(
+                resolved.backend, settings, resolved.serializer
+            )
         self._workers = min(resolved.workers, self._backend.capacity())
         _close_all_at_exit()
         _open_pools.add(self)
@@ -146,14 +147,7 @@ class Pool(Executor):
         /,
         *iterables: Iterable[Any],
         return_exceptions: Literal[False] = ...,
-        chunksize: int | None = ...,
-        timeout: float | None = ...,
-        task_timeout: float | None = ...,
-        retries: int | None = ...,
-        retry_on: Any = ...,
-        progress: Any = ...,
-        seed: int | None = ...,
-        strict: bool = ...,
+        **options: Unpack[PoolMapOptions],
     ) -> list[R]: ...
     @overload
     def pmap(
@@ -162,14 +156,7 @@ class Pool(Executor):
         /,
         *iterables: Iterable[Any],
         return_exceptions: bool,
-        chunksize: int | None = ...,
-        timeout: float | None = ...,
-        task_timeout: float | None = ...,
-        retries: int | None = ...,
-        retry_on: Any = ...,
-        progress: Any = ...,
-        seed: int | None = ...,
-        strict: bool = ...,
+        **options: Unpack[PoolMapOptions],
     ) -> list[R | Exception]: ...
     def pmap(
         self,
@@ -219,7 +206,7 @@ class Pool(Executor):
         """
         backend = self._backend_here()
         options = self._options(settings, retry_on, return_exceptions=return_exceptions)
-        buffersize = check_buffersize(buffersize)
+        buffersize = check_positive("buffersize", buffersize)
         call, items, total = _zipped(func, iterables, options, strict=strict)
         _check_call_options(self._backend_setting, backend, options)
         chunksize = options.chunksize or 1
@@ -321,7 +308,7 @@ class Pool(Executor):
             run.fill()
         return results
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Close the pool; as `concurrent.futures.Executor.shutdown`.
 
         Args:
@@ -368,7 +355,7 @@ class Pool(Executor):
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True) and getattr(self, "_owns_backend", False):
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"workers={self._workers}"
@@ -449,26 +436,13 @@ class Pool(Executor):
         if self._closed:
             raise PoolClosedError(f"{self!r} cannot be used any more")
         if is_worker() and not self._backend.capabilities.runs_in_caller:
-            return _open_backend("serial", WorkerSettings(1), "dill")[0]
+            return open_backend("serial", WorkerSettings(1), "dill")[0]
         if self._pid != os.getpid():
             raise PoolClosedError(
                 f"{self!r} belongs to process {self._pid}, and this process was forked from it\n\n"
                 "Hint: make a new Pool in this process."
             )
         return self._backend
-
-
-def backend_name(setting: Any) -> str:
-    """Return how to call the back-end behind a setting in a message."""
-    return setting if isinstance(setting, str) else type(setting).__name__
-
-
-def check_setting_as(kind: str, name: str, value: Any) -> Any:
-    """Return *value* of the argument *name*, checked as the setting *kind*."""
-    try:
-        return check_setting(kind, value, "the call")
-    except ConfigurationError as exc:
-        raise ConfigurationError(str(exc).replace(f"{kind}=", f"{name}=", 1)) from None
 
 
 def _check_call_options(setting: Any, backend: Backend, options: Options) -> None:
@@ -501,42 +475,6 @@ def _zipped(
     return call, zip(*iterables, strict=strict), total
 
 
-def _open_backend(
-    setting: Any, settings: WorkerSettings, serializer: str
-) -> tuple[Backend, bool]:
-    """Return the back-end for *setting*, and whether it is ours to close."""
-    if is_worker():
-        # The worker is the budget: more workers inside of it would multiply.
-        setting = "serial"
-    if isinstance(setting, Pool):
-        return setting._backend_here(), False  # noqa: SLF001 - of the same class
-    if isinstance(setting, Backend):
-        _check_pool_options(setting, setting, settings)
-        return setting, False
-    if isinstance(setting, str):
-        cls = load_backend(setting)
-        _check_pool_options(setting, cls, settings)
-        if settings.initializer is not None and cls.capabilities.needs_serialization:
-            payload = pack_initializer(settings.initializer, serializer)  # type: ignore[arg-type]
-            settings = settings._replace(initializer=payload)
-        backend: Backend = cls(settings)
-        return backend, True
-    from parallel_facade.backends._executor import ExecutorBackend
-
-    executor = ExecutorBackend(setting, settings)
-    _check_pool_options(setting, executor, settings)
-    return executor, True
-
-
-def _check_pool_options(setting: Any, backend: Any, settings: WorkerSettings) -> None:
-    check_capabilities(
-        backend_name(setting),
-        backend.capabilities,
-        initializer=settings.initializer,
-        max_tasks_per_worker=settings.max_tasks_per_worker,
-    )
-
-
 def _call_back(
     callback: Callable[[Any], object] | None,
     error_callback: Callable[[BaseException], object] | None,
@@ -554,12 +492,12 @@ def _call_back(
 def _pool_by_token(token: str) -> Pool:
     """Return the pool itself where it was made, and one that runs in the worker elsewhere."""
     pool = _pools_by_token.get(token)
-    if pool is None or pool._pid != os.getpid():  # noqa: SLF001 - of this module
+    if pool is None or pool._pid != os.getpid():
         pool = Pool(backend="serial")
-        pool._token = token  # noqa: SLF001
+        pool._token = token
         _pools_by_token[token] = pool
         _open_pools.discard(pool)
-        pool._owns_backend = False  # noqa: SLF001 - nobody has to close it
+        pool._owns_backend = False
     return pool
 
 
@@ -584,4 +522,3 @@ def _close_all_at_exit() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_pools_after_fork)
-

@@ -50,9 +50,7 @@ class Reporter:
         """Count *done* more items, of which *failed* raised."""
         self._done += done
         self._failed += failed
-        self._show(
-            Progress(self._done, self._total, self._failed, self._clock() - self._began)
-        )
+        self._show(Progress(self._done, self._total, self._failed, self._clock() - self._began))
 
     def close(self) -> None:
         """Take the display away; closing twice is fine."""

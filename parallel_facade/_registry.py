@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from parallel_facade._errors import ConfigurationError
 
@@ -57,7 +57,7 @@ def check_backend_name(name: str) -> str:
     raise ConfigurationError(f"no back-end is called {name!r}{near}; known: {known}")
 
 
-def load_backend(name: str) -> type:
+def load_backend(name: str) -> Any:
     """Return the class of the back-end called *name*, importing what it needs.
 
     Raises:
@@ -76,7 +76,7 @@ def load_backend(name: str) -> type:
         ) from exc
 
 
-def _as_class(loaded: object) -> type:
+def _as_class(loaded: object) -> Any:
     if not isinstance(loaded, type):
         raise ConfigurationError(f"a back-end must be a class, got {loaded!r}")
     return loaded

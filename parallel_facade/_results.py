@@ -30,12 +30,11 @@ def collect(run: Map, *, return_exceptions: bool) -> list[Any]:
 
 
 def _value(outcome: Outcome, *, return_exceptions: bool) -> Any:
-    result = outcome.result
-    if not isinstance(result, Failure):
-        return result.value
-    if return_exceptions and isinstance(result.error, Exception):
-        return result.error
-    result.unwrap()
+    if not isinstance(outcome, Failure):
+        return outcome.value
+    if return_exceptions and isinstance(outcome.error, Exception):
+        return outcome.error
+    raise outcome.to_raise()
 
 
 class ResultIterator(Iterator[R], Generic[R]):

@@ -102,7 +102,8 @@ class SharedPools:
             for lent in due:
                 del self._current[lent.key], self._lent[id(lent.pool)]
             waiting = [
-                max(0.0, lent.unused_since + self._idle_seconds - now) if not lent.users
+                max(0.0, lent.unused_since + self._idle_seconds - now)
+                if not lent.users
                 else self._idle_seconds
                 for lent in self._current.values()
             ]

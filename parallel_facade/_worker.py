@@ -98,9 +98,7 @@ def is_worker() -> bool:
     return _process_is_worker or getattr(_inside, "value", False)
 
 
-def run_chunk(
-    call: Call, chunk: Chunk, catch: type[BaseException] = BaseException
-) -> Report:
+def run_chunk(call: Call, chunk: Chunk, catch: type[BaseException] = BaseException) -> Report:
     """Apply *call* to the items of *chunk* and return what they came to.
 
     Args:

@@ -98,10 +98,10 @@ class Backend(ABC):
             task_timeout: Seconds from its start after which the chunk is stopped.
         """
 
-    def stop(self, future: Future[Any]) -> None:
+    def stop(self, future: Future[Any]) -> None:  # noqa: B027 - nothing to do for most
         """End the running task behind *future*, where the back-end can."""
 
-    def drop(self, handle: Any) -> None:
+    def drop(self, handle: Any) -> None:  # noqa: B027 - nothing to do for some
         """Forget the call behind *handle*; none of its chunks is in flight any more."""
 
     def translate(self, error: BaseException) -> BaseException:

@@ -1,4 +1,4 @@
-"""Any `concurrent.futures.Executor` as a back-end: loky, a Dask client's, mpi4py's, …
+"""Any `concurrent.futures.Executor` as a back-end: loky's, a Dask client's, mpi4py's.
 
 The executor is the user's: it is never shut down here. Its own pickler only ever sees a function
 of this library and bytes, so whatever travels on the process back-end travels here too.
@@ -45,7 +45,8 @@ class ExecutorBackend(Backend):
     ) -> Future[Any]:
         """Submit *chunk* to the executor."""
         if self.capabilities.needs_serialization:
-            return self._executor.submit(run_payload, *handle, chunk)
+            scope, call = handle
+            return self._executor.submit(run_payload, scope, call, chunk)
         return self._executor.submit(run_as_worker, handle, chunk)
 
     def translate(self, error: BaseException) -> BaseException:

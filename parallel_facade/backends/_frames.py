@@ -51,7 +51,7 @@ class FrameReader:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._header = bytearray(HEADER.size)
-        self._start(self._header)
+        self._missing = memoryview(self._header)
         self._frame: Frame | None = None
 
     def read(self) -> Frame | None:

@@ -78,7 +78,7 @@ class _ReapingPopen:
 
     def __init__(self, process_obj: Any) -> None:
         self._reaping = threading.Lock()
-        super().__init__(process_obj)
+        super().__init__(process_obj)  # type: ignore[call-arg]  # it is mixed into a Popen
 
     def poll(self, flag: int = os.WNOHANG if hasattr(os, "WNOHANG") else 0) -> int | None:
         if flag == 0:
@@ -123,7 +123,7 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the name is multiprocess'
-        return process_obj._context.popen(process_obj)  # noqa: SLF001
+        return process_obj._context.popen(process_obj)
 
 
 class _WorkerSide:
@@ -155,14 +155,14 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
     def Process(self, *args: Any, **kwds: Any) -> WorkerProcess:  # noqa: N802 - multiprocess' name
         """Return a new process of this context, not yet started."""
         made = WorkerProcess(*args, **kwds)
-        made._context = self  # noqa: SLF001
+        made._context = self
         return made
 
     def SimpleQueue(self) -> Any:  # noqa: N802 - multiprocess' name
         """Return a queue without locks where the platform allows it."""
         return PacketQueue() if can_make_queues() else super().SimpleQueue()
 
-    def get_start_method(self, allow_none: bool = False) -> str:  # noqa: ARG002, FBT001, FBT002
+    def get_start_method(self, allow_none: bool = False) -> str:  # noqa: ARG002
         """Return the start method."""
         return self.method
 
@@ -219,11 +219,11 @@ def _popen_class(method: str) -> Any:
     if method == "spawn":
         from multiprocess.popen_spawn_posix import Popen
 
-        launch = _rebound(Popen._launch, spawn=_Spawn())  # noqa: SLF001
+        launch = _rebound(Popen._launch, spawn=_Spawn())
     else:
         from multiprocess.popen_forkserver import Popen
 
-        launch = _rebound(Popen._launch, spawn=_Spawn(), forkserver=_ForkServerModule())  # noqa: SLF001
+        launch = _rebound(Popen._launch, spawn=_Spawn(), forkserver=_ForkServerModule())
     return type("Popen", (_ReapingPopen, Popen), {"_launch": launch})
 
 
@@ -253,7 +253,7 @@ class _Helpers:
     def acquire(self) -> None:
         with self._lock:
             if self._users == 0:
-                self._tracker_was_running = _tracker()._fd is not None  # noqa: SLF001
+                self._tracker_was_running = _tracker()._fd is not None
             self._users += 1
 
     def release(self) -> None:
@@ -270,15 +270,15 @@ class _Helpers:
 
     def _stop(self) -> None:
         server, self._server = self._server, None
-        if server is not None and (pid := server._forkserver_pid) is not None:  # noqa: SLF001
+        if server is not None and (pid := server._forkserver_pid) is not None:
             # A process that a task left behind holds the server's "alive" pipe open, so waiting
             # for the server to end by itself could take for ever.
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             with suppress(FileNotFoundError):  # its socket, if the temporary folder is gone
-                server._stop()  # noqa: SLF001
+                server._stop()
         if not self._tracker_was_running and not _tracker_is_needed():
-            _tracker()._stop()  # noqa: SLF001
+            _tracker()._stop()
 
     def forget_after_fork(self) -> None:
         self.__init__()  # type: ignore[misc]  # the helpers are the parent's
@@ -294,7 +294,7 @@ def _new_fork_server() -> Any:
 
 
 def _tracker() -> Any:
-    return resource_tracker._resource_tracker  # noqa: SLF001
+    return resource_tracker._resource_tracker
 
 
 def _tracker_is_needed() -> bool:
@@ -308,7 +308,7 @@ def _tracker_is_needed() -> bool:
     synchronize = sys.modules.get("multiprocess.synchronize")
     if synchronize is None:
         return False
-    registered = list(util._afterfork_registry.values())  # noqa: SLF001
+    registered = list(util._afterfork_registry.values())
     return any(isinstance(obj, synchronize.SemLock) for obj in registered)
 
 

@@ -6,6 +6,7 @@ import socket
 import sys
 from collections import deque
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from parallel_facade.backends._frames import HEADER, Frame, FrameReader, Kind
@@ -101,8 +102,6 @@ class Link:
         """Close the channel, which tells the worker to leave."""
         if sys.platform != "win32" and self.socket.fileno() >= 0:
             # shutdown, since a copy of the descriptor in a forked process would keep it open.
-            try:
+            with suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
         self.socket.close()

@@ -58,9 +58,7 @@ class ProcessBackend(Backend):
         self._lock = threading.Lock()  # guards _closed, _pool and _serves
         self._closed = False
         self._serves: list[Any] = []
-        self._context = WorkerContext(
-            settings.start_method or default_start_method(), self._adopt
-        )
+        self._context = WorkerContext(settings.start_method or default_start_method(), self._adopt)
         self._switchboard = Switchboard(
             start_body(initializer, settings.max_tasks_per_worker),
             on_gone=self._issue_serve,

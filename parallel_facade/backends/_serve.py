@@ -69,7 +69,7 @@ class _Conversation:
                 if self._tasks_left <= 0:
                     return
             elif frame.kind == Kind.CALL:
-                self._calls[frame.number] = OpenCall(frame.body)
+                self._calls[frame.number] = OpenCall(bytes(frame.body))
             elif frame.kind == Kind.FORGET:
                 self._calls.pop(frame.number).close()
 
@@ -100,5 +100,3 @@ class _Conversation:
         frame = self._frames.read()
         assert frame is not None, "a blocking socket has data or an end"
         return frame
-
-

@@ -243,7 +243,7 @@ class Switchboard:
                 self._idle.append(link)
                 self._hand_out()
         elif frame.kind == Kind.FAILED:
-            self._break(decode_report(frame.body).failures[0].error)
+            self._break(decode_report(bytes(frame.body)).failures[0].error)
 
     def _bury(self, link: Link) -> None:
         """A channel has ended: its worker left, was stopped, or died."""
@@ -356,5 +356,3 @@ def exit_reason(code: int | None) -> str:
         with suppress(ValueError):
             return signal.Signals(-code).name
     return f"exit code {code}"
-
-

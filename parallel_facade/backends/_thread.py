@@ -143,7 +143,7 @@ def _run(task: _Task, broken: BaseException | None) -> None:
 def settle(result: Any) -> None:
     """Complete a pathos pool's call by hand, so that the pool does not wait for it for ever."""
     try:
-        result._set(0, (True, None))  # noqa: SLF001 - the only way to end a call that was lost
+        result._set(0, (True, None))
     except KeyError:
         # The pool's own result thread was faster, and has removed it from its table.
         return
