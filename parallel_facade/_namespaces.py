@@ -12,17 +12,21 @@ Guarantees:
 from __future__ import annotations
 
 import builtins
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _namespaces: dict[str, dict[str, dict[str, Any]]] = {}  # scope → key → globals
-_pinned: dict[str, dict[str, Any]] = {}  # key → what the initializer set
+_pinned: dict[str, dict[str, Any]] = {}  # module name → what the initializer set in it
 
 
 def namespace(scope: str, key: str, header: dict[str, Any]) -> dict[str, Any]:
     """Return the globals that the module known as *key* has in the call *scope*."""
     spaces = _namespaces.setdefault(scope, {})
     if (space := spaces.get(key)) is None:
-        space = spaces[key] = {"__builtins__": builtins, **header, **_pinned.get(key, {})}
+        pinned = _pinned.get(str(header.get("__name__")), {})
+        space = spaces[key] = {"__builtins__": builtins, **header, **pinned}
     return space
 
 
@@ -37,19 +41,24 @@ def forget(scope: str) -> None:
     _namespaces.pop(scope, None)
 
 
-def pin_changes(scope: str, before: dict[str, dict[str, Any]]) -> None:
-    """Keep for the worker's life what has changed in *scope* since *before* was taken."""
-    for key, space in _namespaces.get(scope, {}).items():
-        known = before.get(key, {})
-        _pinned.setdefault(key, {}).update(
-            {
-                name: value
-                for name, value in space.items()
-                if name not in known or known[name] is not value
-            }
+@contextmanager
+def pinning(scope: str, module_name: str) -> Iterator[None]:
+    """Keep for the worker's life what changes inside the block.
+
+    Args:
+        scope: The call whose functions' globals are watched.
+        module_name: A module to watch as well, if it is imported: the initializer may live there,
+            and set globals that a lambda of that module reads.
+    """
+    spaces = list(_namespaces.get(scope, {}).values())
+    if (module := sys.modules.get(module_name)) is not None:
+        spaces.append(vars(module))
+    before = [dict(space) for space in spaces]
+    yield
+    for space, known in zip(spaces, before, strict=True):
+        pinned = _pinned.setdefault(str(space.get("__name__")), {})
+        pinned.update(
+            (name, value)
+            for name, value in space.items()
+            if name not in known or known[name] is not value
         )
-
-
-def snapshot(scope: str) -> dict[str, dict[str, Any]]:
-    """Return a copy of every namespace of *scope*, for `pin_changes`."""
-    return {key: dict(space) for key, space in _namespaces.get(scope, {}).items()}

@@ -62,10 +62,6 @@ def make_options(
     Raises:
         ConfigurationError: An option has a bad value, or contradicts another.
     """
-    if not isinstance(return_exceptions, bool):
-        raise ConfigurationError(
-            f"return_exceptions={return_exceptions!r} is not valid; expected True or False"
-        )
     chunksize = resolved.chunksize
     if resolved.task_timeout is not None:
         if chunksize not in (None, 1):
@@ -80,7 +76,7 @@ def make_options(
         task_timeout=resolved.task_timeout,
         retries=resolved.retries,
         retry_on=_error_types(retry_on),
-        return_exceptions=return_exceptions,
+        return_exceptions=check_switch("return_exceptions", return_exceptions),
         progress=resolved.progress,
         seed=resolved.seed,
         serializer=resolved.serializer,
@@ -97,10 +93,10 @@ def _error_types(value: object) -> ErrorTypes:
     )
 
 
-def check_callable(func: object) -> Callable[..., Any]:
-    """Return *func*; raise `TypeError` if it cannot be called."""
+def check_callable(func: object, name: str = "func") -> Callable[..., Any]:
+    """Return *func*, the argument *name*; raise `TypeError` if it cannot be called."""
     if not callable(func):
-        raise TypeError(f"func must be callable, got {func!r} of type {type(func).__qualname__}")
+        raise TypeError(f"{name} must be callable, got {func!r} of type {type(func).__qualname__}")
     return func
 
 
@@ -114,6 +110,13 @@ def check_iterables(iterables: tuple[object, ...]) -> None:
                 f"iterable {place} is {iterable!r} of type {type(iterable).__qualname__}, "
                 "which cannot be iterated"
             )
+
+
+def check_switch(name: str, value: object) -> bool:
+    """Return *value* of the argument *name*, `True` or `False`."""
+    if isinstance(value, bool):
+        return value
+    raise ConfigurationError(f"{name}={value!r} is not valid; expected True or False")
 
 
 def check_positive(name: str, value: object) -> int | None:

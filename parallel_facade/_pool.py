@@ -35,6 +35,7 @@ from parallel_facade._options import (
     check_capabilities,
     check_iterables,
     check_positive,
+    check_switch,
     make_options,
 )
 from parallel_facade._results import ResultIterator, collect
@@ -101,7 +102,7 @@ class Pool(Executor):
         if max_tasks_per_worker is not None:
             check_positive("max_tasks_per_worker", max_tasks_per_worker)
         if initializer is not None:
-            initializer = functools.partial(check_callable(initializer), *initargs)
+            initializer = functools.partial(check_callable(initializer, "initializer"), *initargs)
         self._serializer = serializer
         self._backend_setting = resolved.backend
         self._max_tasks = max_tasks_per_worker
@@ -219,7 +220,7 @@ class Pool(Executor):
             total=total,
             chunksize=chunksize,
             buffersize=buffersize or ITEMS_IN_FLIGHT_PER_WORKER * workers * chunksize,
-            ordered=ordered,
+            ordered=check_switch("ordered", ordered),
         )
         return ResultIterator(run, return_exceptions=return_exceptions, on_close=on_close)
 
@@ -460,8 +461,7 @@ def _zipped(
     """Return the call, its items, and how many there are, if that is known."""
     check_callable(func)
     check_iterables(iterables)
-    if not isinstance(strict, bool):
-        raise ConfigurationError(f"strict={strict!r} is not valid; expected True or False")
+    check_switch("strict", strict)
     call = Call(
         func,
         "one" if len(iterables) == 1 else "many",

@@ -193,9 +193,9 @@ def run_initializer(payload: bytes) -> None:
     """Run the initializer in *payload*; the globals that it sets stay for the worker's life."""
     opened = OpenCall(payload)
     initializer = opened.call().func
-    before = _namespaces.snapshot(opened.scope)
-    initializer()
-    _namespaces.pin_changes(opened.scope, before)
+    defined_in = getattr(getattr(initializer, "func", initializer), "__module__", "")
+    with _namespaces.pinning(opened.scope, defined_in):
+        initializer()
     opened.close()
 
 

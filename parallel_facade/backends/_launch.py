@@ -148,6 +148,7 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
         self.method = method
         self.announce = announce
         self.popen = _popen_class(method)
+        self._queues: list[Any] = []
         if method == "fork":
             _warn_of_threads()
         _helpers.acquire()
@@ -160,14 +161,18 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
 
     def SimpleQueue(self) -> Any:  # noqa: N802 - multiprocess' name
         """Return a queue without locks where the platform allows it."""
-        return PacketQueue() if can_make_queues() else super().SimpleQueue()
+        made = PacketQueue() if can_make_queues() else super().SimpleQueue()
+        self._queues.append(made)
+        return made
 
     def get_start_method(self, allow_none: bool = False) -> str:  # noqa: ARG002
         """Return the start method."""
         return self.method
 
     def close(self) -> None:
-        """Give up the share in the fork server; the last one ends it."""
+        """Close the queues and give up the share in the fork server; the last one ends it."""
+        for made in self._queues:
+            made.close()
         _helpers.release()
 
 

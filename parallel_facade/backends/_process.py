@@ -122,6 +122,8 @@ class ProcessBackend(Backend):
         _see_off(links)
         self._pool.clear()
         self._context.close()
+        # Files of theirs close when the last reference goes, which the user's to us may outlive.
+        del self._pool, self._context, links
 
     def _adopt(self, process: Any, sock: socket.socket) -> None:
         self._switchboard.adopt(process, sock)

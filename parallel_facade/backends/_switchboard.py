@@ -141,6 +141,9 @@ class Switchboard:
             links = list(self._links)
             given_up = [*self._pending, *(link.task for link in links if link.task is not None)]
             self._pending.clear()
+            self._links.clear()
+            self._idle.clear()
+            self._deadlines.clear()
         self._ring()
         if threading.current_thread() is not self._thread:
             self._thread.join()

@@ -85,6 +85,8 @@ class ThreadBackend(Backend):
             self._abandon()
         else:
             self._pool.clear()
+        # Files of theirs close when the last reference goes, which the user's to us may outlive.
+        del self._pool, self._loops
 
     def _cancel_queued(self) -> None:
         while True:

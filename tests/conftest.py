@@ -1,0 +1,118 @@
+"""The back-ends under test, and what every test must leave behind: nothing."""
+
+import multiprocessing
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import parallel_facade
+from parallel_facade import Pool, config
+from parallel_facade.backends import Capabilities
+
+sys.path.insert(0, str(Path(__file__).parent))  # workers find the helper modules by this entry
+
+from gates import Gate
+
+START_METHODS = ["fork", "forkserver", "spawn"]
+PROCESSES = [f"process-{method}" for method in START_METHODS]
+EXECUTORS = ["executor-thread", "executor-process"]
+WORKERS = 2
+
+
+class BackendUnderTest(NamedTuple):
+    """A back-end, as settings for `config` and `Pool`."""
+
+    name: str
+    settings: dict[str, Any]
+    capabilities: Capabilities
+
+    def pool(self, **options: Any) -> Pool:
+        """Return a new pool on this back-end."""
+        return Pool(**{**self.settings, **options})
+
+
+@pytest.fixture(scope="session")
+def executors() -> Iterator[Callable[[str], Any]]:
+    """Executors of the standard library, started when first asked for."""
+    made: dict[str, Any] = {}
+    with ExitStack() as stack:
+
+        def get(name: str) -> Any:
+            if name not in made:
+                made[name] = stack.enter_context(
+                    ThreadPoolExecutor(WORKERS)
+                    if name == "executor-thread"
+                    else ProcessPoolExecutor(
+                        WORKERS, mp_context=multiprocessing.get_context("forkserver")
+                    )
+                )
+            return made[name]
+
+        yield get
+
+
+def _settings_of(name: str, executors: Callable[[str], Any]) -> dict[str, Any]:
+    kind, _, detail = name.partition("-")
+    if kind == "executor":
+        return {"backend": executors(name), "workers": WORKERS}
+    start_method = {"start_method": detail} if detail else {}
+    return {"backend": kind, "workers": WORKERS, **start_method}
+
+
+@pytest.fixture(params=["serial", "thread", *PROCESSES, *EXECUTORS])
+def backend(
+    request: pytest.FixtureRequest, executors: Callable[[str], Any], monkeypatch: Any
+) -> Iterator[BackendUnderTest]:
+    """Each back-end in turn, in force for the calls of the test."""
+    monkeypatch.setattr("parallel_facade.backends._launch._warn_of_threads", lambda: None)
+    settings = _settings_of(request.param, executors)
+    with Pool(**settings) as probe:
+        capabilities = probe._backend.capabilities
+    for marker in request.node.iter_markers("requires"):
+        for capability in marker.args:
+            if not getattr(capabilities, capability):
+                pytest.skip(f"{request.param} has no {capability}")
+    with config(**settings):
+        yield BackendUnderTest(request.param, settings, capabilities)
+
+
+@pytest.fixture(params=START_METHODS)
+def start_method(request: pytest.FixtureRequest, monkeypatch: Any) -> str:
+    """Each way to start worker processes."""
+    monkeypatch.setattr("parallel_facade.backends._launch._warn_of_threads", lambda: None)
+    return str(request.param)
+
+
+@pytest.fixture
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Gate]]:
+    """Makes gates, at which tasks wait, in any thread or process, until the test opens them."""
+    with ExitStack() as stack:
+
+        def make() -> Gate:
+            return stack.enter_context(Gate(tmp_path_factory.mktemp("gate") / "gate"))
+
+        yield make
+
+
+@pytest.fixture(autouse=True)
+def no_settings_left() -> Iterator[None]:
+    """A test may call `configure`; the next one starts from the defaults."""
+    yield
+    parallel_facade.configure(**dict.fromkeys(parallel_facade.Config._fields))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_at_the_end() -> Iterator[None]:
+    """When the shared pools are closed, no thread of ours is left."""
+    yield
+    from parallel_facade import _shared
+
+    _shared._shared.close()
+    left = [one.name for one in threading.enumerate() if one.name.startswith("parallel_facade")]
+    assert [name for name in left if name != "parallel_facade-janitor"] == []

@@ -1,0 +1,238 @@
+"""What `imap` promises, on every back-end."""
+
+import asyncio
+import itertools
+import operator
+import threading
+
+import pytest
+
+from parallel_facade import SerializationError, TaskTimeoutError, imap, pmap
+
+
+class Source:
+    """Endless items, remembering who pulled them."""
+
+    def __init__(self) -> None:
+        self.pulled = 0
+        self.threads: set[str] = set()
+
+    def __iter__(self):
+        for item in itertools.count():
+            self.pulled += 1
+            self.threads.add(threading.current_thread().name)
+            yield item
+
+
+def test_results_are_in_the_order_of_the_items(backend):
+    assert list(imap(lambda x: -x, range(50))) == [-x for x in range(50)]
+
+
+def test_unordered_results_are_all_there(backend):
+    assert sorted(imap(lambda x: -x, range(50), ordered=False)) == sorted(-x for x in range(50))
+
+
+def test_unordered_yields_the_finished_task_first(backend, gate):
+    if backend.capabilities.runs_in_caller:
+        pytest.skip("serial runs one item at a time")
+    gates = {"slow": gate(), "fast": gate()}
+    results = imap(
+        lambda name: gates[name].pass_through(name), ["slow", "fast"], ordered=False
+    )
+
+    def open_fast():
+        gates["fast"].wait_for_arrivals(1)
+        gates["fast"].open()
+
+    opener = threading.Thread(target=open_fast)
+    opener.start()
+
+    assert next(results) == "fast"
+
+    opener.join()
+    gates["slow"].wait_for_arrivals(1)
+    gates["slow"].open()
+    assert next(results) == "slow"
+
+
+@pytest.mark.parametrize(("buffersize", "chunksize"), [(1, None), (3, None), (5, 2), (4, 10)])
+def test_no_more_items_are_pulled_than_the_buffer_holds(backend, buffersize, chunksize):
+    source = Source()
+    results = imap(lambda x: x, source, buffersize=buffersize, chunksize=chunksize)
+
+    for expected in range(7):
+        assert next(results) == expected
+        assert source.pulled <= expected + 1 + buffersize
+    results.close()
+
+
+def test_the_default_buffer_is_bounded(backend):
+    source = Source()
+
+    assert next(imap(lambda x: x, source)) == 0
+
+    assert source.pulled <= 1 + 2 * 2
+
+
+def test_nothing_is_pulled_before_the_first_result_is_asked_for(backend):
+    source = Source()
+
+    imap(lambda x: x, source).close()
+
+    assert source.pulled == 0
+
+
+def test_input_is_pulled_in_the_consumers_thread(backend):
+    source = Source()
+
+    list(itertools.islice(imap(lambda x: x, source), 10))
+
+    assert source.threads == {threading.current_thread().name}
+
+
+def test_dropping_the_iterator_frees_the_pool(backend):
+    results = imap(lambda x: x, itertools.count())
+    next(results)
+
+    del results
+
+    assert pmap(abs, [-1, -2]) == [1, 2]
+
+
+def test_a_closed_iterator_is_at_its_end(backend):
+    results = imap(abs, [1, 2, 3])
+    next(results)
+
+    results.close()
+    results.close()
+
+    assert list(results) == []
+
+
+def test_a_with_block_closes_it(backend):
+    with imap(abs, itertools.count()) as results:
+        assert next(results) == 0
+
+    assert list(results) == []
+
+
+def test_length_is_what_is_still_to_come_where_known(backend):
+    known, unknown = imap(abs, [1, 2, 3]), imap(abs, iter([1, 2, 3]))
+
+    next(known)
+
+    assert len(known) == 2
+    assert operator.length_hint(unknown) == 0
+    with pytest.raises(TypeError, match="not known"):
+        len(unknown)
+    assert list(unknown) == [1, 2, 3]
+    assert bool(unknown)
+
+
+def test_results_before_a_failure_are_given_first(backend):
+    results = imap(lambda x: 1 // (2 - x), range(10))
+
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ZeroDivisionError) as caught:
+        next(results)
+    assert caught.value.__notes__ == ["while running item 2: 2"]
+    assert list(results) == []
+
+
+def test_return_exceptions_goes_on_after_failures(backend):
+    results = list(imap(lambda x: 1 // x, [0, 1, 0, 2], return_exceptions=True))
+
+    assert [type(result) for result in results] == [ZeroDivisionError, int, ZeroDivisionError, int]
+
+
+@pytest.mark.requires("needs_serialization")
+def test_an_item_that_cannot_travel_is_refused_when_its_turn_comes(backend):
+    results = imap(lambda x: x, [1, (x for x in [1])], buffersize=1)
+
+    assert next(results) == 1
+    with pytest.raises(SerializationError, match="item 1"):
+        next(results)
+
+
+def test_many_items_that_cannot_travel_are_kept_in_place(backend):
+    if not backend.capabilities.needs_serialization:
+        pytest.skip("everything travels within a process")
+    items = ((x for x in [1]) for _ in range(1_500))
+
+    results = list(imap(lambda x: x, items, return_exceptions=True))
+
+    assert {type(result) for result in results} == {SerializationError}
+    assert len(results) == 1_500
+
+
+def test_the_input_iterators_own_error_reaches_the_consumer(backend):
+    def items():
+        yield 1
+        raise LookupError("input")
+
+    with pytest.raises(LookupError, match="input"):
+        list(imap(abs, items()))
+
+    assert pmap(abs, [-1]) == [1]
+
+
+def test_timeout_counts_from_the_call(backend, gate):
+    if backend.capabilities.runs_in_caller:
+        pytest.skip("serial cannot interrupt the caller's own thread")
+    never_opened = gate()
+    results = imap(never_opened.pass_through, iter([1]), timeout=0.1)
+
+    with pytest.raises(TaskTimeoutError, match="0 items had ended"):
+        next(results)
+
+
+def test_retries_keep_the_order(backend, tmp_path):
+    def fail_once(x):
+        if x == 1 and not (tmp_path / "failed").exists():
+            (tmp_path / "failed").touch()
+            raise OSError
+        return x
+
+    assert list(imap(fail_once, range(4), retries=1, retry_on=OSError)) == [0, 1, 2, 3]
+
+
+def test_it_works_in_async_for(backend):
+    async def collect():
+        return [result async for result in imap(lambda x: x + 1, range(20))]
+
+    assert asyncio.run(collect()) == list(range(1, 21))
+
+
+def test_async_for_lets_the_event_loop_go_on(backend, gate):
+    if backend.capabilities.runs_in_caller:
+        pytest.skip("serial runs in the event loop's own thread")
+    closed = gate()
+
+    async def main():
+        results = imap(closed.pass_through, ["through"])
+        first = asyncio.ensure_future(anext(results))
+        await asyncio.get_running_loop().run_in_executor(None, closed.wait_for_arrivals, 1)
+        assert not first.done()
+        closed.open()
+        return await first
+
+    assert asyncio.run(main()) == "through"
+
+
+def test_async_timeout_ends_the_wait(backend, gate):
+    if backend.capabilities.runs_in_caller:
+        pytest.skip("serial cannot interrupt the caller's own thread")
+    never_opened = gate()
+
+    async def main():
+        async for _ in imap(never_opened.pass_through, [1], timeout=0.1):
+            pass
+
+    with pytest.raises(TaskTimeoutError):
+        asyncio.run(main())
+
+
+def test_a_bar_is_not_shown_outside_of_a_terminal(backend, capsys):
+    list(imap(abs, range(5), progress="counting"))
+
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,242 @@
+"""What `Pool` promises, on every back-end."""
+
+import asyncio
+import concurrent.futures
+import itertools
+import os
+import threading
+import warnings
+
+import psutil
+import pytest
+
+from parallel_facade import ConfigurationError, Pool, PoolClosedError, TaskTimeoutError
+
+SETTING = None
+
+
+def remember(value):
+    global SETTING
+    SETTING = value
+
+
+def open_files():
+    return len(os.listdir("/proc/self/fd"))
+
+
+def own_threads():
+    return {thread for thread in threading.enumerate() if "Dummy" not in thread.name}
+
+
+def test_it_has_the_three_verbs(backend):
+    with backend.pool() as pool:
+        assert pool.pmap(lambda x: x + 1, range(3)) == [1, 2, 3]
+        assert list(pool.imap(lambda x: x + 1, range(3))) == [1, 2, 3]
+        assert pool.apply_async(lambda x: x + 1, (1,)).get() == 2
+
+
+def test_it_is_an_executor(backend):
+    with backend.pool() as pool:
+        assert isinstance(pool, concurrent.futures.Executor)
+        assert pool.submit(int, "ff", base=16).result() == 255
+        assert list(pool.map(pow, [2, 3], [5, 2], timeout=60, chunksize=2)) == [32, 9]
+        assert next(pool.map(abs, itertools.count(), buffersize=2)) == 0
+
+
+def test_asyncio_takes_it_as_an_executor(backend):
+    async def main(pool):
+        return await asyncio.get_running_loop().run_in_executor(pool, divmod, 7, 2)
+
+    with backend.pool() as pool:
+        assert asyncio.run(main(pool)) == (3, 1)
+
+
+def test_map_starts_at_once(backend, gate):
+    if backend.capabilities.runs_in_caller:
+        pytest.skip("serial runs a task when its result is asked for")
+    closed = gate()
+    with backend.pool() as pool:
+        results = pool.map(closed.pass_through, ["a", "b"])
+
+        closed.wait_for_arrivals(2)
+
+        closed.open()
+        assert list(results) == ["a", "b"]
+
+
+def test_closing_waits_for_what_was_accepted(backend):
+    pool = backend.pool()
+    results = [pool.submit(abs, -n) for n in range(20)]
+
+    pool.close()
+
+    if "executor" in backend.name:
+        concurrent.futures.wait(results)  # its workers are the user's, and go on
+    assert [result.get() for result in results] == list(range(20))
+
+
+def test_a_closed_pool_says_so_and_closing_twice_is_fine(backend):
+    pool = backend.pool()
+    pool.close()
+    pool.close()
+    pool.shutdown()
+
+    for use in (pool.pmap, pool.imap, pool.map, pool.submit):
+        with pytest.raises(PoolClosedError, match=r"closed> cannot be used any more"):
+            use(abs, [1])
+    with pytest.raises(PoolClosedError):
+        pool.apply_async(abs, (1,))
+
+
+def test_an_exception_ends_the_block_without_waiting(backend, gate):
+    if backend.capabilities.runs_in_caller or "executor" in backend.name:
+        pytest.skip("nothing of ours is running")
+    never_opened = gate()
+
+    with pytest.raises(LookupError), backend.pool() as pool:
+        result = pool.submit(never_opened.pass_through)
+        never_opened.wait_for_arrivals(1)
+        raise LookupError
+
+    assert not result.done() or isinstance(result.exception(), PoolClosedError)
+
+
+def test_shutdown_can_return_at_once(backend):
+    pool = backend.pool()
+    result = pool.submit(abs, -1)
+
+    pool.shutdown(wait=False)
+
+    assert result.result(30) == 1
+    with pytest.raises(PoolClosedError):
+        pool.submit(abs, 1)
+
+
+def test_nothing_is_left_behind(backend):
+    if "executor" in backend.name:
+        pytest.skip("the executor's workers are the user's")
+    backend.pool().close()  # what is imported or opened once stays
+    processes = set(psutil.Process().children(recursive=True))
+    threads, files = own_threads(), open_files()
+
+    for _ in range(3):
+        with backend.pool() as pool:
+            pool.pmap(abs, [1, 2, 3])
+            pool.submit(abs, 1).add_done_callback(lambda _: None)
+
+    assert set(psutil.Process().children(recursive=True)) - processes == set()
+    assert own_threads() - threads == set()
+    assert open_files() <= files
+
+
+def test_an_unclosed_pool_warns(backend):
+    if "executor" in backend.name:
+        pytest.skip("an adapter owns nothing")
+    pool = backend.pool()
+
+    with pytest.warns(ResourceWarning, match="unclosed <parallel_facade.Pool"):
+        pool.__del__()
+
+    pool.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pool.__del__()
+
+
+@pytest.mark.requires("can_initialize")
+def test_the_initializer_sets_globals_for_the_tasks(backend):
+    try:
+        with backend.pool(initializer=remember, initargs=("a model",)) as pool:
+            assert pool.pmap(lambda x: (SETTING, x), [1, 2]) == [("a model", 1), ("a model", 2)]
+    finally:
+        remember(None)
+
+
+@pytest.mark.requires("can_initialize", "needs_serialization")
+def test_what_the_initializer_set_stays_for_later_calls(backend):
+    space = {"MODEL": None, "OTHER": 1, "__name__": "__main__"}
+    exec("def init(v):\n global MODEL\n MODEL = v\ndef use(x): return (MODEL, OTHER, x)", space)
+
+    with backend.pool(initializer=space["init"], initargs=(5,)) as pool:
+        assert pool.pmap(space["use"], [1]) == [(5, 1, 1)]
+        space["OTHER"] = 2
+        assert pool.pmap(space["use"], [1]) == [(5, 2, 1)]
+
+
+@pytest.mark.requires("can_initialize")
+def test_an_initializer_that_raises_reaches_the_caller(backend):
+    def refuse():
+        raise LookupError("no model")
+
+    with backend.pool(initializer=refuse) as pool, pytest.raises(LookupError, match="no model"):
+        pool.pmap(abs, [1])
+
+
+@pytest.mark.requires("can_recycle")
+def test_workers_are_replaced_after_their_number_of_tasks(backend):
+    with backend.pool(workers=1, max_tasks_per_worker=3) as pool:
+        pids = pool.pmap(lambda _: os.getpid(), range(9), chunksize=1)
+
+    assert [len(set(pids[start : start + 3])) for start in (0, 3, 6)] == [1, 1, 1]
+    assert len(set(pids)) == 3
+
+
+def test_what_a_back_end_cannot_do_is_refused(backend):
+    wanted = {
+        "can_initialize": {"initializer": print},
+        "can_recycle": {"max_tasks_per_worker": 5},
+    }
+    for capability, options in wanted.items():
+        if not getattr(backend.capabilities, capability):
+            with pytest.raises(ConfigurationError, match=f"{next(iter(options))}=.*not possible"):
+                backend.pool(**options)
+    if not backend.capabilities.can_stop_running_task:
+        with backend.pool() as pool, pytest.raises(ConfigurationError, match="task_timeout=1"):
+            pool.pmap(abs, [1], task_timeout=1)
+
+
+def test_options_that_the_pool_has_fixed_are_refused_by_its_calls(backend):
+    with backend.pool() as pool, pytest.raises(ConfigurationError, match="backend='thread' is fixed"):
+        pool.pmap(abs, [1], backend="thread")
+
+
+def test_a_pool_is_a_backend_for_the_verbs(backend):
+    from parallel_facade import pmap
+
+    with backend.pool() as pool:
+        assert pmap(lambda x: x + 1, [1, 2], backend=pool) == [2, 3]
+        assert pool.pmap(abs, [-1]) == [1]
+
+
+def test_a_timeout_frees_the_workers(backend, gate):
+    if not backend.capabilities.can_stop_running_task:
+        pytest.skip("its running tasks cannot be stopped")
+    never_opened = gate()
+    with backend.pool(workers=1) as pool:
+        with pytest.raises(TaskTimeoutError):
+            pool.pmap(never_opened.pass_through, [1], timeout=0.2)
+
+        assert pool.pmap(abs, [-1]) == [1]
+
+
+def test_a_forked_child_is_told_that_the_pool_is_not_its_own(backend):
+    if backend.capabilities.runs_in_caller or not hasattr(os, "fork"):
+        pytest.skip("serial has no workers")
+    with backend.pool() as pool:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                pool.pmap(abs, [1])
+            except PoolClosedError as exc:
+                os._exit(17 if "forked" in str(exc) else 1)
+            os._exit(2)
+
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 17
+
+
+def test_its_repr_says_what_it_is():
+    pool = Pool(backend="thread", workers=2)
+
+    assert repr(pool) == "<parallel_facade.Pool thread workers=2>"
+    pool.close()
+    assert repr(pool) == "<parallel_facade.Pool thread closed>"
