@@ -97,8 +97,9 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
 
     def start(self) -> None:
         """Start the process and announce the caller's end of its channel."""
-        ours, theirs = socket.socketpair()
-        self.channel = keep_private(theirs)
+        # Private before the fork: the worker itself must not inherit the caller's end either.
+        ours, theirs = map(keep_private, socket.socketpair())
+        self.channel = theirs
         _starting.end = theirs
         try:
             super().start()
@@ -108,7 +109,7 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
         finally:
             _starting.end = None
             theirs.close()
-        self._context.announce(self, keep_private(ours))
+        self._context.announce(self, ours)
 
     def run(self) -> None:
         """Run the pool's worker loop, where user code may start processes of its own."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import select
 import socket
+from contextlib import suppress
 from typing import Any, Final
 
 MESSAGE_BYTES: Final = 1 << 16
@@ -71,7 +72,9 @@ class PacketQueue:
         return self._reader.recv()
 
     def put(self, obj: Any) -> None:
-        self._writer.send(obj)
+        # A worker whose caller is gone has nobody to tell, and leaves without a word.
+        with suppress(ConnectionError):
+            self._writer.send(obj)
 
     def empty(self) -> bool:
         return not self._reader.poll()

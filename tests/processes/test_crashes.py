@@ -1,0 +1,133 @@
+"""Workers that die, of every cause and at every moment that this version answers for."""
+
+import faulthandler
+import os
+import signal
+
+import pytest
+
+from parallel_facade import Pool, SerializationError, WorkerCrashedError
+
+
+class ExitsWhenLoaded:
+    """Ends the worker before its task has begun."""
+
+    def __reduce__(self):
+        return os._exit, (5,)
+
+
+def die_of(signum):
+    faulthandler.disable()  # its report would be noise: this death is meant
+    os.kill(os.getpid(), signum)
+
+
+def kill_itself(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("signum", ["SIGKILL", "SIGSEGV", "SIGTERM", "SIGABRT"])
+def test_a_signal_is_named(start_method, signum):
+    with Pool(workers=1, start_method=start_method) as pool:
+        with pytest.raises(WorkerCrashedError, match=signum) as caught:
+            pool.pmap(die_of, [getattr(signal, signum)])
+
+        assert caught.value.exitcode == -getattr(signal, signum)
+        assert pool.pmap(abs, [-1]) == [1]
+
+
+def test_a_kill_hints_at_memory(start_method):
+    with (
+        Pool(workers=1, start_method=start_method) as pool,
+        pytest.raises(WorkerCrashedError, match="lack of memory"),
+    ):
+        pool.pmap(kill_itself, [1])
+
+
+def test_a_payload_that_ends_the_worker(start_method):
+    with Pool(workers=1, start_method=start_method) as pool:
+        with pytest.raises(WorkerCrashedError, match="exit code 5"):
+            pool.pmap(repr, [ExitsWhenLoaded()])
+
+        assert pool.pmap(abs, [-1]) == [1]
+
+
+def test_a_crash_names_the_items_that_its_worker_held(start_method):
+    with Pool(workers=1, start_method=start_method) as pool:
+        results = pool.pmap(kill_itself, range(3), chunksize=3, return_exceptions=True)
+
+    assert [result.__notes__ for result in results] == [
+        ["the worker held items 0 to 2", f"while running item {index}: {index}"]
+        for index in range(3)
+    ]
+
+
+def test_other_items_keep_their_results(start_method):
+    with Pool(workers=2, start_method=start_method) as pool:
+        results = pool.pmap(
+            lambda x: kill_itself(x) if x in {3, 7, 11} else x,
+            range(20),
+            chunksize=1,
+            return_exceptions=True,
+        )
+
+    lost = [index for index, result in enumerate(results) if isinstance(result, Exception)]
+    assert lost == [3, 7, 11]
+    assert [result for result in results if not isinstance(result, Exception)] == [
+        x for x in range(20) if x not in lost
+    ]
+
+
+def test_an_idle_worker_that_dies_is_replaced(start_method):
+    with Pool(workers=2, start_method=start_method) as pool:
+        pids = set(pool.pmap(lambda _: os.getpid(), range(50), chunksize=1))
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+
+        results = pool.pmap(abs, range(-20, 0), retries=3, chunksize=1)
+
+    assert results == list(range(20, 0, -1))
+
+
+def test_workers_that_die_while_they_start_are_an_error(start_method):
+    with (
+        Pool(workers=2, start_method=start_method, initializer=os._exit, initargs=(9,)) as pool,
+        pytest.raises(WorkerCrashedError, match=r"3 workers in a row died .*exit code 9"),
+    ):
+        pool.pmap(abs, [1])
+
+
+def test_a_broken_pool_says_so_again(start_method):
+    with Pool(workers=1, start_method=start_method, initializer=os._exit, initargs=(9,)) as pool:
+        for _ in range(2):
+            with pytest.raises(WorkerCrashedError):
+                pool.pmap(abs, [1])
+        assert not pool.is_usable
+
+
+def test_an_initializer_that_cannot_travel_is_refused_before_anything_starts():
+    held = (x for x in [1])
+
+    with pytest.raises(SerializationError, match="the callable"):
+        Pool(initializer=lambda: held)
+
+
+def test_many_large_payloads_both_ways_at_once(start_method):
+    megabyte = bytes(1 << 20)
+    with Pool(workers=2, start_method=start_method) as pool:
+        results = pool.pmap(lambda data: data + b"!", [megabyte] * 12, chunksize=1)
+
+    assert results == [megabyte + b"!"] * 12
+
+
+def test_a_grandchild_that_outlives_its_worker_hides_no_death(start_method):
+    def fork_and_die(_):
+        if os.fork() == 0:
+            signal.alarm(20)  # a safeguard: nobody waits for it
+            signal.pause()
+        os._exit(6)
+
+    with (
+        Pool(workers=1, start_method=start_method) as pool,
+        pytest.raises(WorkerCrashedError, match="exit code 6"),
+    ):
+        pool.pmap(fork_and_die, [1], timeout=15)
