@@ -86,4 +86,3 @@ def __dir__() -> list[str]:
 for _public in (Config, apply_async, config, configure, cpu_count, get_config, imap, pmap):
     # Users see these in tracebacks and in help() under the name they import them by.
     _public.__module__ = __name__
-del _public

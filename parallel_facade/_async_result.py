@@ -173,6 +173,10 @@ class AsyncResult(Future[R], Generic[R]):
             self.set_exception(error)
 
 
+# Users see it in tracebacks and in help() under the name they import it by.
+AsyncResult.__module__ = "parallel_facade"
+
+
 class Submission:
     """One call in the background, with all its attempts.
 

@@ -19,15 +19,19 @@ class Carrier(Protocol):
 
     def pack_call(self, call: Call) -> Any:
         """Return *call* as the back-end takes it."""
+        ...
 
     def pack_chunk(self, chunk: Chunk) -> Any:
         """Return *chunk* as the back-end takes it."""
+        ...
 
     def unpack(self, received: Any) -> Report:
         """Return the report that the back-end gave."""
+        ...
 
     def has_failures(self, received: Any) -> bool:
         """Return whether the report holds a failure, without running code of the user's."""
+        ...
 
 
 class ObjectCarrier:

@@ -41,8 +41,8 @@ def cpu_limits() -> list[CpuLimit]:
         limits.append(CpuLimit(len(os.sched_getaffinity(0)), "CPUs in the affinity mask"))
     if (quota := cgroup_quota(CGROUP_MEMBERSHIP, CGROUP_ROOT)) is not None:
         limits.append(CpuLimit(max(1, math.ceil(quota)), f"control group quota of {quota:g} CPUs"))
-    if hasattr(os, "process_cpu_count"):
-        limits.append(CpuLimit(os.process_cpu_count() or 1, "os.process_cpu_count()"))
+    if (process_cpu_count := getattr(os, "process_cpu_count", None)) is not None:
+        limits.append(CpuLimit(process_cpu_count() or 1, "os.process_cpu_count()"))
     return limits
 
 
@@ -80,9 +80,9 @@ def _quotas_of(line: str, root: Path) -> list[float]:
 def _read_v2(folder: Path) -> float | None:
     try:
         quota, period = (folder / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
     except (OSError, ValueError):
         return None
-    return None if quota == "max" else int(quota) / int(period)
 
 
 def _read_v1(folder: Path) -> float | None:

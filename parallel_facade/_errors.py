@@ -96,7 +96,6 @@ class RemoteTraceback(Exception):  # noqa: N818 - it is a text to show, never ra
         return f'\n"""\n{self.text.rstrip()}\n"""'
 
 
-for _error in [*ParallelFacadeError.__subclasses__(), ParallelFacadeError]:
+for _cls in (ParallelFacadeError, *ParallelFacadeError.__subclasses__()):
     # Users see these classes in tracebacks and logs under the name they import them by.
-    _error.__module__ = "parallel_facade"
-del _error
+    _cls.__module__ = "parallel_facade"

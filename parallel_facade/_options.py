@@ -84,8 +84,8 @@ def make_options(
     )
 
 
-def _error_types(value: object) -> ErrorTypes:
-    types = value if isinstance(value, tuple) else (value,)
+def _error_types(value: Any) -> ErrorTypes:
+    types: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
     if all(isinstance(one, type) and issubclass(one, BaseException) for one in types):
         return types
     raise ConfigurationError(

@@ -446,6 +446,10 @@ class Pool(Executor):
         return self._backend
 
 
+# Users see it in tracebacks and in help() under the name they import it by.
+Pool.__module__ = "parallel_facade"
+
+
 def _check_call_options(setting: Any, backend: Backend, options: Options) -> None:
     check_capabilities(
         backend_name("serial" if backend.capabilities.runs_in_caller else setting),

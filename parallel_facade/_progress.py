@@ -28,6 +28,10 @@ class Progress(NamedTuple):
     elapsed: float
 
 
+# Users see it in tracebacks and in help() under the name they import it by.
+Progress.__module__ = "parallel_facade"
+
+
 class Reporter:
     """Counts items and tells *show* of every change; used by one thread."""
 

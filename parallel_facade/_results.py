@@ -162,6 +162,10 @@ class ResultIterator(Iterator[R], Generic[R]):
                     self._on_close()
 
 
+# Users see it in tracebacks and in help() under the name they import it by.
+ResultIterator.__module__ = "parallel_facade"
+
+
 def _is_urgent(run: Map, exc: BaseException) -> bool:
     """Return whether tasks that run must be ended too: the caller is out of time, or leaves."""
     return run.is_too_late or not isinstance(exc, Exception)

@@ -123,7 +123,7 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
         return {**self.__dict__, "_popen": None, "_context": _WorkerSide(self._context.method)}
 
     @staticmethod
-    def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the name is multiprocess'
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802 # pyright: ignore[reportIncompatibleMethodOverride]
         return process_obj._context.popen(process_obj)
 
 

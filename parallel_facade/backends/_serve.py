@@ -32,7 +32,8 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     make_process_a_worker()
     _forget_parents_randomness()
-    channel: socket.socket = process.current_process().channel
+    this: Any = process.current_process()
+    channel: socket.socket = this.channel
     with channel:
         try:
             _Conversation(channel).run()

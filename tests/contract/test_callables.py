@@ -256,7 +256,7 @@ def test_operator_objects_builtins_and_methods_of_builtins(backend):
 
 
 def test_an_lru_cached_local_function(backend):
-    @functools.lru_cache(maxsize=None)
+    @functools.cache
     def fib(n):
         return n if n < 2 else fib(n - 1) + fib(n - 2)
 

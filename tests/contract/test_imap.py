@@ -36,9 +36,7 @@ def test_unordered_yields_the_finished_task_first(backend, gate):
     if backend.capabilities.runs_in_caller:
         pytest.skip("serial runs one item at a time")
     gates = {"slow": gate(), "fast": gate()}
-    results = imap(
-        lambda name: gates[name].pass_through(name), ["slow", "fast"], ordered=False
-    )
+    results = imap(lambda name: gates[name].pass_through(name), ["slow", "fast"], ordered=False)
 
     def open_fast():
         gates["fast"].wait_for_arrivals(1)

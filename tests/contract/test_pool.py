@@ -196,7 +196,10 @@ def test_what_a_back_end_cannot_do_is_refused(backend):
 
 
 def test_options_that_the_pool_has_fixed_are_refused_by_its_calls(backend):
-    with backend.pool() as pool, pytest.raises(ConfigurationError, match="backend='thread' is fixed"):
+    with (
+        backend.pool() as pool,
+        pytest.raises(ConfigurationError, match="backend='thread' is fixed"),
+    ):
         pool.pmap(abs, [1], backend="thread")
 
 

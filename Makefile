@@ -1,0 +1,66 @@
+# What a person does with this project; each target makes the environment that it needs.
+#
+#   make demo    the main job on real input, on every back-end
+#   make test    the suite, against the built wheel
+#   make lint    style            make types   type checkers       make wheel   the distribution
+#   make check   all of these
+
+PYTHON ?= $(shell for v in 3.14 3.13 3.12 3.11; do \
+	if python$$v -c '' 2>/dev/null; then echo python$$v; exit; fi; done; echo python3)
+TAG := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+VENV := .venv-$(TAG)
+BIN := $(VENV)/bin
+WHEEL := build/wheel-$(TAG)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SOURCES := pyproject.toml README.md LICENSE $(shell find parallel_facade -name '*.py')
+TESTS := .
+
+.PHONY: demo test lint types wheel check clean
+
+demo: $(VENV)/wheel
+	$(BIN)/python -m parallel_facade demo
+
+# From the folder of the tests: there, the name of the package means the installed wheel.
+test: $(VENV)/wheel $(VENV)/test
+	cd tests && ../$(BIN)/python -c 'import parallel_facade as p; assert "site-packages" in p.__file__'
+	cd tests && ../$(BIN)/python -X dev -m pytest $(TESTS)
+
+lint: $(VENV)/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/wheel $(VENV)/test $(VENV)/lint
+	$(BIN)/mypy
+	$(BIN)/mypy --strict tests/typing/api.py
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	cd tests && ../$(BIN)/pyright --pythonpath ../$(BIN)/python \
+		--verifytypes parallel_facade --ignoreexternal
+
+wheel: $(VENV)/wheel
+	ls $(WHEEL)
+
+check: test lint types wheel
+
+clean:
+	rm -rf .venv-* build dist
+
+$(VENV)/made:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) 'pip>=25.1'
+	touch $@
+
+$(VENV)/wheel: $(VENV)/made $(SOURCES)
+	rm -rf $(WHEEL)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEEL) .
+	$(PIP) --force-reinstall --no-deps $(WHEEL)/*.whl
+	$(PIP) $(WHEEL)/*.whl
+	touch $@
+
+$(VENV)/test: $(VENV)/made pyproject.toml
+	$(PIP) --group test
+	touch $@
+
+$(VENV)/lint: $(VENV)/made pyproject.toml
+	$(PIP) --group lint
+	touch $@

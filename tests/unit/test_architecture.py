@@ -1,0 +1,162 @@
+"""The shape of the package: layers, the public map, what importing costs and loads."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import parallel_facade
+
+ROOT = Path(parallel_facade.__file__).parent
+
+LAYERS = [
+    {"_errors", "_cpus", "_deadlines", "_chunking", "_seeds", "_methods", "_namespaces"},
+    {"_identity", "_importable", "_functions", "_registry", "_progress", "_delivery", "_mailbox"},
+    {"_classes", "_config"},
+    {"_payload"},
+    {"_outcomes"},
+    {"_worker"},
+    {"backends"},
+    {"_signatures"},
+    {"_carriers", "_options"},
+    {"_opening", "_dispatch", "_async_result"},
+    {"_results"},
+    {"_pool"},
+    {"_shared"},
+    {"_api"},
+    {"_demo", "_info"},
+    {"_cli"},
+    {"__init__"},
+    {"__main__"},
+]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+BACKEND_LAYERS = [
+    {"__init__"},
+    {"_frames", "_packets"},
+    {"_link", "_launch", "_serve"},
+    {"_switchboard"},
+    {"_serial", "_thread", "_executor"},
+    {"_process"},
+]
+BACKEND_RANK = {name: rank for rank, names in enumerate(BACKEND_LAYERS) for name in names}
+
+HEAVY = {"dask", "dill", "mpi4py", "multiprocess", "numpy", "pathos", "ray", "tqdm"}
+LATE = {("_api", "_shared"), ("__init__", "_async_result"), ("_info", "backends")}
+"""Imports that a function makes when it is called, so that importing the package stays cheap."""
+
+
+def imports_of(file: Path) -> set[str]:
+    """Return the dotted names that *file* imports when it is loaded, types aside."""
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def package_imports(folder: Path, package: str, names: set[str]) -> list[tuple[str, str]]:
+    """Return the pairs of modules below *folder* of which the first imports the second."""
+    pairs = set()
+    for file in folder.glob("*.py"):
+        for dotted in imports_of(file):
+            rest = dotted.removeprefix(f"{package}.").split(".")[0]
+            if dotted.startswith(f"{package}.") and rest in names and rest != file.stem:
+                pairs.add((file.stem, rest))
+    return sorted(pairs)
+
+
+def test_every_module_has_its_layer():
+    modules = {info.name for info in pkgutil.iter_modules([str(ROOT)])} | {"__init__"}
+    backends = {info.name for info in pkgutil.iter_modules([str(ROOT / "backends")])}
+
+    assert modules == set(RANK)
+    assert backends | {"__init__"} == set(BACKEND_RANK)
+
+
+def test_modules_import_only_lower_layers():
+    pairs = package_imports(ROOT, "parallel_facade", set(RANK))
+
+    assert [pair for pair in pairs if RANK[pair[1]] >= RANK[pair[0]]] == []
+
+
+def test_back_ends_import_only_lower_layers():
+    pairs = package_imports(ROOT / "backends", "parallel_facade.backends", set(BACKEND_RANK))
+
+    assert [pair for pair in pairs if BACKEND_RANK[pair[1]] >= BACKEND_RANK[pair[0]]] == []
+
+
+def test_each_foreign_library_is_imported_in_its_own_place():
+    places = {"pathos": set(), "dill": set(), "tqdm": set(), "multiprocess": set()}
+    for file in [*ROOT.glob("*.py"), *(ROOT / "backends").glob("*.py")]:
+        for library in places:
+            if any(name.split(".")[0] == library for name in imports_of(file)):
+                places[library].add(file.stem)
+
+    assert places == {
+        "pathos": {"_process", "_thread", "_serial"},
+        "dill": {"_payload"},
+        "tqdm": {"_progress"},
+        "multiprocess": {"_launch", "_packets", "_serve"},
+    }
+
+
+def test_importing_loads_nothing_heavy():
+    script = "import sys, parallel_facade; print(*sys.modules)"
+    loaded = subprocess.check_output([sys.executable, "-c", script], text=True).split()
+
+    assert HEAVY & {name.split(".")[0] for name in loaded} == set()
+
+
+def test_importing_starts_nothing():
+    script = (
+        "import threading, parallel_facade, os; parallel_facade.Pool; "
+        "print(threading.active_count(), len(os.listdir('/proc/self/task')))"
+    )
+
+    assert subprocess.check_output([sys.executable, "-c", script], text=True) == "1 1\n"
+
+
+def test_all_is_sorted_and_complete():
+    assert parallel_facade.__all__ == sorted(parallel_facade.__all__)
+    assert set(parallel_facade.__all__) <= set(dir(parallel_facade))
+    with pytest.raises(AttributeError, match="has no attribute 'pmapp'"):
+        _ = parallel_facade.pmapp
+
+
+@pytest.mark.parametrize("name", parallel_facade.__all__)
+def test_public_objects_live_under_the_public_name_and_are_documented(name):
+    obj = getattr(parallel_facade, name)
+
+    assert obj.__module__ == "parallel_facade"
+    doc = inspect.getdoc(obj)
+    assert doc
+    if inspect.isfunction(obj):
+        assert ">>>" in doc
+
+
+def test_the_public_methods_are_documented_with_examples():
+    for cls in (parallel_facade.Pool, parallel_facade.AsyncResult):
+        for name, method in vars(cls).items():
+            if inspect.isfunction(method) and not name.startswith("_"):
+                assert method.__doc__, name
+                overridden = name in {"result", "exception", "running", "add_done_callback"}
+                assert overridden or ">>>" in method.__doc__, name
+
+
+def test_every_module_says_what_it_is_for():
+    for info in pkgutil.walk_packages([str(ROOT)], "parallel_facade."):
+        if info.name != "parallel_facade.__main__":
+            assert importlib.import_module(info.name).__doc__, info.name

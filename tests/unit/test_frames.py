@@ -1,0 +1,85 @@
+"""Messages on a channel, in whatever pieces they arrive."""
+
+import socket
+
+import pytest
+
+from parallel_facade.backends._frames import Frame, FrameReader, Kind, send_frame
+from parallel_facade.backends._link import Link
+from parallel_facade.backends._packets import PacketQueue
+
+
+@pytest.fixture
+def pair():
+    left, right = socket.socketpair()
+    with left, right:
+        yield left, right
+
+
+def test_a_frame_arrives_whole_from_any_pieces(pair):
+    left, right = pair
+    send_frame(left, Kind.TASK, 7, b"body")
+    send_frame(left, Kind.READY)
+    stream = right.recv(1 << 16)
+    right.setblocking(False)
+    reader = FrameReader(right)
+    frames = []
+
+    for byte in stream:
+        left.send(bytes([byte]))
+        if (frame := reader.read()) is not None:
+            frames.append(frame)
+
+    assert frames == [Frame(Kind.TASK, 7, bytearray(b"body")), Frame(Kind.READY, 0, bytearray())]
+    assert reader.read() is None
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x01\x02"])
+def test_the_end_of_the_channel_is_an_end_also_in_mid_frame(pair, sent):
+    left, right = pair
+    left.sendall(sent)
+    left.close()
+
+    with pytest.raises(EOFError):
+        FrameReader(right).read()
+
+
+def test_a_link_never_waits_for_a_full_channel(pair):
+    left, right = pair
+    link = Link(process=None, sock=left)
+    body = bytes(range(256)) * 40_000
+
+    link.send(Kind.TASK, 1, b"head", body)
+    assert link.has_unsent
+    reader = FrameReader(right)
+    right.setblocking(False)
+    while (frame := reader.read()) is None:
+        link.flush()
+
+    assert frame == Frame(Kind.TASK, 1, bytearray(b"head" + body))
+    assert not link.has_unsent
+
+
+def test_a_link_to_a_worker_that_is_gone_keeps_nothing(pair):
+    left, right = pair
+    link = Link(process=None, sock=left)
+    right.close()
+
+    for _ in range(3):
+        link.send(Kind.FORGET, 1)
+
+    assert not link.has_unsent
+
+
+def test_a_queue_hands_each_message_to_one_reader_whole():
+    queue = PacketQueue()
+    queue.put(("a", 1))
+    queue.put(None)
+
+    assert not queue.empty()
+    assert [queue.get(), queue.get()] == [("a", 1), None]
+    assert queue.empty()
+    queue._writer.close()
+    with pytest.raises(EOFError):
+        queue.get()
+    queue.close()

@@ -1,0 +1,182 @@
+"""Payloads within one process: identity, sharing, refusals."""
+
+import abc
+import enum
+import functools
+import gc
+import os.path
+import pickle
+import sys
+import threading
+import types
+import weakref
+from collections import namedtuple
+
+import numpy
+import pytest
+
+from parallel_facade import SerializationError
+from parallel_facade._identity import class_for, token_for
+from parallel_facade._importable import find_path, is_importable
+from parallel_facade._payload import Encoder, decode, new_scope
+
+
+def there_and_back(obj, serializer="dill"):
+    return decode(Encoder(new_scope(), serializer).encode(obj, "it"))
+
+
+def test_scopes_are_unique():
+    assert len({new_scope() for _ in range(100)}) == 100
+
+
+def test_importable_things_go_by_reference():
+    for obj in (os.path.join, pickle.Pickler, functools.partial, abc.ABC, enum.Enum):
+        assert there_and_back(obj) is obj
+
+
+def test_the_owners_class_is_found_again():
+    class Local:
+        pass
+
+    assert there_and_back(Local) is Local
+    assert type(there_and_back(Local())) is Local
+
+
+def test_a_class_is_not_kept_alive_by_its_token():
+    class Local:
+        pass
+
+    token = token_for(Local)
+    gone = weakref.ref(Local)
+
+    del Local
+    gc.collect()
+
+    assert gone() is None
+    assert class_for(token) is None
+
+
+def test_what_is_shared_stays_shared():
+    shared = [1]
+
+    def f():
+        return shared
+
+    a, b, again = there_and_back([shared, shared, f])
+
+    assert a is b
+    assert again() is a
+
+
+def test_cycles_and_self_containing_objects():
+    ring = []
+    ring.append(ring)
+
+    back = there_and_back(ring)
+
+    assert back[0] is back
+
+
+def test_functions_of_one_module_share_their_globals():
+    space = {"__name__": "made_up"}
+    exec("count = 0\ndef up():\n global count\n count += 1\ndef get():\n return count", space)
+
+    up, get = there_and_back([space["up"], space["get"]])
+    up()
+
+    assert get() == 1
+    assert space["count"] == 0
+
+
+def test_only_the_globals_that_a_function_uses_travel():
+    space = {"__name__": "made_up", "used": 5, "unused": (x for x in [])}
+    exec("def f():\n return [used for _ in range(2)]", space)
+
+    assert there_and_back(space["f"])() == [5, 5]
+
+
+def test_modules_and_submodules_are_imported_there():
+    import xml
+    import xml.dom.minidom
+
+    assert there_and_back(lambda: xml.dom.minidom.Document)().__name__ == "Document"
+    assert there_and_back(numpy) is numpy
+
+
+def test_special_objects():
+    cell_of = (lambda x: lambda: x)(3).__closure__[0]
+    empty = types.CellType()
+    proxy = types.MappingProxyType({"a": 1})
+
+    assert there_and_back(cell_of).cell_contents == 3
+    with pytest.raises(ValueError):
+        _ = there_and_back(empty).cell_contents
+    assert there_and_back(proxy) == proxy
+    assert isinstance(there_and_back(threading.Lock()), type(threading.Lock()))
+    assert there_and_back(NotImplemented) is NotImplemented
+
+
+def test_named_tuples_abcs_and_nested_classes():
+    Pair = namedtuple("Pair", "a b")
+
+    class Shape(abc.ABC):
+        @abc.abstractmethod
+        def area(self): ...
+
+        class Inner:
+            pass
+
+    class Square(Shape):
+        def area(self):
+            return 4
+
+    assert there_and_back(Pair(1, 2)) == Pair(1, 2)
+    assert there_and_back(Square()).area() == 4
+    assert type(there_and_back(Shape.Inner())) is Shape.Inner
+
+
+def test_arrays_travel_by_the_c_pickler():
+    array = numpy.arange(1_000_000)
+
+    payload = Encoder(new_scope(), "dill").encode(array, "it")
+
+    assert len(payload) < array.nbytes + 1_000
+    assert (decode(payload) == array).all()
+
+
+def test_a_refusal_names_the_part_and_a_way_out():
+    with pytest.raises(SerializationError, match="(?s)cannot send item 3: .*Hint: .*__getstate__"):
+        Encoder(new_scope(), "dill").encode((x for x in []), "item 3")
+    with pytest.raises(SerializationError, match="serializer='dill' carries"):
+        Encoder(new_scope(), "pickle").encode(lambda: 0, "item 3")
+
+
+def test_endless_recursion_is_a_refusal():
+    class Endless:
+        def __reduce__(self):
+            return list, ([Endless()],)
+
+    with pytest.raises(SerializationError, match="RecursionError"):
+        Encoder(new_scope(), "dill").encode(Endless(), "it")
+
+
+def test_what_a_worker_can_import():
+    made = types.ModuleType("made_at_run_time")
+    exec("def f(): pass", vars(made))
+    made.f.__module__ = "made_at_run_time"
+    sys.modules["made_at_run_time"] = made
+    try:
+        assert not is_importable(made.f)
+    finally:
+        del sys.modules["made_at_run_time"]
+    assert is_importable(os.path.join)
+    assert find_path(Encoder._encode) == ("parallel_facade._payload", "Encoder._encode")
+    assert not is_importable(lambda: 0)
+    assert not is_importable(3)
+
+
+def test_a_shadowed_function_goes_by_value():
+    space = {"__name__": __name__}
+    exec("def there_and_back(x):\n return ('another', x)", space)
+
+    assert there_and_back(space["there_and_back"])(1) == ("another", 1)

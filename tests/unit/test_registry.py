@@ -1,0 +1,54 @@
+"""Finding back-ends: built in, announced by a distribution, missing, unknown."""
+
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from parallel_facade import ConfigurationError, _registry, pmap
+from parallel_facade.backends._serial import SerialBackend
+
+GROUP = "parallel_facade.backends"
+
+
+class LoudBackend(SerialBackend):
+    """A third party's back-end."""
+
+
+NOT_A_CLASS = 3
+
+
+@pytest.fixture
+def plug_ins(monkeypatch):
+    found = {
+        "loud": EntryPoint("loud", f"{__name__}:LoudBackend", GROUP),
+        "absent": EntryPoint("absent", "a_module_that_nobody_has:Backend", GROUP),
+        "number": EntryPoint("number", f"{__name__}:NOT_A_CLASS", GROUP),
+    }
+    monkeypatch.setattr(_registry, "plug_ins", lambda: found)
+
+
+def test_a_plug_in_is_found_by_its_name(plug_ins):
+    assert _registry.load_backend("loud") is LoudBackend
+    assert pmap(lambda x: x + 1, [1], backend="loud") == [2]
+    assert _registry.known_backends() == ["absent", "loud", "number", "process", "serial", "thread"]
+
+
+def test_unknown_and_not_installed_are_two_messages(plug_ins):
+    with pytest.raises(ConfigurationError, match=r"no back-end is called 'lout' \(did you mean"):
+        _registry.load_backend("lout")
+    with pytest.raises(
+        ConfigurationError, match="'absent' is not installed.*(?s:.*)pip install"
+    ) as e:
+        _registry.load_backend("absent")
+    assert isinstance(e.value.__cause__, ModuleNotFoundError)
+
+
+def test_what_is_announced_must_be_a_class(plug_ins):
+    with pytest.raises(ConfigurationError, match="must be a class, got 3"):
+        _registry.load_backend("number")
+
+
+@pytest.mark.parametrize("name", ["dask", "ray", "mpi", "ppft"])
+def test_reserved_names_say_which_road_works(name):
+    with pytest.raises(ConfigurationError, match=f"'{name}' cannot be chosen by name(?s:.*)Hint"):
+        _registry.load_backend(name)

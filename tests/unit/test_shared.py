@@ -1,0 +1,107 @@
+"""The warm pools behind the verbs: lent, grown, closed when idle."""
+
+import threading
+
+import pytest
+
+from parallel_facade import pmap
+from parallel_facade._config import resolve
+from parallel_facade._shared import SharedPools
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def pools(clock):
+    pools = SharedPools(idle_seconds=10, clock=clock)
+    yield pools
+    pools.close()
+
+
+def config(workers=1):
+    return resolve({"backend": "thread", "workers": workers})
+
+
+def test_the_same_pool_is_lent_again(pools):
+    first = pools.borrow(config())
+    pools.give_back(first)
+
+    assert pools.borrow(config()) is first
+    pools.give_back(first)
+
+
+def test_more_workers_make_a_larger_pool_and_fewer_do_not(pools):
+    small = pools.borrow(config(1))
+    large = pools.borrow(config(3))
+    pools.give_back(large)
+
+    assert (small.workers, large.workers) == (1, 3)
+    assert pools.borrow(config(2)) is large
+    assert small.is_usable, "a call still uses it"
+    pools.give_back(large)
+    closed = threading.Event()
+    small._delivery.close = closed.set
+    pools.give_back(small)
+    assert closed.wait(30)
+
+
+def test_an_idle_pool_is_closed_and_a_used_one_is_not(pools, clock):
+    idle = pools.borrow(config())
+    used = pools.borrow(resolve({"backend": "serial"}))
+    pools.give_back(idle)
+
+    clock.now = 9
+    assert pools.close_idle() == 1
+    assert idle.is_usable
+    clock.now = 10
+    assert pools.close_idle() == 10
+    assert not idle.is_usable
+    assert used.is_usable
+
+    pools.give_back(used)
+    clock.now = 20
+    assert pools.close_idle() is None
+
+
+def test_a_closed_pool_is_not_lent(pools):
+    first = pools.borrow(config())
+    first.close()
+    pools.give_back(first)
+
+    second = pools.borrow(config())
+
+    assert second is not first
+    pools.give_back(second)
+
+
+def test_the_janitor_ends_with_the_last_pool(pools):
+    pool = pools.borrow(config())
+    pools.give_back(pool)
+    janitor = pools._janitor
+    assert janitor is not None
+
+    pools.close()
+
+    janitor.join(30)
+    assert not janitor.is_alive()
+
+
+def test_calls_use_one_warm_pool():
+    threads = {
+        name
+        for _ in range(3)
+        for name in pmap(lambda _: threading.current_thread().name, range(8), backend="thread")
+    }
+
+    assert len(threads) <= len({t.name for t in threading.enumerate()})
+    assert threads <= {t.name for t in threading.enumerate()}

@@ -1,0 +1,109 @@
+"""Deadlines, chunks, seeds, methods: the pure parts."""
+
+import random
+
+import numpy
+import pytest
+
+from parallel_facade._chunking import CHUNKS_PER_WORKER, default_chunksize
+from parallel_facade._deadlines import Deadline
+from parallel_facade._methods import bind_method, find_definition, mangle, reduce_method
+from parallel_facade._seeds import kept_state, seed_item, stream_seed
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_deadline_comes_when_its_seconds_have_passed():
+    clock = Clock()
+    deadline = Deadline(2.5, clock=clock)
+
+    clock.now += 2
+    assert (deadline.remaining(), deadline.has_passed()) == (0.5, False)
+    clock.now += 2
+    assert (deadline.remaining(), deadline.has_passed()) == (0.0, True)
+
+
+@pytest.mark.parametrize("seconds", [None, float("inf")])
+def test_a_deadline_without_limit_never_comes(seconds):
+    deadline = Deadline(seconds)
+
+    assert (deadline.remaining(), deadline.has_passed()) == (None, False)
+
+
+@pytest.mark.parametrize("total", [0, 1, 63, 64, 129, 1_000, 99_999])
+@pytest.mark.parametrize("workers", [1, 2, 16])
+def test_chunks_are_many_enough_to_balance_and_no_smaller_than_needed(total, workers):
+    size = default_chunksize(total, workers)
+
+    assert size >= 1
+    assert size == 1 or total / size >= workers * CHUNKS_PER_WORKER
+
+
+def test_streams_differ_by_seed_and_by_index():
+    streams = {stream_seed(seed, index) for seed in range(20) for index in range(20)}
+
+    assert len(streams) == 400
+
+
+def test_seeding_an_item_covers_random_and_numpy_and_is_undone():
+    random.seed(1)
+    numpy.random.seed(1)
+    expected = random.random(), numpy.random.random()
+    random.seed(1)
+    numpy.random.seed(1)
+
+    with kept_state():
+        seed_item(5, 3)
+        first = random.random(), numpy.random.random()
+        seed_item(5, 3)
+        again = random.random(), numpy.random.random()
+
+    assert first == again
+    assert (random.random(), numpy.random.random()) == expected
+
+
+class _Under:
+    def __secret(self):
+        return "under"
+
+    def plain(self):
+        return "under"
+
+
+class Child(_Under):
+    def plain(self):
+        return "child"
+
+    def up(self):
+        return super().plain
+
+
+def test_names_are_mangled_as_the_compiler_does():
+    assert mangle("__secret", _Under) in vars(_Under)
+    assert mangle("__init__", _Under) == "__init__"
+    assert mangle("plain", _Under) == "plain"
+    assert mangle("__x", type("___", (), {})) == "__x"
+
+
+def test_a_method_is_found_where_it_is_defined():
+    child = Child()
+
+    assert find_definition(child.plain) == (Child, "plain")
+    assert find_definition(child.up()) == (_Under, "plain")
+    assert find_definition(child._Under__secret) == (_Under, "_Under__secret")
+
+
+def test_a_method_that_no_class_holds_is_rebuilt_from_its_parts():
+    child = Child()
+    loose = (lambda self: "loose").__get__(child)
+
+    build, parts = reduce_method(loose)
+
+    assert build(*parts)() == "loose"
+    assert bind_method(child, _Under, "plain")() == "under"
