@@ -33,8 +33,7 @@ types: $(VENV)/wheel $(VENV)/test $(VENV)/lint
 	$(BIN)/mypy
 	$(BIN)/mypy --strict tests/typing/api.py
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	cd tests && ../$(BIN)/pyright --pythonpath ../$(BIN)/python \
-		--verifytypes parallel_facade --ignoreexternal
+	cd tests && PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes parallel_facade --ignoreexternal
 
 wheel: $(VENV)/wheel
 	ls $(WHEEL)

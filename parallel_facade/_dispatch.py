@@ -104,7 +104,7 @@ class Map:
         self._deadline = Deadline(options.timeout)
         self._window = _window(backend, options.workers)
         self._pulled = 0
-        self.taken = 0
+        self.taken: int = 0
         self._waiting: deque[Chunk] = deque()  # to be packed, before more is pulled
         self._packed: deque[_Packed] = deque()
         self._in_flight: dict[Future[Any], _Packed] = {}
@@ -113,7 +113,7 @@ class Map:
         self._arrival_order: deque[int] = deque()
         self._first_failure: int | None = None
         self._exhausted = False
-        self.is_too_late = False
+        self.is_too_late: bool = False
         self._mailbox = Mailbox()
         self._reporter = open_reporter(options.progress, total)
         self._handle = backend.put(self._carrier.pack_call(call))
