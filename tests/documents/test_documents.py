@@ -1,0 +1,95 @@
+"""Every example in the docstrings, the README and the docs is run."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import parallel_facade
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+MODULES = sorted(
+    info.name
+    for info in pkgutil.walk_packages(parallel_facade.__path__, "parallel_facade.")
+    if not info.name.endswith("__main__")
+)
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
+PRINTS = re.compile(r"^\s*print\(.*\) +# (.*)$", re.M)
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
+
+
+@pytest.fixture(autouse=True)
+def two_workers(monkeypatch):
+    monkeypatch.setenv("PARALLEL_FACADE_WORKERS", "2")
+
+
+@pytest.mark.parametrize("name", ["parallel_facade", *MODULES])
+def test_the_examples_in_docstrings(name):
+    module = importlib.import_module(name)
+    names = {public: getattr(parallel_facade, public) for public in parallel_facade.__all__}
+
+    result = doctest.testmod(module, extraglobs=names, raise_on_error=False)
+
+    assert result.failed == 0
+
+
+def test_the_docstrings_have_examples():
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    examples = [
+        test.name
+        for public in parallel_facade.__all__
+        for test in finder.find(getattr(parallel_facade, public), public)
+        if test.examples
+    ]
+
+    assert {"pmap", "imap", "apply_async", "Pool", "AsyncResult", "config"} <= set(examples)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_code_of_the_pages(page, capsys):
+    space = {"__name__": "__main__"}
+    blocks = BLOCK.findall(page.read_text())
+
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), space)
+
+    promised = [text for block in blocks for text in PRINTS.findall(block)]
+    assert capsys.readouterr().out.splitlines() == promised
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    broken = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
+
+    assert broken == []
+
+
+def test_the_table_of_settings_is_complete():
+    from parallel_facade._config import SETTINGS
+
+    page = (ROOT / "docs" / "reference" / "configuration.md").read_text()
+
+    for name in SETTINGS:
+        assert f"| `{name}` | `PARALLEL_FACADE_{name.upper()}` |" in page
+
+
+def test_the_table_of_capabilities_is_true():
+    from parallel_facade._registry import load_backend
+
+    page = (ROOT / "docs" / "reference" / "configuration.md").read_text()
+    rows = {
+        "task_timeout": "can_stop_running_task",
+        "seed": "has_private_state",
+        "initializer": "can_initialize",
+        "max_tasks_per_worker": "can_recycle",
+    }
+
+    for option, capability in rows.items():
+        (row,) = re.findall(rf"^\| `{option}` \| (.*) \|$", page, re.M)
+        for cell, name in zip(row.split(" | "), ["serial", "thread", "process"], strict=False):
+            can = getattr(load_backend(name).capabilities, capability)
+            assert cell.startswith("yes" if can else "refused")
