@@ -49,7 +49,7 @@ class AsyncResult(Future[R], Generic[R]):
         self._delivery = delivery
         self._submission: Submission | None = None
         self._decode: Callable[[], Report] | None = None
-        self._decoding = threading.Lock()  # guards _decode and _report
+        self._decoding = threading.RLock()  # guards _decode and _report
         self._report: Report | None = None
 
     def get(self, timeout: float | None = None) -> R:
@@ -145,7 +145,13 @@ class AsyncResult(Future[R], Generic[R]):
             raise TaskTimeoutError(f"no result after {timeout:g} seconds") from None
         if error is not None and not isinstance(error, _NotDecodedError):
             return Failure(error)
-        return self._decoded().failures.get(0)
+        failure = self._decoded().failures.get(0)
+        if failure is not None and isinstance(failure.error, StopIteration):
+            # It cannot be set on an asyncio future, which would wait for ever.
+            instead = RuntimeError("the function raised StopIteration")
+            instead.__cause__ = failure.error
+            return Failure(instead)
+        return failure
 
     def _decoded(self) -> Report:
         with self._decoding:
@@ -185,7 +191,9 @@ class Submission:
         call: The callable, in the form ``"call"``.
         arguments: Positional arguments and keywords.
         options: How.
-        delivery: Where code of the user's is run.
+        delivery: Where callbacks are run.
+        decisions: Where failures are decoded, to see whether they are retried. Not in the thread
+            for callbacks, where a callback may wait for this very result.
     """
 
     def __init__(
@@ -194,11 +202,13 @@ class Submission:
         call: Call,
         arguments: tuple[tuple[Any, ...], dict[str, Any]],
         options: Options,
+        *,
         delivery: Delivery,
+        decisions: Delivery,
     ) -> None:
         self._backend = backend
         self._options = options
-        self._delivery = delivery
+        self._decisions = decisions
         self._carrier = carrier_for(backend, options.serializer)
         packed_call = self._carrier.pack_call(call)
         self._cargo = self._carrier.pack_chunk(Chunk(0, [arguments]))
@@ -217,7 +227,8 @@ class Submission:
         self.result._submission = self
         # Not for a back-end that is done when it returns.
         if self._options.timeout is not None and not self._backend.capabilities.runs_in_caller:
-            self._alarm = threading.Timer(self._options.timeout, self._expire)
+            seconds = min(self._options.timeout, threading.TIMEOUT_MAX)
+            self._alarm = threading.Timer(seconds, self._expire)
             self._alarm.daemon = True
             self._alarm.start()
         self._attempt()
@@ -242,7 +253,7 @@ class Submission:
             self._end()
             self.result._cancelled()
         elif self._attempts_left and self._may_have_failed(inner):
-            self._delivery.deliver(self._decide, inner)
+            self._decisions.deliver(self._decide, inner)
         else:
             self._settle(inner)
 

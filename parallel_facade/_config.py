@@ -12,6 +12,7 @@ import functools
 import math
 import operator
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -79,7 +80,7 @@ def _whole(minimum: int | None) -> Callable[[Any], int]:
         if isinstance(value, bool):
             raise TypeError
         number = operator.index(value)
-        if minimum is not None and number < minimum:
+        if minimum is not None and not minimum <= number <= sys.maxsize:
             raise ValueError
         return number
 
@@ -87,7 +88,7 @@ def _whole(minimum: int | None) -> Callable[[Any], int]:
 
 
 def _seconds(value: Any) -> float:
-    if isinstance(value, bool):
+    if isinstance(value, bool | str):
         raise TypeError
     number = float(value)
     if math.isnan(number) or number <= 0:

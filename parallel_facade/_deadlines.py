@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import Final
 
 Clock = Callable[[], float]
+
+LONGEST_WAIT: Final = 86_400.0
+"""Seconds that are waited at once: selectors and locks refuse much more. Who waits looks again."""
 
 
 class Deadline:
@@ -19,7 +23,9 @@ class Deadline:
 
     def remaining(self) -> float | None:
         """Return the seconds left, never negative; `None` when there is no limit."""
-        return None if math.isinf(self._at) else max(0.0, self._at - self._clock())
+        if math.isinf(self._at):
+            return None
+        return min(LONGEST_WAIT, max(0.0, self._at - self._clock()))
 
     def has_passed(self) -> bool:
         """Return whether the moment has come."""

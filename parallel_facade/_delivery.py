@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 CLOSE_PATIENCE: Final = 5.0
-"""Seconds that `close` waits for a callback; one that blocks longer is left behind."""
+"""Seconds that `close` waits for callbacks; one that blocks longer is left behind."""
 
 _log = logging.getLogger("parallel_facade")
 
@@ -24,9 +24,10 @@ _log = logging.getLogger("parallel_facade")
 class Delivery:
     """Runs callbacks one after the other in a thread of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, purpose: str = "callbacks") -> None:
+        self._purpose = purpose
         self._letters: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()  # guards _thread and _closed
+        self._lock = threading.RLock()  # guards _thread and _closed; see Switchboard for why R
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -39,8 +40,12 @@ class Delivery:
                 return
         _run(lambda: callback(*args))
 
-    def close(self) -> None:
-        """Run what was delivered, and end the thread; closing twice is fine."""
+    def close(self, patience: float = CLOSE_PATIENCE) -> None:
+        """Run what was delivered, and end the thread; closing twice is fine.
+
+        Args:
+            patience: Seconds to wait for the thread, which ends by itself after that.
+        """
         with self._lock:
             self._closed = True
             thread, self._thread = self._thread, None
@@ -49,12 +54,12 @@ class Delivery:
         self._letters.put(None)
         # A callback may close the pool that it was called by.
         if thread is not threading.current_thread():
-            thread.join(CLOSE_PATIENCE)
+            thread.join(patience)
 
     def _start(self) -> None:
         if self._thread is None:
             self._thread = threading.Thread(
-                target=self._run, name="parallel_facade-callbacks", daemon=True
+                target=self._run, name=f"parallel_facade-{self._purpose}", daemon=True
             )
             self._thread.start()
 

@@ -24,6 +24,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -31,6 +32,7 @@ from parallel_facade._carriers import Carrier, carrier_for
 from parallel_facade._deadlines import Deadline
 from parallel_facade._errors import (
     ParallelFacadeError,
+    PoolClosedError,
     SerializationError,
     TaskTimeoutError,
     WorkerCrashedError,
@@ -79,6 +81,7 @@ class Map:
         chunksize: Items per chunk.
         buffersize: Items pulled and not yet taken, at most; `None` for no bound.
         ordered: Give outcomes in the order of the items, not as they come.
+        submits_all: Hand everything to the back-end at once, without a window.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Map:
         chunksize: int,
         buffersize: int | None,
         ordered: bool,
+        submits_all: bool = False,
     ) -> None:
         self._backend = backend
         self._carrier: Carrier = carrier_for(backend, options.serializer)
@@ -103,6 +107,8 @@ class Map:
         self._ordered = ordered
         self._deadline = Deadline(options.timeout)
         self._window = _window(backend, options.workers)
+        self._runs_in_caller = backend.capabilities.runs_in_caller
+        self._submits_all = submits_all
         self._pulled = 0
         self.taken: int = 0
         self._waiting: deque[Chunk] = deque()  # to be packed, before more is pulled
@@ -113,6 +119,7 @@ class Map:
         self._arrival_order: deque[int] = deque()
         self._first_failure: int | None = None
         self._exhausted = False
+        self._input_error: Exception | None = None
         self.is_too_late: bool = False
         self._mailbox = Mailbox()
         self._reporter = open_reporter(options.progress, total)
@@ -131,10 +138,10 @@ class Map:
 
     def fill(self) -> None:
         """Submit chunks while there is room."""
-        while len(self._in_flight) < self._window:
+        while self._submits_all or len(self._in_flight) < self._window:
             if self._deadline.has_passed():
                 raise self._too_late()
-            if self._backend.capabilities.runs_in_caller and self.has_next:
+            if self._runs_in_caller and self.has_next and not self._submits_all:
                 return
             if (packed := self._next()) is None:
                 return
@@ -171,10 +178,16 @@ class Map:
         nothing_to_send = self._exhausted and not self._packed and not self._waiting
         return nothing_to_send and not self._in_flight and not self._outcomes
 
+    def finish(self) -> None:
+        """Raise what the input raised, if anything; to be called when the map is over."""
+        if self._input_error is not None:
+            raise self._input_error
+
     def wait(self) -> None:
         """Wait for a chunk to end, and collect it and all others that have."""
+        assert self._in_flight, "there is something to wait for"
         future = self._mailbox.take(self._deadline.remaining())
-        if future is None:
+        if future is None and self._deadline.has_passed():
             raise self._too_late()
         while future is not None:
             self._collect(future)
@@ -227,7 +240,12 @@ class Map:
         if self._exhausted or (room := self._room()) == 0:
             return None
         size = min(self._chunksize, room)
-        items = list(islice(self._items, size))
+        items: list[Any] = []
+        try:
+            items.extend(islice(self._items, size))
+        except Exception as exc:
+            # What was pulled before is run, and its results are given first, as a loop would do.
+            self._input_error = exc
         first, self._pulled = self._pulled, self._pulled + len(items)
         self._exhausted = len(items) < size
         return Chunk(first, items) if items else None
@@ -255,7 +273,7 @@ class Map:
         future = self._backend.submit(self._handle, packed.cargo, self._options.task_timeout)
         self._in_flight[future] = packed
         future.add_done_callback(self._mailbox.put)
-        if self._backend.capabilities.runs_in_caller:
+        if self._runs_in_caller:
             self.wait()
 
     def _again(self, chunks: list[Chunk]) -> None:
@@ -266,10 +284,17 @@ class Map:
 
     def _collect(self, future: Future[Any]) -> None:
         packed = self._in_flight.pop(future, None)
-        if packed is None or future.cancelled():
+        if packed is None:
+            return
+        if future.cancelled():
+            # Not by us: what we cancel leaves _in_flight at once.
+            self._lose(packed.chunk, PoolClosedError("the pool was closed before the task ran"))
             return
         if (error := future.exception()) is not None:
-            self._lose(packed.chunk, self._backend.translate(error))
+            error = self._backend.translate(error)
+            if not self._backend.is_usable:
+                raise error
+            self._lose(packed.chunk, error)
             return
         report = self._carrier.unpack(future.result())
         if report.unread:
@@ -410,5 +435,6 @@ def note_item(error: BaseException, index: int, item: object) -> None:
     except Exception:
         described = f"<{type(item).__qualname__} whose repr() fails>"
     note = f"while running item {index}: {described}"
-    if note not in getattr(error, "__notes__", ()):
-        error.add_note(note)
+    with suppress(Exception):  # an exception may refuse attributes, and stays the user's own
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)

@@ -11,30 +11,31 @@ from parallel_facade._worker import is_worker
 from parallel_facade.backends import Backend, WorkerSettings
 
 
-def open_backend(setting: Any, settings: WorkerSettings, serializer: str) -> tuple[Backend, bool]:
-    """Return the back-end for *setting*, and whether it is ours to close.
+def open_backend(setting: Any, settings: WorkerSettings, serializer: str) -> Backend:
+    """Return the back-end for *setting*; closing it closes only what is ours.
 
     Raises:
         ConfigurationError: The back-end cannot honour *settings*, or is not installed.
     """
     if is_worker():
         # The worker is the budget: more workers inside of it would multiply.
-        setting = "serial"
-    if isinstance(setting, Backend):
-        _check(setting, setting, settings)
-        return setting, False
+        from parallel_facade.backends._serial import SerialBackend
+
+        return SerialBackend(settings)
     if isinstance(setting, str):
         cls = load_backend(setting)
         _check(setting, cls, settings)
         if settings.initializer is not None and cls.capabilities.needs_serialization:
             payload = pack_initializer(settings.initializer, serializer)  # type: ignore[arg-type]
             settings = settings._replace(initializer=payload)
-        return cls(settings), True
+        opened: Backend = cls(settings)
+        return opened
+    from parallel_facade.backends._borrowed import BorrowedBackend
     from parallel_facade.backends._executor import ExecutorBackend
 
-    executor = ExecutorBackend(setting, settings)
-    _check(setting, executor, settings)
-    return executor, True
+    lent = setting if isinstance(setting, Backend) else ExecutorBackend(setting, settings)
+    _check(setting, lent, settings)
+    return BorrowedBackend(lent)
 
 
 def _check(setting: Any, backend: Any, settings: WorkerSettings) -> None:

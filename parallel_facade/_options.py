@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -63,17 +65,18 @@ def make_options(
         ConfigurationError: An option has a bad value, or contradicts another.
     """
     chunksize = resolved.chunksize
-    if resolved.task_timeout is not None:
+    task_timeout = _or_none(resolved.task_timeout)
+    if task_timeout is not None:
         if chunksize not in (None, 1):
             raise ConfigurationError(
-                f"chunksize={chunksize!r} and task_timeout={resolved.task_timeout!r} exclude each "
+                f"chunksize={chunksize!r} and task_timeout={task_timeout!r} exclude each "
                 "other: a task is timed alone\n\nHint: leave chunksize out."
             )
         chunksize = 1
     return Options(
         chunksize=chunksize,
-        timeout=resolved.timeout,
-        task_timeout=resolved.task_timeout,
+        timeout=_or_none(resolved.timeout),
+        task_timeout=task_timeout,
         retries=resolved.retries,
         retry_on=_error_types(retry_on),
         return_exceptions=check_switch("return_exceptions", return_exceptions),
@@ -82,6 +85,11 @@ def make_options(
         serializer=resolved.serializer,
         workers=workers,
     )
+
+
+def _or_none(seconds: float | None) -> float | None:
+    """Return *seconds*, or `None` for no limit."""
+    return None if seconds is None or math.isinf(seconds) else seconds
 
 
 def _error_types(value: Any) -> ErrorTypes:
@@ -123,8 +131,10 @@ def check_positive(name: str, value: object) -> int | None:
     """Return *value* of the argument *name*, a number of at least 1 or `None`."""
     if value is None:
         return None
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
+    if not isinstance(value, bool) and hasattr(value, "__index__"):
+        number = operator.index(value)
+        if number >= 1:
+            return number
     raise ConfigurationError(
         f"{name}={value!r} is not valid; expected a whole number of at least 1"
     )

@@ -40,7 +40,8 @@ class Failure(NamedTuple):
     def to_raise(self) -> BaseException:
         """Return the exception, with the worker's traceback as its cause."""
         if self.traceback and self.error.__cause__ is None:
-            self.error.__cause__ = RemoteTraceback(self.traceback)
+            # Around the __setattr__ of an exception that is a frozen dataclass.
+            BaseException.__setattr__(self.error, "__cause__", RemoteTraceback(self.traceback))
         return self.error
 
 
@@ -127,8 +128,9 @@ def _value_of(payload: bytes, position: int, failures: dict[int, Failure]) -> An
 def captured(error: BaseException) -> Failure:
     """Return *error*, just caught in a worker, with its traceback as text."""
     tb = error.__traceback__
-    # The first frame is the one that caught it, in this library.
-    error.__traceback__ = tb.tb_next if tb is not None else None
+    # The first frame is the one that caught it, in this library. By method: an exception that is a
+    # frozen dataclass refuses the assignment.
+    error.with_traceback(tb.tb_next if tb is not None else None)
     return Failure(error, describe(error))
 
 
@@ -170,7 +172,7 @@ class _Bare(NamedTuple):
 
     def build(self) -> BaseException:
         error = self.cls.__new__(self.cls, *self.args)
-        error.args = self.args
+        BaseException.__setattr__(error, "args", self.args)
         error.__dict__.update(self.fields)
         return error
 
@@ -192,8 +194,13 @@ def _rebuilt(payload: bytes) -> BaseException:
 
 def _received(sent: _SentFailure) -> Failure:
     if sent.payload is not None:
-        with suppress(Exception):
+        try:
             return Failure(_rebuilt(sent.payload), sent.traceback)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:
+            # Rebuilding runs the user's code; what it raises is told, not let loose here.
+            sent = sent._replace(message=f"{sent.message} (not rebuilt: {type(exc).__name__})")
     error = RemoteError(
         f"{sent.type_name}: {sent.message}",
         type_name=sent.type_name,

@@ -19,6 +19,7 @@ import itertools
 import os
 import pickle
 import secrets
+import threading
 import types
 from collections.abc import Callable
 from importlib import import_module
@@ -168,16 +169,27 @@ def dill_only_types() -> frozenset[type]:
     """Return the types that dill carries and pickle does not."""
     import dill
 
-    return (
-        frozenset(dill.Pickler.dispatch) - frozenset(pickle._Pickler.dispatch) - CARRIED_BY_PICKLE
-    )
+    return frozenset(dill.Pickler.dispatch) - CARRIED_BY_PICKLE
 
 
+# Not asked of pickle itself: when dill is imported, it adds its types to the table of pickle's
+# Python version.
 CARRIED_BY_PICKLE: Final[frozenset[type]] = frozenset(
     {
         type(None),
         type(NotImplemented),
         type(...),
+        bool,
+        int,
+        float,
+        bytes,
+        bytearray,
+        str,
+        tuple,
+        list,
+        dict,
+        set,
+        frozenset,
         range,
         slice,
         pickle.PickleBuffer,
@@ -187,7 +199,7 @@ CARRIED_BY_PICKLE: Final[frozenset[type]] = frozenset(
         type(list[int]),
     }
 )
-"""Types that dill registers although pickle does them as well, and faster."""
+"""Types in dill's table that pickle does as well, and faster."""
 
 
 @functools.cache
@@ -277,6 +289,15 @@ def _reduce_lru_cache(_: Reducer, wrapper: Any) -> Any:
     return NotImplemented if is_importable(wrapper) else _functions.reduce_lru_cache(wrapper)
 
 
+def _reduce_lock(_: Reducer, lock: Any) -> Any:
+    # dill's copy of a reentrant lock is locked, by nobody: its first user would wait for ever.
+    if not repr(lock).startswith("<unlocked"):
+        raise pickle.PicklingError(f"a lock that is held cannot travel: {lock!r}")
+    return (threading.RLock if type(lock) is RLOCK else threading.Lock), ()
+
+
+RLOCK: Final = type(threading.RLock())
+
 HANDLERS: Final[dict[type, Callable[[Reducer, Any], Any]]] = {
     type: _reduce_class,
     types.FunctionType: _reduce_function,
@@ -284,6 +305,8 @@ HANDLERS: Final[dict[type, Callable[[Reducer, Any], Any]]] = {
     types.CellType: _reduce_cell,
     types.ModuleType: _reduce_module,
     types.MappingProxyType: lambda _, proxy: (types.MappingProxyType, (dict(proxy),)),
+    RLOCK: _reduce_lock,
+    type(threading.Lock()): _reduce_lock,
     property: lambda _, prop: (property, (prop.fget, prop.fset, prop.fdel, prop.__doc__)),
     classmethod: lambda _, method: (classmethod, (method.__func__,)),
     staticmethod: lambda _, method: (staticmethod, (method.__func__,)),

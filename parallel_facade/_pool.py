@@ -40,7 +40,7 @@ from parallel_facade._options import (
 )
 from parallel_facade._results import ResultIterator, collect
 from parallel_facade._signatures import PoolMapOptions
-from parallel_facade._worker import Call, is_worker
+from parallel_facade._worker import Call, has_private_state, is_worker
 from parallel_facade.backends import Backend, WorkerSettings
 
 R = TypeVar("R")
@@ -101,6 +101,8 @@ class Pool(Executor):
         )
         if max_tasks_per_worker is not None:
             check_positive("max_tasks_per_worker", max_tasks_per_worker)
+        if initializer is None and initargs:
+            raise ConfigurationError(f"initargs={initargs!r} has no initializer to go to")
         if initializer is not None:
             initializer = functools.partial(check_callable(initializer, "initializer"), *initargs)
         self._serializer = serializer
@@ -120,6 +122,7 @@ class Pool(Executor):
         self._lock = threading.Lock()  # guards _closed
         self._closed = False
         self._delivery = Delivery()
+        self._decisions = Delivery("retries")
         settings = WorkerSettings(
             resolved.workers, resolved.start_method, initializer, self._max_tasks
         )
@@ -128,12 +131,10 @@ class Pool(Executor):
                 f"start_method={resolved.start_method!r} is not possible on the "
                 f"{backend_name(resolved.backend)} back-end, which starts no processes of its own"
             )
-        if isinstance(resolved.backend, Pool):
-            self._backend, self._owns_backend = resolved.backend._backend_here(), False
-        else:
-            self._backend, self._owns_backend = open_backend(
-                resolved.backend, settings, resolved.serializer
-            )
+        setting = resolved.backend
+        if isinstance(setting, Pool):
+            setting = setting._backend_here()
+        self._backend = open_backend(setting, settings, resolved.serializer)
         self._workers = min(resolved.workers, self._backend.capacity())
         _close_all_at_exit()
         _open_pools.add(self)
@@ -246,6 +247,9 @@ class Pool(Executor):
         ...     pool.apply_async(divmod, (7, 2)).get()
         (3, 1)
         """
+        for name, function in (("callback", callback), ("error_callback", error_callback)):
+            if function is not None:
+                check_callable(function, name)
         for name in ("chunksize", "progress"):
             if settings.get(name) is not None:
                 raise ConfigurationError(f"{name}={settings[name]!r} has no meaning for one call")
@@ -259,7 +263,8 @@ class Pool(Executor):
             Call(check_callable(func), "call", stops_at_failure=True, seed=options.seed),
             (tuple(args), dict(kwds or {})),
             options,
-            self._delivery,
+            delivery=self._delivery,
+            decisions=self._decisions,
         )
         result: AsyncResult[R] = submission.result
         if callback is not None or error_callback is not None:
@@ -302,11 +307,10 @@ class Pool(Executor):
             return self.imap(fn, *iterables, buffersize=buffersize, **settings)
         options = self._options(settings, (), return_exceptions=False)
         backend = self._backend_here()
-        run = self._eager_map(backend, fn, iterables, options, strict=False)
+        run = self._eager_map(backend, fn, iterables, options, strict=False, submits_all=True)
         results: ResultIterator[R] = ResultIterator(run, return_exceptions=False)
         run.check_ahead()
-        if not backend.capabilities.runs_in_caller:
-            run.fill()
+        run.fill()
         return results
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -342,9 +346,23 @@ class Pool(Executor):
         if already_closed or self._pid != os.getpid():
             return
         _open_pools.discard(self)
-        if self._owns_backend:
-            self._backend.close(cancel=cancel)
+        self._backend.close(cancel=cancel)
+        self._decisions.close()
         self._delivery.close()
+
+    def let_go(self) -> None:
+        """End the use of a back-end that belongs to somebody else, without waiting for anything.
+
+        >>> with Pool(backend="thread", workers=1) as lender:
+        ...     Pool(backend=lender).let_go()
+        ...     lender.pmap(abs, [-1])
+        [1]
+        """
+        with self._lock:
+            self._closed = True
+        _open_pools.discard(self)
+        self._decisions.close(patience=0)
+        self._delivery.close(patience=0)
 
     def __enter__(self) -> Self:
         """Return the pool."""
@@ -355,7 +373,8 @@ class Pool(Executor):
         self.close(cancel=exc_type is not None)
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True) and getattr(self, "_owns_backend", False):
+        backend = getattr(self, "_backend", None)  # none, if its making was refused
+        if backend is not None and not self._closed and backend.owns_workers:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
@@ -396,6 +415,7 @@ class Pool(Executor):
         options: Options,
         *,
         strict: bool,
+        submits_all: bool = False,
     ) -> Map:
         call, items, _ = _zipped(func, iterables, options, strict=strict)
         _check_call_options(self._backend_setting, backend, options)
@@ -410,6 +430,7 @@ class Pool(Executor):
             chunksize=chunksize,
             buffersize=None,
             ordered=True,
+            submits_all=submits_all,
         )
 
     def _default_chunksize(self, total: int, options: Options) -> int:
@@ -437,7 +458,7 @@ class Pool(Executor):
         if self._closed:
             raise PoolClosedError(f"{self!r} cannot be used any more")
         if is_worker() and not self._backend.capabilities.runs_in_caller:
-            return open_backend("serial", WorkerSettings(1), "dill")[0]
+            return open_backend("serial", WorkerSettings(1), "dill")
         if self._pid != os.getpid():
             raise PoolClosedError(
                 f"{self!r} belongs to process {self._pid}, and this process was forked from it\n\n"
@@ -451,8 +472,17 @@ Pool.__module__ = "parallel_facade"
 
 
 def _check_call_options(setting: Any, backend: Backend, options: Options) -> None:
+    if is_worker():
+        # The outer call's task_timeout is in force; an inner one cannot be kept, and to refuse it
+        # would forbid to nest what works alone.
+        if options.seed is not None and not has_private_state():
+            raise ConfigurationError(
+                f"seed={options.seed!r} is not possible in a worker thread, which shares one "
+                "random state with the others"
+            )
+        return
     check_capabilities(
-        backend_name("serial" if backend.capabilities.runs_in_caller else setting),
+        backend_name(setting),
         backend.capabilities,
         task_timeout=options.task_timeout,
         seed=options.seed,
@@ -501,7 +531,6 @@ def _pool_by_token(token: str) -> Pool:
         pool._token = token
         _pools_by_token[token] = pool
         _open_pools.discard(pool)
-        pool._owns_backend = False
     return pool
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -22,6 +23,7 @@ def collect(run: Map, *, return_exceptions: bool) -> list[Any]:
                 values.append(_value(outcome, return_exceptions=return_exceptions))
             if run.must_wait:
                 run.wait()
+        run.finish()
     except BaseException as exc:
         run.close(stop_running=_is_urgent(run, exc))
         raise
@@ -35,6 +37,10 @@ def _value(outcome: Outcome, *, return_exceptions: bool) -> Any:
     if return_exceptions and isinstance(outcome.error, Exception):
         return outcome.error
     raise outcome.to_raise()
+
+
+class _OverError(Exception):
+    """There is no further result; told apart from a `StopIteration` of the user's function."""
 
 
 class ResultIterator(Iterator[R], Generic[R]):
@@ -60,6 +66,7 @@ class ResultIterator(Iterator[R], Generic[R]):
         self._return_exceptions = return_exceptions
         self._on_close = on_close
         self._is_closed = False
+        self._in_use = threading.Lock()  # held by the consumer that waits for a result
 
     def __iter__(self) -> ResultIterator[R]:
         """Return itself."""
@@ -67,13 +74,19 @@ class ResultIterator(Iterator[R], Generic[R]):
 
     def __next__(self) -> R:
         """Return the next result, waiting for it."""
+        self._enter()
         try:
             while (outcome := self._step()) is None:
-                self._run.wait()
+                if self._run.must_wait:
+                    self._run.wait()
             return self._given(outcome)
+        except _OverError:
+            self.close()
         except BaseException as exc:
-            self._close(stop_running=_is_urgent(self._run, exc))
-            raise
+            raise self._fail(exc)  # noqa: B904 - it is the same one, or has it as its cause
+        finally:
+            self._in_use.release()
+        raise StopIteration
 
     def __aiter__(self) -> ResultIterator[R]:
         """Return itself."""
@@ -81,16 +94,19 @@ class ResultIterator(Iterator[R], Generic[R]):
 
     async def __anext__(self) -> R:
         """Return the next result, letting the event loop go on."""
+        self._enter()
         try:
             while (outcome := self._step()) is None:
-                await self._run.wait_async()
+                if self._run.must_wait:
+                    await self._run.wait_async()
             return self._given(outcome)
-        except StopIteration:
+        except _OverError:
             self.close()
-            raise StopAsyncIteration from None
         except BaseException as exc:
-            self._close(stop_running=_is_urgent(self._run, exc))
-            raise
+            raise self._fail(exc)  # noqa: B904 - it is the same one, or has it as its cause
+        finally:
+            self._in_use.release()
+        raise StopAsyncIteration
 
     def __len__(self) -> int:
         """Return how many results are still to come.
@@ -138,14 +154,30 @@ class ResultIterator(Iterator[R], Generic[R]):
         """Cancel what has not run, as `close`."""
         self.close()
 
+    def _enter(self) -> None:
+        """Keep a second consumer out."""
+        if not self._in_use.acquire(blocking=False):
+            raise ValueError("this iterator is already waiting for a result, in another consumer")
+
+    def _fail(self, exc: BaseException) -> BaseException:
+        """Close after *exc*, and return what to raise."""
+        self._close(stop_running=_is_urgent(self._run, exc))
+        if not isinstance(exc, StopIteration | StopAsyncIteration):
+            return exc
+        # Raised as it is, the loop would take it for the end, as PEP 479 says of generators.
+        failure = RuntimeError(f"the function raised {type(exc).__name__}")
+        failure.__cause__ = exc
+        return failure
+
     def _step(self) -> Outcome | None:
-        """Return the next outcome if it is there; raise `StopIteration` at the end."""
+        """Return the next outcome if it is there; raise `_OverError` at the end."""
         if self._is_closed:
-            raise StopIteration
+            raise _OverError
         self._run.fill()
         outcome = self._run.take()
         if outcome is None and self._run.is_over:
-            raise StopIteration
+            self._run.finish()
+            raise _OverError
         return outcome
 
     def _given(self, outcome: Outcome) -> R:

@@ -157,7 +157,7 @@ def borrow(settings: Mapping[str, Any]) -> tuple[Pool, Callable[[], None]]:
         return pool, lambda: shared.give_back(pool)
     # An executor of the user's, or a call within a worker: nothing that is worth keeping.
     pool = Pool(config.backend, config.workers)
-    return pool, pool.close
+    return pool, pool.let_go
 
 
 def _start_anew() -> None:

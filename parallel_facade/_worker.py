@@ -15,6 +15,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
 from parallel_facade import _namespaces
@@ -70,18 +71,18 @@ FORMS: Final = {"one": _apply_one, "many": _apply_many, "call": _apply_call}
 THE_CALLABLE: Final = "the callable"
 THE_ARGUMENTS: Final = "the arguments"
 
-_inside = threading.local()
+_inside: ContextVar[bool] = ContextVar("parallel_facade_worker", default=False)
+"""A context variable, which asyncio.to_thread and its like carry into their threads."""
 
 
 @contextmanager
 def worker_role() -> Iterator[None]:
     """Mark this thread as a worker: calls that it makes of its own run in itself."""
-    before = is_worker()
-    _inside.value = True
+    token = _inside.set(True)
     try:
         yield
     finally:
-        _inside.value = before
+        _inside.reset(token)
 
 
 _process_is_worker = False
@@ -95,7 +96,12 @@ def make_process_a_worker() -> None:
 
 def is_worker() -> bool:
     """Return whether the current thread runs tasks for somebody else's call."""
-    return _process_is_worker or getattr(_inside, "value", False)
+    return _process_is_worker or _inside.get()
+
+
+def has_private_state() -> bool:
+    """Return whether this thread, if it is a worker, has its process to itself."""
+    return _process_is_worker or not _inside.get()
 
 
 def run_chunk(call: Call, chunk: Chunk, catch: type[BaseException] = BaseException) -> Report:

@@ -1,6 +1,7 @@
 """Gates: tasks wait at them, in any thread or process, and the test sees them arrive."""
 
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class Gate:
     def open(self) -> None:
         """Let those through that have arrived."""
         for waiting in self._waiting:
-            waiting.sendall(b"1")
+            with suppress(BrokenPipeError):  # its worker was stopped meanwhile
+                waiting.sendall(b"1")
             waiting.close()
         self._waiting.clear()

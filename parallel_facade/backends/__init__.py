@@ -10,6 +10,7 @@
         _switchboard   the thread that talks to all workers
         _serve         the worker's end
     _executor      in any concurrent.futures.Executor
+    _borrowed      a back-end of somebody else's, given back as it was
 
 The dispatcher asks `Backend.capabilities`, never a back-end's name.
 """
@@ -74,6 +75,9 @@ class Backend(ABC):
     """
 
     capabilities: Capabilities
+
+    owns_workers: bool = True
+    """Whether somebody has to call `close` for workers to end."""
 
     @property
     def is_usable(self) -> bool:

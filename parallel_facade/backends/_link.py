@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from parallel_facade._deadlines import Deadline
 from parallel_facade.backends._frames import HEADER, Frame, FrameReader, Kind
 
 
@@ -22,12 +23,14 @@ class CallHandle(NamedTuple):
 class Task:
     """A chunk on its way through one worker."""
 
-    __slots__ = ("call", "future", "payload", "task_timeout")
+    __slots__ = ("call", "deadline", "future", "payload", "task_timeout")
 
     def __init__(self, call: CallHandle, payload: bytes, task_timeout: float | None) -> None:
         self.call = call
         self.payload = payload
         self.task_timeout = task_timeout
+        self.deadline = Deadline(None)
+        """When it has to end; known once it was sent."""
         self.future: Future[Any] = Future()
 
 

@@ -24,11 +24,12 @@ from contextlib import suppress
 from typing import Any, Final
 
 from parallel_facade._errors import TaskTimeoutError
+from parallel_facade._outcomes import decode_report
 from parallel_facade.backends import Backend, Capabilities, WorkerSettings
 from parallel_facade.backends._launch import WorkerContext, default_start_method
 from parallel_facade.backends._link import CallHandle, Link, Task
 from parallel_facade.backends._serve import serve, start_body
-from parallel_facade.backends._switchboard import Switchboard
+from parallel_facade.backends._switchboard import InitializerError, Switchboard
 from parallel_facade.backends._thread import settle
 
 LEAVE_PATIENCE: Final = 5.0
@@ -97,8 +98,17 @@ class ProcessBackend(Backend):
     ) -> Future[bytes]:
         """Send *chunk* to the next idle worker."""
         task = Task(handle, chunk, task_timeout)
-        self._switchboard.submit(task)
+        try:
+            self._switchboard.submit(task)
+        except InitializerError as exc:
+            raise self.translate(exc) from None
         return task.future
+
+    def translate(self, error: BaseException) -> BaseException:
+        """Return what the user's initializer raised in place of our word for it."""
+        if isinstance(error, InitializerError):
+            return decode_report(error.report).failures[0].to_raise()
+        return error
 
     def stop(self, future: Future[Any]) -> None:
         """End the worker that runs the task behind *future*; pathos starts another."""
@@ -114,8 +124,13 @@ class ProcessBackend(Backend):
             already_closed, self._closed = self._closed, True
         if already_closed:
             return
-        if not cancel:
-            self._switchboard.wait_until_settled()
+        try:
+            if not cancel:
+                self._switchboard.wait_until_settled()
+        finally:  # also after Ctrl-C: nobody can close it a second time
+            self._release()
+
+    def _release(self) -> None:
         # The pool first: it replaces every worker that ends, for as long as it is open.
         self._end_pool()
         links = self._switchboard.close()

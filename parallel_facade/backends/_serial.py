@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
+from parallel_facade._errors import PoolClosedError
 from parallel_facade._outcomes import Report
 from parallel_facade._worker import Call, Chunk, run_chunk
 from parallel_facade.backends import Backend, Capabilities, WorkerSettings
@@ -16,6 +17,7 @@ from parallel_facade.backends import Backend, Capabilities, WorkerSettings
 class SerialBackend(Backend):
     """Run each chunk at the moment it is submitted."""
 
+    owns_workers = False
     capabilities = Capabilities(
         needs_serialization=False, runs_in_caller=True, has_private_state=True, can_initialize=True
     )
@@ -25,6 +27,8 @@ class SerialBackend(Backend):
 
         self._pool = SerialPool()
         self._initializer = settings.initializer
+        self._broken: BaseException | None = None
+        self._is_closed = False
 
     def capacity(self) -> int:
         """Return 1: the caller's thread."""
@@ -37,15 +41,27 @@ class SerialBackend(Backend):
         task_timeout: float | None = None,  # noqa: ARG002 - refused by its capability
     ) -> Future[Report]:
         """Run *chunk* now."""
-        if callable(self._initializer):
-            initialize, self._initializer = self._initializer, None
-            initialize()
+        if self._is_closed:
+            raise PoolClosedError("the serial back-end is closed")
+        self._initialize()
         future: Future[Report] = Future()
         # Only Exception: what ends a program shall end it here, as in a plain loop.
         future.set_result(self._pool.pipe(run_chunk, handle, chunk, Exception))
         return future
 
+    def _initialize(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+        if callable(self._initializer):
+            initialize, self._initializer = self._initializer, None
+            try:
+                initialize()
+            except BaseException as exc:
+                self._broken = exc
+                raise
+
     def close(self, *, cancel: bool) -> None:  # noqa: ARG002 - nothing is ever in flight
         """Close the pool."""
+        self._is_closed = True
         self._pool.close()
         self._pool.join()

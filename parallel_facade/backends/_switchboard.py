@@ -17,7 +17,6 @@ Assumes:
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import selectors
 import signal
@@ -30,9 +29,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final
 
-from parallel_facade._deadlines import Clock
+from parallel_facade._deadlines import Clock, Deadline
 from parallel_facade._errors import PoolClosedError, TaskTimeoutError, WorkerCrashedError
-from parallel_facade._outcomes import decode_report
 from parallel_facade.backends._frames import CALL_NUMBER, Frame, Kind
 from parallel_facade.backends._link import CallHandle, Link, Task
 
@@ -64,12 +62,14 @@ class Switchboard:
         self._on_gone = on_gone
         self._on_broken = on_broken
         self._clock = clock
-        self._lock = threading.Lock()  # guards all state below, and writing to links
+        # Guards all state below, and writing to links. Reentrant: a collection may run anywhere,
+        # and in it the user's __del__, which may call us.
+        self._lock = threading.RLock()
         self._links: set[Link] = set()
         self._idle: deque[Link] = deque()
         self._pending: deque[Task] = deque()
         self._running = 0
-        self._deadlines: list[tuple[float, int, Link, Task]] = []
+        self._dropped: deque[CallHandle] = deque()
         self._settled = threading.Condition(self._lock)  # nothing is pending or running any more
         self._broken: BaseException | None = None
         self._starts_failed = 0
@@ -103,12 +103,11 @@ class Switchboard:
             self._hand_out()
 
     def drop(self, handle: CallHandle) -> None:
-        """Tell the workers that know the call to forget it."""
-        with self._lock:
-            for link in self._links:
-                if handle.number in link.known_calls:
-                    link.known_calls.discard(handle.number)
-                    self._send(link, Kind.FORGET, handle.number)
+        """Tell the workers that know the call to forget it, soon."""
+        # Only noted here: a dropped iterator is closed by a collection, which may run in this very
+        # class, between two lines that hold the lock.
+        self._dropped.append(handle)
+        self._ring()
 
     def stop(self, future: Future[Any], error: BaseException) -> None:
         """End the worker that runs the task of *future*, which then fails with *error*."""
@@ -143,7 +142,6 @@ class Switchboard:
             self._pending.clear()
             self._links.clear()
             self._idle.clear()
-            self._deadlines.clear()
         self._ring()
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -176,11 +174,11 @@ class Switchboard:
         if task.call.number not in link.known_calls:
             link.known_calls.add(task.call.number)
             self._send(link, Kind.CALL, task.call.number, task.call.payload)
-        number = next(self._numbers)
-        self._send(link, Kind.TASK, number, CALL_NUMBER.pack(task.call.number), task.payload)
+        self._send(
+            link, Kind.TASK, next(self._numbers), CALL_NUMBER.pack(task.call.number), task.payload
+        )
         if task.task_timeout is not None:
-            moment = self._clock() + task.task_timeout
-            heapq.heappush(self._deadlines, (moment, number, link, task))
+            task.deadline = Deadline(task.task_timeout, clock=self._clock)
             self._ring()
 
     def _send(self, link: Link, kind: Kind, number: int, *body: bytes) -> None:
@@ -207,6 +205,17 @@ class Switchboard:
     # ── in the switchboard's thread ───────────────────────────────────────────────────────────
 
     def _run(self) -> None:
+        try:
+            self._talk()
+        except BaseException as exc:
+            # Whatever it is, nobody else will resolve the futures.
+            self._break(exc)
+            for link in list(self._links):
+                if link.task is not None:
+                    _fail(self._take_task(link), exc)
+            raise
+
+    def _talk(self) -> None:
         while not self._closing:
             for key, events in self._selector.select(self._seconds_to_deadline()):
                 if key.data is None:
@@ -215,6 +224,7 @@ class Switchboard:
                 else:
                     self._attend(key.data, events)
             self._stop_overdue()
+            self._forget_dropped()
             self._update_interest()
 
     def _attend(self, link: Link, events: int) -> None:
@@ -246,7 +256,7 @@ class Switchboard:
                 self._idle.append(link)
                 self._hand_out()
         elif frame.kind == Kind.FAILED:
-            self._break(decode_report(bytes(frame.body)).failures[0].error)
+            self._break(InitializerError(bytes(frame.body)))
 
     def _bury(self, link: Link) -> None:
         """A channel has ended: its worker left, was stopped, or died."""
@@ -288,17 +298,25 @@ class Switchboard:
 
     def _seconds_to_deadline(self) -> float | None:
         with self._lock:
-            if not self._deadlines:
-                return None
-            return max(0.0, self._deadlines[0][0] - self._clock())
+            left = [link.task.deadline.remaining() for link in self._links if link.task is not None]
+        return min((seconds for seconds in left if seconds is not None), default=None)
 
     def _stop_overdue(self) -> None:
         with self._lock:
-            while self._deadlines and self._deadlines[0][0] <= self._clock():
-                _, _, link, task = heapq.heappop(self._deadlines)
-                if link.task is task:
-                    limit = task.task_timeout
+            for link in self._links:
+                if link.task is not None and link.task.deadline.has_passed():
+                    limit = link.task.task_timeout
                     self._stop(link, TaskTimeoutError(f"a task ran longer than {limit:g} seconds"))
+                    link.task.deadline = Deadline(None)
+
+    def _forget_dropped(self) -> None:
+        while self._dropped:
+            handle = self._dropped.popleft()
+            with self._lock:
+                for link in self._links:
+                    if handle.number in link.known_calls:
+                        link.known_calls.discard(handle.number)
+                        self._send(link, Kind.FORGET, handle.number)
 
     def _update_interest(self) -> None:
         """Tell the selector of new links, and of links that have or no longer have more to send."""
@@ -319,10 +337,23 @@ class Switchboard:
         return self._broken
 
 
+class InitializerError(Exception):
+    """An initializer raised; the exception is in *report*, for the caller's thread to decode."""
+
+    def __init__(self, report: bytes) -> None:
+        super().__init__(report)
+        self.report = report
+
+
+def _fail(task: Task, error: BaseException) -> None:
+    if not task.future.done():
+        task.future.set_exception(error)
+
+
 def _give_up(task: Task) -> None:
     """Resolve the future of a task that nobody will run or report any more."""
-    if not task.future.cancel() and not task.future.done():
-        task.future.set_exception(PoolClosedError("the pool was closed while the task ran"))
+    if not task.future.cancel():
+        _fail(task, PoolClosedError("the pool was closed while the task ran"))
 
 
 def crash_error(code: int | None) -> WorkerCrashedError:

@@ -43,13 +43,21 @@ class ThreadBackend(Backend):
         self._workers = settings.workers
         self._initializer = settings.initializer
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()  # guards _closed with its order to puts, and _outstanding
+        # Guards _closed with its order to puts, and _outstanding. Reentrant: a collection may run
+        # anywhere, and in it the user's __del__, which may call us.
+        self._lock = threading.RLock()
         self._closed = False
         self._outstanding = 0
+        self._broken: BaseException | None = None  # set once, by any thread; then it stays
         # pathos keeps pools in a table by id: with one of our own, no two back-ends share threads.
         self._id = f"parallel_facade-{next(_pool_numbers)}"
         self._pool = ThreadPool(nodes=self._workers, id=self._id)
         self._loops = [self._pool.apipe(self._run_tasks) for _ in range(self._workers)]
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the threads could be initialized."""
+        return self._broken is None
 
     def capacity(self) -> int:
         """Return the number of threads."""
@@ -126,6 +134,7 @@ class ThreadBackend(Backend):
             if callable(self._initializer):
                 self._initializer()
         except BaseException as exc:
+            self._broken = exc
             return exc
         return None
 

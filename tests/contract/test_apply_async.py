@@ -264,3 +264,35 @@ class KnowsItsLoader:
 
     def __setstate__(self, state):
         self.loaded_in = threading.get_ident()
+
+
+def test_a_callback_may_wait_for_a_call_that_is_retried(backend, tmp_path):
+    results, called = [], threading.Event()
+
+    def fail_once():
+        if not (tmp_path / "failed").exists():
+            (tmp_path / "failed").touch()
+            raise OSError
+        return "at last"
+
+    def call_again(_):
+        retried = pool.apply_async(fail_once, retries=2, retry_on=OSError)
+        results.append(retried.get(PATIENCE))
+        called.set()
+
+    with backend.pool() as pool:
+        pool.apply_async(abs, (-1,), callback=call_again)
+        assert called.wait(PATIENCE)
+
+    assert results == ["at last"]
+
+
+def test_a_stop_iteration_can_be_awaited(backend):
+    def stop():
+        raise StopIteration("mine")
+
+    async def main():
+        return await apply_async(stop)
+
+    with pytest.raises(RuntimeError, match="the function raised StopIteration"):
+        asyncio.run(main())

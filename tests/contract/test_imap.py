@@ -1,6 +1,7 @@
 """What `imap` promises, on every back-end."""
 
 import asyncio
+import gc
 import itertools
 import operator
 import threading
@@ -234,3 +235,63 @@ def test_a_bar_is_not_shown_outside_of_a_terminal(backend, capsys):
     list(imap(abs, range(5), progress="counting"))
 
     assert capsys.readouterr().err == ""
+
+
+def test_what_was_pulled_before_the_input_failed_is_given_first(backend):
+    def items():
+        yield from range(5)
+        raise LookupError("input")
+
+    results = imap(lambda x: x * 10, items(), chunksize=2)
+
+    assert [next(results) for _ in range(5)] == [0, 10, 20, 30, 40]
+    with pytest.raises(LookupError, match="input"):
+        next(results)
+
+
+def test_a_stop_iteration_of_the_function_is_not_the_end(backend):
+    def stop(x):
+        if x == 2:
+            raise StopIteration("mine")
+        return x
+
+    results = imap(stop, range(5))
+
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(RuntimeError, match="the function raised StopIteration") as caught:
+        next(results)
+    assert caught.value.__cause__.args == ("mine",)
+
+
+def test_a_second_consumer_is_refused_and_not_left_waiting(backend, gate):
+    if backend.capabilities.runs_in_caller:
+        pytest.skip("serial never waits")
+    closed = gate()
+    results = imap(closed.pass_through, ["through"])
+    first = []
+    consumer = threading.Thread(target=lambda: first.append(next(results)))
+    consumer.start()
+    closed.wait_for_arrivals(1)
+
+    with pytest.raises(ValueError, match="already waiting"):
+        next(results)
+
+    closed.open()
+    consumer.join()
+    assert first == ["through"]
+
+
+def test_iterators_dropped_by_the_garbage_collector_hold_nobody_up(backend):
+    class Cycle:
+        def __init__(self):
+            self.results = imap(lambda x: x, range(20))
+            self.itself = self
+
+    thresholds = gc.get_threshold()
+    gc.set_threshold(40, 2, 2)
+    try:
+        first = [next(Cycle().results) for _ in range(60)]
+    finally:
+        gc.set_threshold(*thresholds)
+
+    assert first == [0] * 60

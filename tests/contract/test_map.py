@@ -1,5 +1,7 @@
 """What `pmap` promises, on every back-end."""
 
+import asyncio
+import dataclasses
 import os
 import random
 import sys
@@ -451,3 +453,63 @@ def test_the_main_module_is_as_it_was(backend):
 
     assert sys.modules["__main__"] is before
     assert parallel_facade.pmap is pmap
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenError(Exception):
+    code: int
+
+
+def test_an_exception_that_refuses_attributes_is_still_the_users_own(backend):
+    def fail(x):
+        raise FrozenError(x)
+
+    with pytest.raises(FrozenError) as caught:
+        pmap(fail, [7])
+    kept = pmap(fail, [8], return_exceptions=True)
+
+    assert caught.value.code == 7
+    assert [type(error) for error in kept] == [FrozenError]
+
+
+def test_locks_that_are_free_travel_and_locks_that_are_held_are_refused(backend):
+    lock, condition = threading.RLock(), threading.Condition()
+
+    def use(x):
+        with lock, condition:
+            return x
+
+    assert pmap(use, [1, 2]) == [1, 2]
+    if backend.capabilities.needs_serialization:
+        with lock, pytest.raises(SerializationError, match="a lock that is held cannot travel"):
+            pmap(use, [1])
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), 1e300, 1e12, 1e8])
+def test_very_long_limits_are_no_limits(backend, seconds):
+    task_timeout = seconds if backend.capabilities.can_stop_running_task else None
+
+    assert pmap(abs, [-1, -2], timeout=seconds, task_timeout=task_timeout) == [1, 2]
+
+
+def test_a_nested_call_in_another_thread_of_asyncio_is_a_nested_call(backend):
+    def row(n):
+        async def main():
+            return await asyncio.to_thread(pmap, abs, range(-n, 0))
+
+        return asyncio.run(main())
+
+    assert pmap(row, [1, 2, 3, 4]) == [[1], [2, 1], [3, 2, 1], [4, 3, 2, 1]]
+
+
+@pytest.mark.requires("can_stop_running_task")
+def test_a_nested_call_may_ask_for_what_its_worker_cannot_do(backend):
+    assert pmap(lambda n: pmap(abs, [-n], task_timeout=60), [1, 2]) == [[1], [2]]
+
+
+def test_a_nested_seed_is_refused_where_the_random_state_is_shared(backend):
+    if backend.name not in {"thread", "executor-thread"}:
+        pytest.skip("its workers have their random state to themselves")
+
+    with pytest.raises(ConfigurationError, match="seed=1 is not possible in a worker thread"):
+        pmap(lambda n: pmap(abs, [-n], seed=1), [1])

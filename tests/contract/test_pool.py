@@ -130,9 +130,10 @@ def test_nothing_is_left_behind(backend):
 
 
 def test_an_unclosed_pool_warns(backend):
-    if "executor" in backend.name:
-        pytest.skip("an adapter owns nothing")
     pool = backend.pool()
+    if not pool._backend.owns_workers:
+        pool.close()
+        pytest.skip("it has no workers of its own")
 
     with pytest.warns(ResourceWarning, match="unclosed <parallel_facade.Pool"):
         pool.__del__()
@@ -243,3 +244,65 @@ def test_its_repr_says_what_it_is():
     assert repr(pool) == "<parallel_facade.Pool thread workers=2>"
     pool.close()
     assert repr(pool) == "<parallel_facade.Pool thread closed>"
+
+
+def test_a_call_whose_pool_is_closed_under_it_says_so(backend, gate):
+    if backend.capabilities.runs_in_caller:
+        pytest.skip("serial has nothing waiting")
+    blocker = gate()
+    pool = backend.pool()
+    blockers = [pool.submit(blocker.pass_through) for _ in range(2)]
+    blocker.wait_for_arrivals(2)
+    waiting = pool.map(abs, range(12), chunksize=1)  # more than an executor holds ready
+
+    pool.shutdown(cancel_futures=True)
+    blocker.open()
+
+    with pytest.raises(PoolClosedError, match="before the task ran"):
+        list(waiting)
+    concurrent.futures.wait(blockers, 30)
+
+
+def test_results_of_map_can_be_taken_after_the_block(backend):
+    with backend.pool() as pool:
+        results = pool.map(lambda x: x + 1, range(50), chunksize=1)
+
+    assert list(results) == list(range(1, 51))
+
+
+def test_an_iterator_of_a_closed_pool_says_so(backend):
+    pool = backend.pool()
+    results = pool.imap(abs, itertools.count())
+    next(results)
+
+    pool.close(cancel=True)
+
+    with pytest.raises(PoolClosedError):
+        for _ in range(10):
+            next(results)
+
+
+@pytest.mark.requires("can_initialize")
+def test_a_failing_initializer_is_raised_again_and_in_nobodys_place(backend):
+    def refuse():
+        raise LookupError("no model")
+
+    with backend.pool(initializer=refuse) as pool:
+        for _ in range(2):
+            with pytest.raises(LookupError, match="no model"):
+                pool.pmap(abs, [1], return_exceptions=True)
+        assert not pool.is_usable or backend.capabilities.runs_in_caller
+
+
+def test_bad_arguments_of_a_pool_and_its_calls_are_refused(backend):
+    with pytest.raises(ConfigurationError, match=r"initargs=\(1,\) has no initializer"):
+        backend.pool(initargs=(1,))
+    with backend.pool() as pool:
+        with pytest.raises(TypeError, match="^callback must be callable, got 5"):
+            pool.apply_async(abs, (1,), callback=5)
+        with pytest.raises(TypeError, match="^error_callback must be callable"):
+            pool.apply_async(abs, (1,), error_callback="x")
+        with pytest.raises(ConfigurationError, match="max_tasks_per_worker=1 is not possible"):
+            Pool(backend=pool, max_tasks_per_worker=1) if not (
+                backend.capabilities.can_recycle
+            ) else Pool(backend="thread", max_tasks_per_worker=1)

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from parallel_facade import Pool, SerializationError, WorkerCrashedError
+from parallel_facade import Pool, RemoteError, SerializationError, WorkerCrashedError
 
 
 class ExitsWhenLoaded:
@@ -131,3 +131,31 @@ def test_a_grandchild_that_outlives_its_worker_hides_no_death(start_method):
         pytest.raises(WorkerCrashedError, match="exit code 6"),
     ):
         pool.pmap(fork_and_die, [1], timeout=15)
+
+
+class EndsWhoeverRebuildsIt(Exception):
+    def __reduce__(self):
+        return raise_unless_in, (os.getpid(),)
+
+
+def raise_unless_in(pid):
+    if os.getpid() != pid:
+        raise SystemExit(9)
+    return EndsWhoeverRebuildsIt()
+
+
+def refuse_rudely():
+    raise EndsWhoeverRebuildsIt
+
+
+def test_an_error_that_cannot_be_rebuilt_here_is_told_and_stops_nothing(start_method):
+    with Pool(workers=1, start_method=start_method) as pool:
+        with pytest.raises(RemoteError, match=r"EndsWhoeverRebuildsIt.*not rebuilt: SystemExit"):
+            pool.pmap(lambda _: refuse_rudely(), [1])
+        assert pool.pmap(abs, [-1]) == [1]
+
+    with (
+        Pool(workers=1, start_method=start_method, initializer=refuse_rudely) as pool,
+        pytest.raises(RemoteError, match="EndsWhoeverRebuildsIt"),
+    ):
+        pool.pmap(abs, [1])

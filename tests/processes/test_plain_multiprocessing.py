@@ -66,7 +66,11 @@ CASES = [
     ),
     ("a lambda", "attempt(lambda x: x)", "PicklingError: Can't pickle <function <lambda>"),
     ("a closure", "attempt(local_function())", "(Attribute|Pickling)Error: Can't .* local object"),
-    ("defined in a function", "attempt(local_method())", "(Attribute|Pickling)Error: Can't .* local"),
+    (
+        "defined in a function",
+        "attempt(local_method())",
+        "(Attribute|Pickling)Error: Can't .* local",
+    ),
     ("a callable instance", "attempt(SC())", r"\[0, 1, 2\]"),
     ("class methods", "attempt(SC.of_class, [1])", r"\[\('SC', 1\)\]"),
     ("static methods", "attempt(SC.static)", r"\[0, 1, 2\]"),
@@ -105,7 +109,9 @@ def test_what_the_page_says_of_plain_multiprocessing(row, code, outcome):
     )
 
     assert re.search(f"^{outcome}", done.stdout, re.M)
-    (line,) = [line for line in PAGE.read_text().splitlines() if line.startswith("|") and row in line]
+    (line,) = [
+        line for line in PAGE.read_text().splitlines() if line.startswith("|") and row in line
+    ]
     plain = line.split("|")[2]
     assert ("**hangs**" in plain) == (outcome == "hangs")
     assert ("work" in plain) == (outcome.startswith(r"\[") and "**" not in plain)

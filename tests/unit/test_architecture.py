@@ -41,7 +41,7 @@ BACKEND_LAYERS = [
     {"_frames", "_packets"},
     {"_link", "_launch", "_serve"},
     {"_switchboard"},
-    {"_serial", "_thread", "_executor"},
+    {"_serial", "_thread", "_executor", "_borrowed"},
     {"_process"},
 ]
 BACKEND_RANK = {name: rank for rank, names in enumerate(BACKEND_LAYERS) for name in names}

@@ -144,6 +144,31 @@ def test_arrays_travel_by_the_c_pickler():
     assert (decode(payload) == array).all()
 
 
+def test_dill_is_never_asked_to_walk_data(monkeypatch):
+    """The rescue by dill is for what pickle refuses; nothing here should need it."""
+    monkeypatch.setattr(Encoder, "_dump_by_dill", lambda *_: pytest.fail("dill walked it"))
+    data = list(range(10))
+
+    class Local:
+        kept = data
+
+        @property
+        def first(self):
+            return self.kept[0]
+
+        def method(self):
+            return data
+
+    for obj in (
+        lambda: data,
+        Local(),
+        Local().method,
+        threading.Lock(),
+        [Local, weakref.ref(Local)],
+    ):
+        there_and_back(obj)
+
+
 def test_a_refusal_names_the_part_and_a_way_out():
     with pytest.raises(SerializationError, match="(?s)cannot send item 3: .*Hint: .*__getstate__"):
         Encoder(new_scope(), "dill").encode((x for x in []), "item 3")
