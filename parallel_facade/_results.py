@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
@@ -136,7 +137,8 @@ class ResultIterator(Iterator[R], Generic[R]):
 
     def __del__(self) -> None:
         # Dropping the iterator is the usual way to end early: a `break` in a `for` loop does it.
-        if not getattr(self, "_is_closed", True):
+        # When the interpreter ends there is nothing left to close, nor to close it with.
+        if not getattr(self, "_is_closed", True) and not sys.is_finalizing():
             self.close()
 
     def close(self) -> None:

@@ -82,10 +82,19 @@ class _ReapingPopen:
 
     def poll(self, flag: int = os.WNOHANG if hasattr(os, "WNOHANG") else 0) -> int | None:
         if flag == 0:
-            wait([self.sentinel])  # type: ignore[attr-defined]  # outside of the lock
+            self._wait_for_exit()
         with self._reaping:
             code: int | None = super().poll(flag)  # type: ignore[misc]
             return code
+
+    def _wait_for_exit(self) -> None:
+        """Wait outside of the lock, and leave the exit code to be asked for."""
+        if self.method == "forkserver" or not hasattr(os, "waitid"):  # type: ignore[attr-defined]
+            wait([self.sentinel])  # type: ignore[attr-defined]
+            return
+        # Not by the sentinel: a process that the task left behind holds the other end of it.
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)  # type: ignore[attr-defined]
 
 
 class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess has no types
@@ -276,18 +285,24 @@ class _Helpers:
 
     def _stop(self) -> None:
         server, self._server = self._server, None
-        if server is not None and (pid := server._forkserver_pid) is not None:
-            # A process that a task left behind holds the server's "alive" pipe open, so waiting
-            # for the server to end by itself could take for ever.
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        # Both are killed, though asking would do: a process that a task left behind holds the pipe
+        # open whose end they wait for.
+        if server is not None and server._forkserver_pid is not None:
+            _kill(server._forkserver_pid)
             with suppress(FileNotFoundError):  # its socket, if the temporary folder is gone
                 server._stop()
         if not self._tracker_was_running and not _tracker_is_needed():
+            _kill(_tracker()._pid)
             _tracker()._stop()
 
     def forget_after_fork(self) -> None:
         self.__init__()  # type: ignore[misc]  # the helpers are the parent's
+
+
+def _kill(pid: int | None) -> None:
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _new_fork_server() -> Any:

@@ -147,6 +147,9 @@ class ProcessBackend(Backend):
         """Give the pool one call of `serve`, for a process that is starting."""
         with self._lock, suppress(ValueError):  # closed meanwhile: it starts no more processes
             self._serves.append(self._pool.apipe(serve))
+            # The pool looks for dead processes when it is woken, and a process that a task left
+            # behind can keep it from noticing by itself.
+            self._pool._serve()._change_notifier.put(None)
 
     def _end_pool(self) -> None:
         """Close the pool to replacements, and settle its calls.

@@ -119,18 +119,22 @@ def test_many_large_payloads_both_ways_at_once(start_method):
     assert results == [megabyte + b"!"] * 12
 
 
-def test_a_grandchild_that_outlives_its_worker_hides_no_death(start_method):
+def test_a_process_that_a_task_left_behind_hides_no_death(start_method, gate):
+    left_behind = gate()
+
     def fork_and_die(_):
         if os.fork() == 0:
-            signal.alarm(20)  # a safeguard: nobody waits for it
-            signal.pause()
+            left_behind.pass_through()
+            os._exit(0)
         os._exit(6)
 
-    with (
-        Pool(workers=1, start_method=start_method) as pool,
-        pytest.raises(WorkerCrashedError, match="exit code 6"),
-    ):
-        pool.pmap(fork_and_die, [1], timeout=15)
+    with Pool(workers=1, start_method=start_method) as pool:
+        with pytest.raises(WorkerCrashedError, match="exit code 6"):
+            pool.pmap(fork_and_die, [1], timeout=30)
+        assert pool.pmap(abs, [-1], timeout=30) == [1]
+
+    left_behind.wait_for_arrivals(1)
+    left_behind.open()
 
 
 class EndsWhoeverRebuildsIt(Exception):
