@@ -109,15 +109,19 @@ def check_callable(func: object, name: str = "func") -> Callable[..., Any]:
 
 
 def check_iterables(iterables: tuple[object, ...]) -> None:
-    """Raise `TypeError` for an argument that cannot be iterated, naming it and its place."""
+    """Raise `TypeError` if there are no iterables, or one of them is none, naming its place."""
     if not iterables:
         raise TypeError("expected at least one iterable after func")
     for place, iterable in enumerate(iterables, start=1):
-        if not hasattr(type(iterable), "__iter__") and not hasattr(type(iterable), "__getitem__"):
-            raise TypeError(
-                f"iterable {place} is {iterable!r} of type {type(iterable).__qualname__}, "
-                "which cannot be iterated"
-            )
+        check_iterable(iterable, f"iterable {place}")
+
+
+def check_iterable(value: object, name: str) -> None:
+    """Raise `TypeError` if *value*, the argument called *name*, cannot be iterated."""
+    if not hasattr(type(value), "__iter__") and not hasattr(type(value), "__getitem__"):
+        raise TypeError(
+            f"{name} is {value!r} of type {type(value).__qualname__}, which cannot be iterated"
+        )
 
 
 def check_switch(name: str, value: object) -> bool:

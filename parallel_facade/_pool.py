@@ -22,31 +22,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
-from parallel_facade._async_result import AsyncResult, Submission
-from parallel_facade._chunking import default_chunksize
+from parallel_facade._async_result import AsyncResult
+from parallel_facade._calls import Target, background_call, callbacks, eager_map, lazy_map
 from parallel_facade._config import Config, resolve
 from parallel_facade._delivery import Delivery
-from parallel_facade._dispatch import Map
 from parallel_facade._errors import ConfigurationError, PoolClosedError
 from parallel_facade._opening import backend_name, open_backend
 from parallel_facade._options import (
     Options,
     check_callable,
-    check_capabilities,
-    check_iterables,
     check_positive,
-    check_switch,
     make_options,
 )
 from parallel_facade._results import ResultIterator, collect
 from parallel_facade._signatures import PoolMapOptions
-from parallel_facade._worker import Call, has_private_state, is_worker
+from parallel_facade._worker import is_worker
 from parallel_facade.backends import Backend, WorkerSettings
 
 R = TypeVar("R")
-
-ITEMS_IN_FLIGHT_PER_WORKER = 2
-"""`imap`'s default bound: one item runs, one waits so that no worker idles."""
 
 _open_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 _pools_by_token: weakref.WeakValueDictionary[str, Pool] = weakref.WeakValueDictionary()
@@ -178,9 +171,9 @@ class Pool(Executor):
         ...     pool.pmap(pow, [2, 3], [5, 2])
         [32, 9]
         """
-        backend = self._backend_here()
+        target = self._target()
         options = self._options(settings, retry_on, return_exceptions=return_exceptions)
-        run = self._eager_map(backend, func, iterables, options, strict=strict)
+        run = eager_map(target, func, iterables, options, strict=strict)
         return collect(run, return_exceptions=return_exceptions)
 
     def imap(
@@ -206,22 +199,10 @@ class Pool(Executor):
         ...     next(pool.imap(abs, itertools.count(-3)))
         3
         """
-        backend = self._backend_here()
+        target = self._target()
         options = self._options(settings, retry_on, return_exceptions=return_exceptions)
-        buffersize = check_positive("buffersize", buffersize)
-        call, items, total = _zipped(func, iterables, options, strict=strict)
-        _check_call_options(self._backend_setting, backend, options)
-        chunksize = options.chunksize or 1
-        workers = min(options.workers, backend.capacity())
-        run = Map(
-            backend,
-            call,
-            items,
-            options,
-            total=total,
-            chunksize=chunksize,
-            buffersize=buffersize or ITEMS_IN_FLIGHT_PER_WORKER * workers * chunksize,
-            ordered=check_switch("ordered", ordered),
+        run = lazy_map(
+            target, func, iterables, options, ordered=ordered, buffersize=buffersize, strict=strict
         )
         return ResultIterator(run, return_exceptions=return_exceptions, on_close=on_close)
 
@@ -247,28 +228,23 @@ class Pool(Executor):
         ...     pool.apply_async(divmod, (7, 2)).get()
         (3, 1)
         """
-        for name, function in (("callback", callback), ("error_callback", error_callback)):
-            if function is not None:
-                check_callable(function, name)
         for name in ("chunksize", "progress"):
             if settings.get(name) is not None:
                 raise ConfigurationError(f"{name}={settings[name]!r} has no meaning for one call")
-        backend = self._backend_here()
-        options = self._options(settings, retry_on, return_exceptions=False)
-        _check_call_options(self._backend_setting, backend, options)
-        if options.chunksize != 1:
-            options = options._replace(chunksize=1)
-        submission = Submission(
-            backend,
-            Call(check_callable(func), "call", stops_at_failure=True, seed=options.seed),
-            (tuple(args), dict(kwds or {})),
-            options,
+        settings["chunksize"] = 1
+        when_done = callbacks(callback, error_callback)
+        submission = background_call(
+            self._target(),
+            func,
+            args,
+            kwds,
+            self._options(settings, retry_on, return_exceptions=False),
             delivery=self._delivery,
             decisions=self._decisions,
         )
         result: AsyncResult[R] = submission.result
-        if callback is not None or error_callback is not None:
-            result.add_done_callback(functools.partial(_call_back, callback, error_callback))
+        if when_done is not None:
+            result.add_done_callback(when_done)
         submission.start(on_end)
         return result
 
@@ -305,9 +281,9 @@ class Pool(Executor):
         settings |= {"timeout": timeout, "chunksize": chunksize}
         if buffersize is not None:
             return self.imap(fn, *iterables, buffersize=buffersize, **settings)
+        target = self._target()
         options = self._options(settings, (), return_exceptions=False)
-        backend = self._backend_here()
-        run = self._eager_map(backend, fn, iterables, options, strict=False, submits_all=True)
+        run = eager_map(target, fn, iterables, options, strict=False, submits_all=True)
         results: ResultIterator[R] = ResultIterator(run, return_exceptions=False)
         run.check_ahead()
         run.fill()
@@ -407,35 +383,10 @@ class Pool(Executor):
 
     # ── making calls ──────────────────────────────────────────────────────────────────────────
 
-    def _eager_map(
-        self,
-        backend: Backend,
-        func: Callable[..., Any],
-        iterables: tuple[Iterable[Any], ...],
-        options: Options,
-        *,
-        strict: bool,
-        submits_all: bool = False,
-    ) -> Map:
-        call, items, _ = _zipped(func, iterables, options, strict=strict)
-        _check_call_options(self._backend_setting, backend, options)
-        listed = list(items)
-        chunksize = options.chunksize or self._default_chunksize(len(listed), options)
-        return Map(
-            backend,
-            call,
-            iter(listed),
-            options,
-            total=len(listed),
-            chunksize=chunksize,
-            buffersize=None,
-            ordered=True,
-            submits_all=submits_all,
-        )
-
-    def _default_chunksize(self, total: int, options: Options) -> int:
-        size = default_chunksize(total, min(options.workers, self._workers))
-        return size if self._max_tasks is None else min(size, self._max_tasks)
+    def _target(self) -> Target:
+        """Return where a call made here and now goes."""
+        name = backend_name(self._backend_setting)
+        return Target(self._backend_here(), name, self._workers, self._max_tasks)
 
     def _options(
         self, settings: dict[str, Any], retry_on: Any, *, return_exceptions: Any
@@ -469,58 +420,6 @@ class Pool(Executor):
 
 # Users see it in tracebacks and in help() under the name they import it by.
 Pool.__module__ = "parallel_facade"
-
-
-def _check_call_options(setting: Any, backend: Backend, options: Options) -> None:
-    if is_worker():
-        # The outer call's task_timeout is in force; an inner one cannot be kept, and to refuse it
-        # would forbid to nest what works alone.
-        if options.seed is not None and not has_private_state():
-            raise ConfigurationError(
-                f"seed={options.seed!r} is not possible in a worker thread, which shares one "
-                "random state with the others"
-            )
-        return
-    check_capabilities(
-        backend_name(setting),
-        backend.capabilities,
-        task_timeout=options.task_timeout,
-        seed=options.seed,
-    )
-
-
-def _zipped(
-    func: Any, iterables: tuple[Any, ...], options: Options, *, strict: Any
-) -> tuple[Call, Iterator[Any], int | None]:
-    """Return the call, its items, and how many there are, if that is known."""
-    check_callable(func)
-    check_iterables(iterables)
-    check_switch("strict", strict)
-    call = Call(
-        func,
-        "one" if len(iterables) == 1 else "many",
-        stops_at_failure=not options.return_exceptions and not options.retry_on,
-        seed=options.seed,
-    )
-    sizes = [len(iterable) for iterable in iterables if hasattr(type(iterable), "__len__")]
-    total = min(sizes) if len(sizes) == len(iterables) else None
-    if len(iterables) == 1:
-        return call, iter(iterables[0]), total
-    return call, zip(*iterables, strict=strict), total
-
-
-def _call_back(
-    callback: Callable[[Any], object] | None,
-    error_callback: Callable[[BaseException], object] | None,
-    result: Any,
-) -> None:
-    if result.cancelled():
-        return
-    error = result.exception()
-    if error is None and callback is not None:
-        callback(result.result())
-    elif error is not None and error_callback is not None:
-        error_callback(error)
 
 
 def _pool_by_token(token: str) -> Pool:

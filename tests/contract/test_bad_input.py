@@ -65,6 +65,14 @@ def test_what_cannot_be_called(verb, name):
 
 
 @pytest.mark.parametrize("name", ["process", "thread", "serial"])
+def test_what_cannot_be_arguments_of_one_call(name):
+    with pytest.raises(TypeError, match="args is 3 of type int, which cannot be iterated"):
+        apply_async(abs, 3, backend=name)
+    with pytest.raises(TypeError, match="kwds must be a mapping, got 3 of type int"):
+        apply_async(abs, (), 3, backend=name)
+
+
+@pytest.mark.parametrize("name", ["process", "thread", "serial"])
 @pytest.mark.parametrize("verb", [pmap, imap])
 def test_what_cannot_be_iterated(verb, name):
     with pytest.raises(TypeError, match="iterable 2 is 5 of type int, which cannot be iterated"):

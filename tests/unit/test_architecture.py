@@ -25,7 +25,7 @@ LAYERS = [
     {"_signatures"},
     {"_carriers", "_options"},
     {"_opening", "_dispatch", "_async_result"},
-    {"_results"},
+    {"_results", "_calls"},
     {"_pool"},
     {"_shared"},
     {"_api"},

@@ -1,0 +1,195 @@
+"""From the arguments of a call to what runs it, checked on the way."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from typing import Any, Final, NamedTuple
+
+from parallel_facade._async_result import Submission
+from parallel_facade._chunking import default_chunksize
+from parallel_facade._delivery import Delivery
+from parallel_facade._dispatch import Map
+from parallel_facade._errors import ConfigurationError
+from parallel_facade._options import (
+    Options,
+    check_callable,
+    check_capabilities,
+    check_iterable,
+    check_iterables,
+    check_positive,
+    check_switch,
+)
+from parallel_facade._worker import Call, has_private_state, is_worker
+from parallel_facade.backends import Backend
+
+ITEMS_IN_FLIGHT_PER_WORKER: Final = 2
+"""`imap`'s default bound: one item runs, one waits so that no worker idles."""
+
+
+class Target(NamedTuple):
+    """Where a call goes.
+
+    Attributes:
+        backend: What runs it.
+        name: How messages call the back-end.
+        workers: Workers at most.
+        max_tasks: Tasks after which a worker is replaced; `None` for never.
+    """
+
+    backend: Backend
+    name: str
+    workers: int
+    max_tasks: int | None
+
+
+def eager_map(
+    target: Target,
+    func: Callable[..., Any],
+    iterables: tuple[Iterable[Any], ...],
+    options: Options,
+    *,
+    strict: bool,
+    submits_all: bool = False,
+) -> Map:
+    """Return a map over inputs that are read now."""
+    call, items, _ = _zipped(func, iterables, options, strict=strict)
+    _check_options(target, options)
+    listed = list(items)
+    return Map(
+        target.backend,
+        call,
+        iter(listed),
+        options,
+        total=len(listed),
+        chunksize=options.chunksize or _chunksize(target, len(listed), options),
+        buffersize=None,
+        ordered=True,
+        submits_all=submits_all,
+    )
+
+
+def lazy_map(
+    target: Target,
+    func: Callable[..., Any],
+    iterables: tuple[Iterable[Any], ...],
+    options: Options,
+    *,
+    ordered: bool,
+    buffersize: int | None,
+    strict: bool,
+) -> Map:
+    """Return a map over inputs that are read as results are taken."""
+    room = check_positive("buffersize", buffersize)
+    call, items, total = _zipped(func, iterables, options, strict=strict)
+    _check_options(target, options)
+    chunksize = options.chunksize or 1
+    workers = min(options.workers, target.backend.capacity())
+    return Map(
+        target.backend,
+        call,
+        items,
+        options,
+        total=total,
+        chunksize=chunksize,
+        buffersize=room or ITEMS_IN_FLIGHT_PER_WORKER * workers * chunksize,
+        ordered=check_switch("ordered", ordered),
+    )
+
+
+def background_call(
+    target: Target,
+    func: Callable[..., Any],
+    args: Iterable[Any],
+    kwds: Mapping[str, Any] | None,
+    options: Options,
+    *,
+    delivery: Delivery,
+    decisions: Delivery,
+) -> Submission:
+    """Return one call, ready to be started."""
+    check_callable(func)
+    check_iterable(args, "args")
+    if not isinstance(kwds, Mapping | None):
+        raise TypeError(f"kwds must be a mapping, got {kwds!r} of type {type(kwds).__qualname__}")
+    _check_options(target, options)
+    return Submission(
+        target.backend,
+        Call(func, "call", stops_at_failure=True, seed=options.seed),
+        (tuple(args), dict(kwds or {})),
+        options,
+        delivery=delivery,
+        decisions=decisions,
+    )
+
+
+def callbacks(
+    callback: Callable[[Any], object] | None, error_callback: Callable[..., object] | None
+) -> Callable[[Any], None] | None:
+    """Return what to call with a result that is there, if anything."""
+    for name, function in (("callback", callback), ("error_callback", error_callback)):
+        if function is not None:
+            check_callable(function, name)
+    if callback is None and error_callback is None:
+        return None
+    return functools.partial(_call_back, callback, error_callback)
+
+
+def _call_back(
+    callback: Callable[[Any], object] | None,
+    error_callback: Callable[[BaseException], object] | None,
+    result: Any,
+) -> None:
+    if result.cancelled():
+        return
+    error = result.exception()
+    if error is None and callback is not None:
+        callback(result.result())
+    elif error is not None and error_callback is not None:
+        error_callback(error)
+
+
+def _chunksize(target: Target, total: int, options: Options) -> int:
+    size = default_chunksize(total, min(options.workers, target.workers))
+    return size if target.max_tasks is None else min(size, target.max_tasks)
+
+
+def _check_options(target: Target, options: Options) -> None:
+    if not is_worker():
+        check_capabilities(
+            target.name,
+            target.backend.capabilities,
+            task_timeout=options.task_timeout,
+            seed=options.seed,
+        )
+    # In a worker the outer call's task_timeout is in force; an inner one cannot be kept, and to
+    # refuse it would forbid to nest what works alone.
+    elif options.seed is not None and not has_private_state():
+        raise ConfigurationError(
+            f"seed={options.seed!r} is not possible in a worker thread, which shares one random "
+            "state with the others"
+        )
+
+
+def _zipped(
+    func: Callable[..., Any],
+    iterables: tuple[Iterable[Any], ...],
+    options: Options,
+    *,
+    strict: bool,
+) -> tuple[Call, Iterator[Any], int | None]:
+    """Return the call, its items, and how many there are, if that is known."""
+    check_callable(func)
+    check_iterables(iterables)
+    check_switch("strict", strict)
+    call = Call(
+        func,
+        "one" if len(iterables) == 1 else "many",
+        stops_at_failure=not options.return_exceptions and not options.retry_on,
+        seed=options.seed,
+    )
+    sizes = [len(sized) for sized in iterables if isinstance(sized, Sized)]
+    total = min(sizes) if len(sizes) == len(iterables) else None
+    if len(iterables) == 1:
+        return call, iter(iterables[0]), total
+    return call, zip(*iterables, strict=strict), total
