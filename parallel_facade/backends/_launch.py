@@ -104,8 +104,22 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
     _context: Any
     channel: socket.socket
 
+    start_error: OSError | None = None
+    """Why the process could not be started; then it counts as one that has ended."""
+
     def start(self) -> None:
         """Start the process and announce the caller's end of its channel."""
+        try:
+            self._start_with_channel()
+        except OSError as exc:
+            if not self._context.is_open:
+                raise
+            # Here a thread of the pool's replaces a worker. The error would end that thread, and
+            # then nobody replaces workers any more, and nobody says so.
+            self.start_error = exc
+            self._context.report(exc)
+
+    def _start_with_channel(self) -> None:
         # Private before the fork: the worker itself must not inherit the caller's end either.
         ours, theirs = map(keep_private, socket.socketpair())
         self.channel = theirs
@@ -119,6 +133,28 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
             _starting.end = None
             theirs.close()
         self._context.announce(self, ours)
+
+    @property
+    def exitcode(self) -> int | None:
+        """The exit code; `None` while the process runs."""
+        if self.start_error is not None:
+            return 1
+        code: int | None = super().exitcode
+        return code
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that is ready when the process has ended."""
+        if self.start_error is not None:
+            ended: int = self._context.ended.fileno()
+            return ended
+        descriptor: int = super().sentinel
+        return descriptor
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the process to end."""
+        if self.start_error is None:
+            super().join(timeout)
 
     def run(self) -> None:
         """Run the pool's worker loop, where user code may start processes of its own."""
@@ -150,13 +186,23 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
         method: The start method.
         announce: Called with each started process and the caller's end of its channel, from
             whichever thread started it.
+        report: Called with the error if a process cannot be started, once `is_open` is set.
     """
 
+    is_open = False
+    """The pool is made: from now on its own thread starts processes."""
+
     def __init__(
-        self, method: str, announce: Callable[[WorkerProcess, socket.socket], None]
+        self,
+        method: str,
+        announce: Callable[[WorkerProcess, socket.socket], None],
+        report: Callable[[OSError], None],
     ) -> None:
         self.method = method
         self.announce = announce
+        self.report = report
+        self.ended, closed = socket.socketpair()
+        closed.close()
         self.popen = _popen_class(method)
         self._queues: list[Any] = []
         if method == "fork":
@@ -181,8 +227,8 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
 
     def close(self) -> None:
         """Close the queues and give up the share in the fork server; the last one ends it."""
-        for made in self._queues:
-            made.close()
+        for resource in (*self._queues, self.ended):
+            resource.close()
         _helpers.release()
 
 

@@ -95,11 +95,16 @@ class Link:
         if self.process.exitcode is None:
             self.process.kill()
 
-    def exit_code(self, patience: float) -> int | None:
-        """Return the worker's exit code, waiting *patience* seconds for its process to end."""
-        self.process.join(patience)
-        code: int | None = self.process.exitcode
-        return code
+    def end(self, patience: float) -> int | None:
+        """Return the exit code of the worker's process, killing it after *patience* seconds."""
+        for stubborn in (False, True):
+            if stubborn:
+                self.kill()
+            with suppress(OSError):  # the system may refuse to wait, and the code is still known
+                self.process.join(patience)
+            if (code := self.process.exitcode) is not None:
+                return int(code)
+        return None
 
     def close(self) -> None:
         """Close the channel, which tells the worker to leave."""

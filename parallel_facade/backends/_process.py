@@ -59,7 +59,9 @@ class ProcessBackend(Backend):
         self._lock = threading.Lock()  # guards _closed, _pool and _serves
         self._closed = False
         self._serves: list[Any] = []
-        self._context = WorkerContext(settings.start_method or default_start_method(), self._adopt)
+        self._context = WorkerContext(
+            settings.start_method or default_start_method(), self._adopt, self._start_failed
+        )
         self._switchboard = Switchboard(
             start_body(initializer, settings.max_tasks_per_worker),
             on_gone=self._issue_serve,
@@ -77,6 +79,7 @@ class ProcessBackend(Backend):
                 self._switchboard.close()
                 self._context.close()
                 raise
+        self._context.is_open = True
         for _ in range(self._workers):
             self._issue_serve()
 
@@ -143,6 +146,9 @@ class ProcessBackend(Backend):
     def _adopt(self, process: Any, sock: socket.socket) -> None:
         self._switchboard.adopt(process, sock)
 
+    def _start_failed(self, error: OSError) -> None:
+        self._switchboard.start_failed(f"{type(error).__name__}: {error}")
+
     def _issue_serve(self) -> None:
         """Give the pool one call of `serve`, for a process that is starting."""
         with self._lock, suppress(ValueError):  # closed meanwhile: it starts no more processes
@@ -173,6 +179,4 @@ def _see_off(links: list[Link]) -> None:
     for link in busy:
         link.kill()
     for link in links:
-        if link.exit_code(LEAVE_PATIENCE) is None:
-            link.kill()
-            link.exit_code(LEAVE_PATIENCE)
+        link.end(LEAVE_PATIENCE)

@@ -128,6 +128,14 @@ class Switchboard:
             self._send(link, Kind.START, 0, self._start_body)
         self._ring()
 
+    def start_failed(self, reason: str, code: int | None = None) -> None:
+        """Count a worker that could not start; give up when several in a row could not."""
+        with self._lock:
+            self._starts_failed += 1
+            gives_up = self._starts_failed >= START_ATTEMPTS
+        if gives_up:
+            self._break(start_error(reason, code))
+
     def wait_until_settled(self) -> None:
         """Wait until no task is pending or running."""
         with self._settled:
@@ -241,14 +249,7 @@ class Switchboard:
 
     def _hear(self, link: Link, frame: Frame) -> None:
         if frame.kind in (Kind.REPORT, Kind.LAST_REPORT):
-            with self._lock:
-                task = self._take_task(link)
-                link.is_leaving |= frame.kind == Kind.LAST_REPORT
-                if not link.is_leaving:
-                    self._idle.append(link)
-                    self._hand_out()
-                self._notify_if_settled()
-            task.future.set_result(frame.body)
+            self._end_task(link, frame)
         elif frame.kind == Kind.READY:
             with self._lock:
                 link.is_ready = True
@@ -257,6 +258,19 @@ class Switchboard:
                 self._hand_out()
         elif frame.kind == Kind.FAILED:
             self._break(InitializerError(bytes(frame.body)))
+
+    def _end_task(self, link: Link, frame: Frame) -> None:
+        with self._lock:
+            task = self._take_task(link)
+        try:
+            with self._lock:
+                link.is_leaving |= frame.kind == Kind.LAST_REPORT
+                if not link.is_leaving:
+                    self._idle.append(link)
+                    self._hand_out()
+                self._notify_if_settled()
+        finally:  # now it is in no list that `_run` would look through
+            task.future.set_result(frame.body)
 
     def _bury(self, link: Link) -> None:
         """A channel has ended: its worker left, was stopped, or died."""
@@ -267,18 +281,16 @@ class Switchboard:
                 self._idle.remove(link)
             task = self._take_task(link) if link.task is not None else None
         link.close()
-        code = link.exit_code(EXIT_PATIENCE)
-        if code is None:
-            link.kill()
-            code = link.exit_code(EXIT_PATIENCE)
-        if task is not None:
-            task.future.set_exception(link.stopped_for or crash_error(code))
+        code: int | None = None
+        try:
+            code = link.end(EXIT_PATIENCE)
+        finally:  # now it is in no list that `_run` would look through
+            if task is not None:
+                task.future.set_exception(link.stopped_for or crash_error(code))
         with self._lock:
             self._notify_if_settled()
         if not link.is_ready and not link.is_leaving:
-            self._starts_failed += 1
-            if self._starts_failed >= START_ATTEMPTS:
-                self._break(start_error(code))
+            self.start_failed(exit_reason(code), code)
         if self._broken is None and not self._closing:
             self._on_gone()
 
@@ -367,10 +379,10 @@ def crash_error(code: int | None) -> WorkerCrashedError:
     return WorkerCrashedError(f"a worker died ({exit_reason(code)}){hint}", exitcode=code)
 
 
-def start_error(code: int | None) -> WorkerCrashedError:
-    """Return the error for workers that die before they serve."""
+def start_error(reason: str, code: int | None) -> WorkerCrashedError:
+    """Return the error for workers that die before they serve, or cannot be started at all."""
     return WorkerCrashedError(
-        f"{START_ATTEMPTS} workers in a row died while they started ({exit_reason(code)})\n\n"
+        f"{START_ATTEMPTS} workers in a row died while they started ({reason})\n\n"
         "Hint: their own messages are on stderr.",
         exitcode=code,
     )

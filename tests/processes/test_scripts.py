@@ -362,3 +362,34 @@ def test_print_and_exit_in_a_serial_task_are_the_callers(tmp_path):
     printed = run("-c", code, PARALLEL_FACADE_BACKEND="serial")
 
     assert printed == "in 0\nout True\nin 1\nout True\nin 2\n"
+
+
+NO_REPLACEMENT = """
+import os, resource
+from parallel_facade import WorkerCrashedError, pmap
+
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+pmap(abs, [1])
+in_use = max(int(name) for name in os.listdir("/proc/self/fd"))
+resource.setrlimit(resource.RLIMIT_NOFILE, (in_use, hard))
+for attempt in range(2):
+    try:
+        pmap(os._exit, [7], workers=1)
+        print("no error")
+    except (WorkerCrashedError, OSError) as exc:
+        print(type(exc).__name__)
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+print(pmap(abs, [-1]))
+"""
+
+
+def test_a_worker_that_cannot_be_replaced_is_an_error(start_method):
+    printed = run(
+        "-W", "ignore", "-c", NO_REPLACEMENT,
+        PARALLEL_FACADE_START_METHOD=start_method, PARALLEL_FACADE_WORKERS="1",
+    )  # fmt: skip
+
+    *errors, after = printed.splitlines()
+    assert errors[0] == "WorkerCrashedError"
+    assert errors[1] in {"WorkerCrashedError", "OSError"}
+    assert after == "[1]"
