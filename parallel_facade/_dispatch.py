@@ -303,6 +303,10 @@ class Map:
             self._settle(packed.chunk, report)
 
     def _settle(self, chunk: Chunk, report: Report) -> None:
+        if not report.failures and self._reporter is None and self._ordered:
+            # The usual case, without a look at each item.
+            self._outcomes.update(enumerate(map(Success, report.values), chunk.first))
+            return
         again = []
         for position, value in enumerate(report.values):
             failure = report.failures.get(position)

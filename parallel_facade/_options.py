@@ -131,7 +131,7 @@ def check_switch(name: str, value: object) -> bool:
     raise ConfigurationError(f"{name}={value!r} is not valid; expected True or False")
 
 
-def check_positive(name: str, value: object) -> int | None:
+def check_positive(name: str, value: Any) -> int | None:
     """Return *value* of the argument *name*, a number of at least 1 or `None`."""
     if value is None:
         return None

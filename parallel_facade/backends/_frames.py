@@ -20,6 +20,10 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 HEADER: Final = struct.Struct("<BQQ")
+JOINED_BYTES: Final = 1 << 14
+"""A smaller body is sent together with its header, which saves the receiver a wake-up; a larger
+one is not worth the copy."""
+
 CALL_NUMBER: Final = struct.Struct("<Q")
 """Leads the body of a TASK: the call that it belongs to."""
 
@@ -87,6 +91,9 @@ class FrameReader:
 
 def send_frame(sock: socket.socket, kind: Kind, number: int = 0, body: bytes = b"") -> None:
     """Send a whole frame on a blocking socket."""
-    sock.sendall(HEADER.pack(kind, number, len(body)))
-    if body:
+    header = HEADER.pack(kind, number, len(body))
+    if len(body) < JOINED_BYTES:
+        sock.sendall(header + body)
+    else:
+        sock.sendall(header)
         sock.sendall(body)

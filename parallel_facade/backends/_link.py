@@ -7,10 +7,14 @@ import sys
 from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any, Final, NamedTuple
 
 from parallel_facade._deadlines import Deadline
-from parallel_facade.backends._frames import HEADER, Frame, FrameReader, Kind
+from parallel_facade.backends._frames import HEADER, JOINED_BYTES, Frame, FrameReader, Kind
+
+MOST_PARTS: Final = 64
+"""Parts that are sent together; every system takes far more (IOV_MAX)."""
 
 
 class CallHandle(NamedTuple):
@@ -59,27 +63,42 @@ class Link:
 
     def send(self, kind: Kind, number: int = 0, *body: bytes) -> None:
         """Send a message, or keep for `flush` what the socket does not take now."""
+        self.queue(kind, number, *body)
+        self.flush()
+
+    def queue(self, kind: Kind, number: int = 0, *body: bytes) -> None:
+        """Keep a message for `flush`, to go out together with the next one."""
         length = sum(map(len, body))
         header = HEADER.pack(kind, number, length)
-        self._unsent.append(memoryview(b"".join((header, *body)) if length < 1 << 14 else header))
-        if length >= 1 << 14:
-            self._unsent.extend(memoryview(part) for part in body)
-        self.flush()
+        if length < JOINED_BYTES:
+            self._unsent.append(memoryview(b"".join((header, *body))))
+        else:
+            self._unsent.extend(map(memoryview, (header, *filter(None, body))))
 
     def flush(self) -> None:
         """Send what the socket takes."""
         try:
             while self._unsent:
-                sent = self.socket.send(self._unsent[0])
-                if sent == len(self._unsent[0]):
-                    self._unsent.popleft()
-                else:
-                    self._unsent[0] = self._unsent[0][sent:]
+                self._drop_sent(self._send_together())
         except BlockingIOError:
             return
         except OSError:
             # The worker is gone; reading will say so, and everything is decided there.
             self._unsent.clear()
+
+    def _send_together(self) -> int:
+        # Each call wakes the worker: two messages in one call wake it once.
+        if hasattr(self.socket, "sendmsg"):
+            return self.socket.sendmsg(list(islice(self._unsent, MOST_PARTS)))
+        return self.socket.send(self._unsent[0])
+
+    def _drop_sent(self, count: int) -> None:
+        while count:
+            part = self._unsent.popleft()
+            if count < len(part):
+                self._unsent.appendleft(part[count:])
+                return
+            count -= len(part)
 
     @property
     def has_unsent(self) -> bool:

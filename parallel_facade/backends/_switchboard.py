@@ -37,6 +37,10 @@ from parallel_facade.backends._link import CallHandle, Link, Task
 START_ATTEMPTS: Final = 3
 """Workers in a row that may die before they serve; then the next would most likely die as well."""
 
+LARGE_CALL_BYTES: Final = 1 << 16
+"""A smaller callable is forgotten with the next message from any worker: to wake this thread and
+all workers for it would cost more than a small call itself."""
+
 EXIT_PATIENCE: Final = 1.0
 """Seconds between the end of a channel and the end of its process, after which we end it."""
 
@@ -107,7 +111,8 @@ class Switchboard:
         # Only noted here: a dropped iterator is closed by a collection, which may run in this very
         # class, between two lines that hold the lock.
         self._dropped.append(handle)
-        self._ring()
+        if len(handle.payload) >= LARGE_CALL_BYTES:
+            self._ring()
 
     def stop(self, future: Future[Any], error: BaseException) -> None:
         """End the worker that runs the task of *future*, which then fails with *error*."""
@@ -181,7 +186,7 @@ class Switchboard:
         self._running += 1
         if task.call.number not in link.known_calls:
             link.known_calls.add(task.call.number)
-            self._send(link, Kind.CALL, task.call.number, task.call.payload)
+            link.queue(Kind.CALL, task.call.number, task.call.payload)
         self._send(
             link, Kind.TASK, next(self._numbers), CALL_NUMBER.pack(task.call.number), task.payload
         )
