@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from parallel_facade._errors import SerializationError
 from parallel_facade._outcomes import Report, decode_report, has_failures
 from parallel_facade._payload import PROTOCOL, Encoder, new_scope
 from parallel_facade._worker import THE_CALLABLE, Call, Chunk, Surroundings
@@ -70,14 +69,11 @@ class PayloadCarrier:
         """Return *chunk* as a payload.
 
         Raises:
-            SerializationError: Names the first item that cannot travel.
+            SerializationError: One of its items cannot travel.
         """
-        try:
-            return self._encoder.encode(tuple(chunk), f"item {chunk.first}")
-        except SerializationError:
-            for index, item in enumerate(chunk.items, start=chunk.first):
-                self._encoder.encode(item, f"item {index}")
-            raise
+        last = chunk.first + len(chunk.items) - 1
+        path = f"item {last}" if len(chunk.items) == 1 else f"items {chunk.first} to {last}"
+        return self._encoder.encode(tuple(chunk), path)
 
     def unpack(self, received: bytes) -> Report:
         """Return the report in *received*."""

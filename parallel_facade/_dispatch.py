@@ -135,6 +135,10 @@ class Map:
         while size < CHECKED_AHEAD_BYTES and (packed := self._pack_next()) is not None:
             self._packed.append(packed)
             size += len(packed.cargo)
+        if self._first_failure is not None:
+            refused = self._outcomes[self._first_failure]
+            assert isinstance(refused, Failure), "it is an item that cannot travel"
+            raise refused.to_raise()
 
     def fill(self) -> None:
         """Submit chunks while there is room."""
@@ -257,16 +261,14 @@ class Map:
         return max(0, self._buffersize - (self._pulled - self.taken))
 
     def _pack(self, chunk: Chunk) -> _Packed | None:
-        """Return *chunk* packed; `None` if that an item cannot travel is kept as its failure."""
+        """Return *chunk* packed; `None` if an item cannot travel, which is that item's failure."""
         try:
             return _Packed(chunk, self._carrier.pack_chunk(chunk))
         except SerializationError as exc:
-            if not self._options.return_exceptions:
-                raise
             if len(chunk.items) == 1:
                 self._end(chunk, 0, Failure(exc))
             else:
-                self._waiting.extendleft(reversed(_singles(chunk)))
+                self._again(_singles(chunk))
             return None
 
     def _submit(self, packed: _Packed) -> None:

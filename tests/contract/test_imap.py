@@ -146,10 +146,10 @@ def test_return_exceptions_goes_on_after_failures(backend):
 
 @pytest.mark.requires("needs_serialization")
 def test_an_item_that_cannot_travel_is_refused_when_its_turn_comes(backend):
-    results = imap(lambda x: x, [1, (x for x in [1])], buffersize=1)
+    results = imap(lambda x: x, [1, 2, (x for x in [1]), 4], buffersize=4, chunksize=2)
 
-    assert next(results) == 1
-    with pytest.raises(SerializationError, match="item 1"):
+    assert [next(results), next(results)] == [1, 2]
+    with pytest.raises(SerializationError, match="cannot send item 2"):
         next(results)
 
 

@@ -311,6 +311,7 @@ from parallel_facade import pmap
 from gates import Gate
 from pathlib import Path
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 gate = Gate(Path(os.environ["TRACE"]))
 
 def interrupt():
