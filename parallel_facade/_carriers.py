@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -62,7 +63,9 @@ class PayloadCarrier:
     def pack_call(self, call: Call) -> bytes:
         """Return *call* as a payload."""
         payload = self._encoder.encode_callable(tuple(call), f"{THE_CALLABLE} {call.func!r}")
-        surroundings = Surroundings(self._encoder.scope, self._encoder.serializer, sys.path)
+        surroundings = Surroundings(
+            self._encoder.scope, self._encoder.serializer, _import_path(), _working_folder()
+        )
         return pickle.dumps((tuple(surroundings), payload), PROTOCOL)
 
     def pack_chunk(self, chunk: Chunk) -> bytes:
@@ -82,6 +85,18 @@ class PayloadCarrier:
     def has_failures(self, received: bytes) -> bool:
         """Return whether anything failed."""
         return has_failures(received)
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return ""
+
+
+def _import_path() -> list[str]:
+    """Return `sys.path` with the working directory by its name."""
+    return [entry or _working_folder() for entry in sys.path]
 
 
 def carrier_for(backend: Backend, serializer: str) -> Carrier:

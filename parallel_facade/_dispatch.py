@@ -272,7 +272,10 @@ class Map:
             return None
 
     def _submit(self, packed: _Packed) -> None:
-        future = self._backend.submit(self._handle, packed.cargo, self._options.task_timeout)
+        try:
+            future = self._backend.submit(self._handle, packed.cargo, self._options.task_timeout)
+        except Exception as exc:
+            raise self._backend.translate(exc) from exc.__cause__
         self._in_flight[future] = packed
         future.add_done_callback(self._mailbox.put)
         if self._runs_in_caller:

@@ -23,20 +23,26 @@ def find_path(obj: Any) -> tuple[str, str] | None:
     qualname = getattr(obj, "__qualname__", None)
     if not isinstance(module_name, str) or not isinstance(qualname, str):
         return None
-    module = sys.modules.get(module_name)
-    if module is None or not is_importable_module(module):
+    # By the name that a worker would use: Python 3.11 calls its module _io "io".
+    if not is_importable_name(module_name):
         return None
+    module = sys.modules[module_name]
     path = _follow(module, qualname.split("."), obj)
     return None if path is None else (module_name, path)
 
 
 def is_importable_module(module: types.ModuleType) -> bool:
     """Return whether a worker can import *module* by its name."""
-    name = getattr(module, "__name__", None)
-    if name in NEVER_IMPORTED or sys.modules.get(str(name)) is not module:
+    name = str(getattr(module, "__name__", None))
+    return sys.modules.get(name) is module and is_importable_name(name)
+
+
+def is_importable_name(name: str) -> bool:
+    """Return whether a worker can import the loaded module called *name*."""
+    if name in NEVER_IMPORTED:
         return False
     # Modules made at run time have no spec, or one without a place to load from.
-    spec = getattr(module, "__spec__", None)
+    spec = getattr(sys.modules.get(name), "__spec__", None)
     return spec is not None and (
         spec.origin is not None or spec.submodule_search_locations is not None
     )

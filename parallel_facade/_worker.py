@@ -10,11 +10,12 @@ Guarantees:
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
@@ -137,15 +138,21 @@ class Surroundings(NamedTuple):
         scope: The call's name.
         serializer: How to encode what goes back.
         import_path: The caller's `sys.path`, where its modules are found.
+        folder: The caller's working directory, which relative paths mean.
     """
 
     scope: str
     serializer: str
     import_path: list[str]
+    folder: str
 
     def apply(self) -> None:
-        """Make the caller's modules importable here."""
-        sys.path.extend(entry for entry in self.import_path if entry not in sys.path)
+        """Make names of modules and files mean here what they mean to the caller."""
+        if sys.path != self.import_path:
+            sys.path[:] = self.import_path
+        with suppress(OSError):  # on another machine there may be no such folder
+            if self.folder and os.getcwd() != self.folder:
+                os.chdir(self.folder)
 
 
 class OpenCall:
@@ -165,8 +172,8 @@ class OpenCall:
 
     def call(self) -> Call:
         """Return the call, decoding it on first use."""
+        self._surroundings.apply()
         if self._call is None:
-            self._surroundings.apply()
             self._call = Call(*decode(self._payload))
             self._payload = b""
         return self._call
