@@ -1,6 +1,7 @@
 """Classes by value: a skeleton that everything may point to, then its attributes.
 
-    (define_class, (token, scope, metaclass, bases, body), (scope, attributes), fill_class)
+    skeletons of the class and of what it is made from
+        → their methods, without contents → the contents, special methods first → their data
 
 Guarantees:
     - A worker makes one class per token; a later call brings its attributes up to date in place.
@@ -9,11 +10,15 @@ Guarantees:
 
 from __future__ import annotations
 
+import abc
 import enum
 import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from parallel_facade._errors import SerializationError
+from parallel_facade._functions import fill_function, function_state
 from parallel_facade._identity import class_for, known_token, remember, token_for
 from parallel_facade._methods import mangle
 
@@ -42,17 +47,75 @@ ENUM_MACHINERY: Final = frozenset(
 )
 """What `enum.EnumType` derives from the members."""
 
+MAKING: Final = frozenset({"__orig_bases__"})
+"""Looked at by the hooks of `typing` while a class is made."""
+
+EARLY_TYPES: Final = frozenset(
+    {types.FunctionType, classmethod, staticmethod, property, bool, int, float, str, bytes}
+)
+
+_pinned: dict[str, dict[str, Any]] = {}  # token → attributes that the initializer set
 _received: dict[
     str, tuple[str, frozenset[str]]
 ] = {}  # token → scope of its attributes, their names
 
 
-def reduce_class(cls: type, scope: str) -> tuple[Any, ...]:
-    """Return how to rebuild *cls* in the call *scope*."""
-    body, attributes = _split_enum(cls) if isinstance(cls, enum.EnumType) else _split_plain(cls)
-    body |= {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    make = (token_for(cls), cls.__name__, type(cls), cls.__bases__, body)
-    return define_class, make, (scope, attributes), None, None, fill_class
+class Step:
+    """A step of rebuilding: a call that is made when its turn in the payload comes."""
+
+    def __init__(self, function: Callable[..., object], *args: Any) -> None:
+        self._call = function, args
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as the call itself."""
+        return self._call
+
+
+def reduce_shell(cls: type) -> tuple[Any, ...]:
+    """Return how to make *cls* without its attributes, which `reduce_family` sends elsewhere."""
+    body = _split(cls)[0] | {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    return define_class, (token_for(cls), cls.__name__, type(cls), cls.__bases__, body)
+
+
+def reduce_family(
+    cls: type, family: list[type], functions: list[types.FunctionType], scope: str
+) -> tuple[Any, ...]:
+    """Return how to rebuild *cls* together with the classes that it is made from.
+
+    Args:
+        cls: The class.
+        family: Its bases and metaclass that have not been sent, and *cls* itself, at the end.
+        functions: Those of all their methods; the pickler makes them without contents at first.
+        scope: The call.
+    """
+    split = [(member, *_split(member)[1:]) for member in family]
+    ordered = sorted(functions, key=lambda function: not function.__name__.startswith("__"))
+    steps = (
+        [Step(put_methods, member, scope, methods) for member, methods, _ in split],
+        # First those by which instances are made and compared: the contents of the others may
+        # hold instances.
+        [Step(fill_function, function, function_state(function)) for function in ordered],
+        [Step(put_data, member, scope, data, tuple(methods)) for member, methods, data in split],
+        [Step(register_virtual, member, known) for member in family if (known := _virtual(member))],
+    )
+    return (*reduce_shell(cls), steps, None, None, _rebuilt)
+
+
+def methods_of(cls: type) -> list[types.FunctionType]:
+    """Return the functions in the body of *cls*, out of properties, class and static methods."""
+    found = []
+    for attribute in _split(cls)[1].values():
+        parts = (
+            (attribute.fget, attribute.fset, attribute.fdel)
+            if isinstance(attribute, property)
+            else (getattr(attribute, "__func__", attribute),)
+        )
+        found += [part for part in parts if type(part) is types.FunctionType]
+    return found
+
+
+def _rebuilt(cls: type, steps: object) -> None:
+    """Do nothing: the steps were made while they were read."""
 
 
 def reduce_to_token(cls: type) -> tuple[Any, ...]:
@@ -74,29 +137,65 @@ def define_class(
     cls = (
         _new_enum(metaclass, name, bases, body)
         if issubclass(metaclass, enum.EnumType)
-        else types.new_class(
-            name, bases, {"metaclass": metaclass}, lambda space: space.update(body)
-        )
+        else _new_plain(metaclass, name, bases, body)
     )
     remember(cls, token)
     _received[token] = ("", frozenset())
     return cls
 
 
-def fill_class(cls: type, state: tuple[str, dict[str, Any]]) -> None:
-    """Make the attributes of *cls* those of the call, unless they are already, or *cls* is ours."""
-    scope, attributes = state
-    token = known_token(cls)
-    if token is None or token not in _received or _received[token][0] == scope:
+def put_methods(cls: type, scope: str, methods: dict[str, Any]) -> None:
+    """Give *cls* its methods, which may still be without contents."""
+    if _is_due(cls, scope):
+        _put(cls, methods)
+
+
+def put_data(cls: type, scope: str, data: dict[str, Any], methods: tuple[str, ...]) -> None:
+    """Give *cls* its other attributes, and take away those that it no longer has."""
+    if not _is_due(cls, scope):
         return
-    _, before = _received[token]
-    _received[token] = scope, frozenset(attributes)
-    # type's own methods: a metaclass may refuse or log assignments that the user never made.
-    for name in before - set(attributes):
+    token = str(known_token(cls))
+    names = frozenset(data).union(methods)
+    for name in _received[token][1] - names - _pinned.get(token, {}).keys():
         if name in cls.__dict__:
             type.__delattr__(cls, name)
+    _put(cls, data)
+    _received[token] = scope, names
+
+
+def register_virtual(cls: Any, subclasses: list[type]) -> None:
+    """Make *subclasses* virtual subclasses of *cls*, as they are at the caller's."""
+    for subclass in subclasses:
+        abc.ABCMeta.register(cls, subclass)
+
+
+@contextmanager
+def pinning_attributes(scope: str) -> Iterator[None]:
+    """Keep for the worker's life the class attributes that change inside the block."""
+    tokens = [token for token, (filled, _) in _received.items() if filled == scope]
+    watched = [(token, cls) for token in tokens if (cls := class_for(token)) is not None]
+    before = [dict(cls.__dict__) for _, cls in watched]
+    yield
+    for (token, cls), known in zip(watched, before, strict=True):
+        _pinned.setdefault(token, {}).update(
+            (name, value)
+            for name, value in cls.__dict__.items()
+            if name not in known or known[name] is not value
+        )
+
+
+def _is_due(cls: type, scope: str) -> bool:
+    """Return whether *cls* is a copy of the caller's class that this call has not filled."""
+    token = known_token(cls)
+    return token is not None and token in _received and _received[token][0] != scope
+
+
+def _put(cls: type, attributes: dict[str, Any]) -> None:
+    pinned = _pinned.get(str(known_token(cls)), {})
+    # type's own method: a metaclass may refuse or log assignments that the user never made.
     for name, value in attributes.items():
-        type.__setattr__(cls, name, value)
+        if name not in pinned:
+            type.__setattr__(cls, name, value)
 
 
 def class_by_token(token: str, qualname: str) -> type:
@@ -109,14 +208,26 @@ def class_by_token(token: str, qualname: str) -> type:
     return cls
 
 
+def _split(cls: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return the attributes of *cls* in three parts: for its making, its methods, its data."""
+    body, others = _split_enum(cls) if isinstance(cls, enum.EnumType) else _split_plain(cls)
+    methods = {name: value for name, value in others.items() if _comes_early(value)}
+    return body, methods, {name: value for name, value in others.items() if name not in methods}
+
+
+def _comes_early(value: Any) -> bool:
+    """Return whether instances may need *value* to be there when they are rebuilt."""
+    return value is None or type(value) in EARLY_TYPES
+
+
 def _split_plain(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what the skeleton of *cls* needs at once, and its other attributes."""
-    body: dict[str, Any] = {}
-    dropped = set(NOT_CARRIED)
+    """Return what the making of *cls* needs, and its other attributes."""
+    body = {name: cls.__dict__[name] for name in MAKING if name in cls.__dict__}
+    dropped = NOT_CARRIED | MAKING
     if (slots := cls.__dict__.get("__slots__")) is not None:
         names = (slots,) if isinstance(slots, str) else tuple(slots)
         body["__slots__"] = slots if isinstance(slots, str | dict) else names
-        dropped.update(mangle(name, cls) for name in names)
+        dropped |= {mangle(name, cls) for name in names}
     return body, {key: value for key, value in cls.__dict__.items() if key not in dropped}
 
 
@@ -125,6 +236,41 @@ def _split_enum(cls: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     dropped = NOT_CARRIED | ENUM_MACHINERY | members.keys()
     attributes = {key: value for key, value in cls.__dict__.items() if key not in dropped}
     return {"members": members}, attributes
+
+
+def _virtual(cls: type) -> list[type]:
+    """Return the classes that were registered as virtual subclasses of *cls*."""
+    if not isinstance(cls, abc.ABCMeta):
+        return []
+    registry, *_ = abc._get_dump(cls)  # type: ignore[attr-defined]  # pyright: ignore
+    return [found for reference in registry if (found := reference()) is not None]
+
+
+def _new_plain(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
+    # Not by a metaclass that travelled: it has no methods yet, and its work on the class was done
+    # at the caller's. What that work left is among the attributes.
+    maker = next(one for one in metaclass.__mro__ if known_token(one) not in _received)
+    with _without_hooks(bases):
+        made: type = maker.__new__(metaclass, name, bases, body)
+    return made
+
+
+@contextmanager
+def _without_hooks(bases: tuple[type, ...]) -> Iterator[None]:
+    """Keep `__init_subclass__` of classes that travelled from running again, without keywords."""
+    family = dict.fromkeys(one for base in bases for one in base.__mro__)
+    hooks = [
+        (one, one.__dict__["__init_subclass__"])
+        for one in family
+        if known_token(one) in _received and "__init_subclass__" in one.__dict__
+    ]
+    for one, _ in hooks:
+        type.__delattr__(one, "__init_subclass__")
+    try:
+        yield
+    finally:
+        for one, hook in hooks:
+            type.__setattr__(one, "__init_subclass__", hook)
 
 
 def _new_enum(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:

@@ -35,12 +35,16 @@ ATTRIBUTES: Final = (
 
 def reduce_function(function: types.FunctionType, scope: str) -> tuple[Any, ...]:
     """Return how to rebuild *function* in the call *scope*."""
+    return (*reduce_shell(function, scope), function_state(function), None, None, fill_function)
+
+
+def reduce_shell(function: types.FunctionType, scope: str) -> tuple[Any, ...]:
+    """Return how to make *function* without contents, which `function_state` has."""
     space = function.__globals__
     header = {name: space[name] for name in HEADER_NAMES if name in space}
     key = f"{header.get('__name__')}:{id(space):x}"
     cells = function.__closure__ or ()
-    make = (function.__code__, scope, key, header, function.__name__, cells)
-    return new_function, make, _state_of(function), None, None, fill_function
+    return new_function, (function.__code__, scope, key, header, function.__name__, cells)
 
 
 def new_function(  # noqa: PLR0917 - pickle passes arguments by position
@@ -78,7 +82,8 @@ def fill_cell(cell: types.CellType, contents: tuple[Any]) -> None:
     (cell.cell_contents,) = contents
 
 
-def _state_of(function: types.FunctionType) -> tuple[Any, ...]:
+def function_state(function: types.FunctionType) -> tuple[Any, ...]:
+    """Return the contents of *function*, for `fill_function`."""
     space = function.__globals__
     names = global_names(function.__code__)
     values = {name: space[name] for name in sorted(names) if name in space}

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import builtins
 import sys
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 _namespaces: dict[str, dict[str, dict[str, Any]]] = {}  # scope → key → globals
 _pinned: dict[str, dict[str, Any]] = {}  # module name → what the initializer set in it
@@ -51,8 +52,8 @@ def pinning(scope: str, module_name: str) -> Iterator[None]:
             and set globals that a lambda of that module reads.
     """
     spaces = list(_namespaces.get(scope, {}).values())
-    if (module := sys.modules.get(module_name)) is not None:
-        spaces.append(vars(module))
+    module = sys.modules.get(module_name)
+    spaces += [] if module is None else [vars(module)]
     before = [dict(space) for space in spaces]
     yield
     for space, known in zip(spaces, before, strict=True):
@@ -60,5 +61,28 @@ def pinning(scope: str, module_name: str) -> Iterator[None]:
         pinned.update(
             (name, value)
             for name, value in space.items()
-            if name not in known or known[name] is not value
+            if name not in known or known[name] is not value or _may_have_changed(value)
         )
+
+
+def _may_have_changed(value: Any) -> bool:
+    """Return whether *value*, which an initializer can reach, may hold what it put there."""
+    return not isinstance(value, UNCHANGING)
+
+
+UNCHANGING: Final = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    tuple,
+    frozenset,
+    type,
+    types.ModuleType,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+)
+"""What keeps its value, or is brought up to date in place."""

@@ -30,6 +30,7 @@ from parallel_facade._errors import SerializationError
 from parallel_facade._identity import token_for
 from parallel_facade._importable import find_path, is_importable, is_importable_module
 from parallel_facade._methods import reduce_method
+from parallel_facade._typevars import KINDS, reduce_typevar
 
 PROTOCOL: Final = 5
 _process_tag = secrets.token_hex(4)
@@ -134,6 +135,7 @@ class Reducer:
         self.defined = defined
         self.returning = returning
         self.function_cells: set[int] = set()
+        self.shells: set[int] = set()  # functions and classes whose contents are sent elsewhere
 
     def reduce(self, obj: Any) -> Any:
         """Return the reduction of *obj*, or `NotImplemented` to leave it to the pickler."""
@@ -253,19 +255,47 @@ def _reduce_function(reducer: Reducer, function: types.FunctionType) -> Any:
     if is_importable(function):
         return _reduce_importable(function)
     reducer.function_cells.update(map(id, function.__closure__ or ()))
+    if id(function) in reducer.shells:
+        reducer.shells.discard(id(function))
+        return _functions.reduce_shell(function, reducer.scope)
     return _functions.reduce_function(function, reducer.scope)
 
 
 def _reduce_class(reducer: Reducer, cls: type) -> Any:
-    if cls.__module__ == "builtins" or is_importable(cls):
+    if _goes_by_name(cls):
         return NotImplemented
     if reducer.returning and _classes.came_from_caller(cls):
         return _classes.reduce_to_token(cls)
-    token = token_for(cls)
-    if token in reducer.defined:
+    if id(cls) in reducer.shells:
+        reducer.shells.discard(id(cls))
+        return _classes.reduce_shell(cls)
+    if token_for(cls) in reducer.defined:
         return _classes.reduce_to_token(cls)
-    reducer.defined.add(token)
-    return _classes.reduce_class(cls, reducer.scope)
+    return _reduce_family(reducer, cls)
+
+
+def _reduce_family(reducer: Reducer, cls: type) -> Any:
+    """Send *cls* with the classes that it is made from, whose methods may mention it."""
+    metaclass: type = type(cls)
+    makers = [*reversed(cls.__mro__[1:]), *reversed(metaclass.__mro__)]
+    family = [
+        one
+        for one in dict.fromkeys(makers)
+        if not _goes_by_name(one) and token_for(one) not in reducer.defined
+    ] + [cls]
+    functions = [
+        function
+        for one in family
+        for function in _classes.methods_of(one)
+        if not is_importable(function)
+    ]
+    reducer.defined.update(map(token_for, family))
+    reducer.shells.update(map(id, [*family[:-1], *functions]))
+    return _classes.reduce_family(cls, family, functions, reducer.scope)
+
+
+def _goes_by_name(cls: type) -> bool:
+    return cls.__module__ == "builtins" or is_importable(cls)
 
 
 def _reduce_cell(reducer: Reducer, cell: types.CellType) -> Any:
@@ -305,6 +335,7 @@ HANDLERS: Final[dict[type, Callable[[Reducer, Any], Any]]] = {
     types.CellType: _reduce_cell,
     types.ModuleType: _reduce_module,
     types.MappingProxyType: lambda _, proxy: (types.MappingProxyType, (dict(proxy),)),
+    **dict.fromkeys(KINDS, lambda _, obj: reduce_typevar(obj)),
     RLOCK: _reduce_lock,
     type(threading.Lock()): _reduce_lock,
     property: lambda _, prop: (property, (prop.fget, prop.fset, prop.fdel, prop.__doc__)),

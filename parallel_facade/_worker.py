@@ -20,6 +20,7 @@ from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
 from parallel_facade import _namespaces
+from parallel_facade._classes import pinning_attributes
 from parallel_facade._errors import SerializationError
 from parallel_facade._outcomes import Failure, Report, captured, encode_report
 from parallel_facade._payload import Encoder, decode
@@ -207,7 +208,7 @@ def run_initializer(payload: bytes) -> None:
     opened = OpenCall(payload)
     initializer = opened.call().func
     defined_in = getattr(getattr(initializer, "func", initializer), "__module__", "")
-    with _namespaces.pinning(opened.scope, defined_in):
+    with _namespaces.pinning(opened.scope, defined_in), pinning_attributes(opened.scope):
         initializer()
     opened.close()
 

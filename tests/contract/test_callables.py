@@ -3,12 +3,15 @@
 Each case of `docs/explanation/cant-pickle.md` is a test of this file.
 """
 
+import abc
 import copyreg
 import enum
 import functools
+import io
 import operator
 import types
 from dataclasses import dataclass, replace
+from typing import Generic, NamedTuple, NewType, TypeVar
 
 import pytest
 
@@ -399,3 +402,97 @@ def test_the_standard_library_road_refuses_a_lambda_and_names_the_other_road(bac
 def test_an_unknown_serializer_is_refused(backend):
     with pytest.raises(ConfigurationError, match="serializer='cloudpickle'.*one of dill, pickle"):
         pmap(abs, [1], serializer="cloudpickle")
+
+
+def test_a_base_class_that_mentions_its_subclass(backend):
+    class Base:
+        def clone(self):
+            return Derived()
+
+    class Derived(Base):
+        def run(self, x):
+            return x + 1
+
+    assert pmap(Derived().run, [1]) == [2]
+    assert [type(one) is Derived for one in pmap(Base.clone, [Base()])] == [True]
+
+
+def test_instances_that_a_class_reaches_by_itself(backend):
+    @dataclass(frozen=True)
+    class Place:
+        x: int
+
+        def is_special(self):
+            return self in special
+
+    class Pair(NamedTuple):
+        both: tuple
+
+        def is_origin(self):
+            return self == origin, len(origin)
+
+    special, origin = {Place(1), Place(2)}, Pair((1, 2))
+
+    assert pmap(lambda place: place.is_special(), [Place(1), Place(2), Place(3)]) == [
+        True, True, False,
+    ]  # fmt: skip
+    assert pmap(lambda pair: pair.is_origin(), [Pair((1, 2))]) == [(True, 1)]
+
+
+def test_registries_metaclasses_and_virtual_subclasses(backend):
+    class Plugin:
+        registry = {}
+
+        def __init_subclass__(cls, /, key):
+            Plugin.registry[key] = cls
+
+    class Doubler(Plugin, key="double"):
+        def run(self, x):
+            return 2 * x
+
+    class Tagging(type):
+        def __new__(mcs, name, bases, space, tag):
+            made = super().__new__(mcs, name, bases, space)
+            made.tag = tag
+            return made
+
+        def __init__(cls, name, bases, space, tag):
+            super().__init__(name, bases, space)
+
+    class Tagged(metaclass=Tagging, tag="t"):
+        pass
+
+    class Shape(abc.ABC):
+        pass
+
+    class Foreign:
+        pass
+
+    Shape.register(Foreign)
+    Shape.register(int)
+
+    assert pmap(lambda key: Plugin.registry[key]().run(4), ["double"]) == [8]
+    assert pmap(lambda _: (Tagged.tag, type(Tagged()).__name__), [0]) == [("t", "Tagged")]
+    assert pmap(lambda x: isinstance(x, Shape), [Foreign(), 1, "no"]) == [True, True, False]
+
+
+def test_type_variables_new_types_and_generic_classes(backend):
+    T = TypeVar("T")
+    UserId = NewType("UserId", int)
+
+    class Box(Generic[T]):
+        def __init__(self, value: T) -> None:
+            self.value = value
+
+    def unpacked(box: Box[T], user: UserId = UserId(3)) -> tuple:
+        return box.value, user, T
+
+    ((value, user, variable),) = pmap(unpacked, [Box(1)])
+
+    assert (value, user) == (1, 3)
+    assert variable is T
+    assert [type(box) is Box for box in pmap(Box[int], [1])] == [True]
+
+
+def test_objects_of_the_io_module(backend):
+    assert pmap(lambda file: file.read(), [io.BytesIO(b"abc"), io.StringIO("d")]) == [b"abc", "d"]

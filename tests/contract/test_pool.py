@@ -165,6 +165,29 @@ def test_what_the_initializer_set_stays_for_later_calls(backend):
 
 
 @pytest.mark.requires("can_initialize")
+def test_what_the_initializer_changed_in_place_stays_too(backend):
+    connections = {}
+
+    class Model:
+        weights = None
+
+        def predict(self, x):
+            return Model.weights, x
+
+    def set_up(path):
+        connections["db"] = path
+        Model.weights = path
+
+    with backend.pool(initializer=set_up, initargs=("w",)) as pool:
+        assert pool.pmap(Model().predict, [1]) == [("w", 1)]
+        assert pool.pmap(Model().predict, [2]) == [("w", 2)]
+    space = {"CONNECTIONS": {}, "__name__": "__main__"}
+    exec("def init(v): CONNECTIONS['db'] = v\ndef use(x): return CONNECTIONS.get('db')", space)
+    with backend.pool(initializer=space["init"], initargs=("w",)) as pool:
+        assert pool.pmap(space["use"], [1]) == ["w"]
+
+
+@pytest.mark.requires("can_initialize")
 def test_an_initializer_that_raises_reaches_the_caller(backend):
     def refuse():
         raise LookupError("no model")

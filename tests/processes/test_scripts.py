@@ -138,6 +138,20 @@ def test_modules_made_importable_after_the_workers_started(tmp_path, start_metho
     assert run("-c", code, PARALLEL_FACADE_START_METHOD=start_method) == "[9]\n"
 
 
+def test_relative_paths_are_the_callers_of_now(tmp_path, start_method):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "data.txt").write_text("found")
+    code = (
+        "import os; from parallel_facade import pmap; pmap(abs, [1])\n"
+        f"os.chdir({str(tmp_path / 'here')!r})\n"
+        "print(pmap(lambda name: open(name).read(), ['data.txt']))"
+    )
+
+    printed = run("-W", "ignore", "-c", code, PARALLEL_FACADE_START_METHOD=start_method)
+
+    assert printed == "['found']\n"
+
+
 def test_in_a_thread(start_method):
     code = """
 import threading

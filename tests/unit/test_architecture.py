@@ -17,7 +17,7 @@ ROOT = Path(parallel_facade.__file__).parent
 LAYERS = [
     {"_errors", "_cpus", "_deadlines", "_chunking", "_seeds", "_methods", "_namespaces"},
     {"_identity", "_importable", "_functions", "_registry", "_progress", "_delivery", "_mailbox"},
-    {"_classes", "_config"},
+    {"_classes", "_config", "_typevars"},
     {"_payload"},
     {"_outcomes"},
     {"_worker"},
