@@ -134,7 +134,7 @@ class AsyncResult(Future[R], Generic[R]):
         super().add_done_callback(lambda _: self._delivery.deliver(fn, self))
 
     def __await__(self) -> Generator[Any, None, R]:
-        """Wait in a coroutine; cancelling that cancels the task."""
+        """Wait in a coroutine; cancelling that cancels the task, if it does not run yet."""
         return asyncio.wrap_future(self).__await__()
 
     def _failure(self, timeout: float | None) -> Failure | None:
@@ -244,7 +244,12 @@ class Submission:
         return self._inner.running()
 
     def _attempt(self) -> None:
-        self._inner = self._backend.submit(self._handle, self._cargo, self._options.task_timeout)
+        try:
+            self._inner = self._backend.submit(
+                self._handle, self._cargo, self._options.task_timeout
+            )
+        except Exception as exc:
+            raise self._backend.translate(exc) from exc.__cause__
         self._inner.add_done_callback(self._arrived)
 
     def _arrived(self, inner: Future[Any]) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from parallel_facade import _namespaces
 from parallel_facade._outcomes import Report, decode_report, has_failures
 from parallel_facade._payload import PROTOCOL, Encoder, new_scope
 from parallel_facade._worker import THE_CALLABLE, Call, Chunk, Surroundings
@@ -60,9 +61,9 @@ class PayloadCarrier:
     def __init__(self, serializer: str) -> None:
         self._encoder = Encoder(new_scope(), serializer)
 
-    def pack_call(self, call: Call) -> bytes:
-        """Return *call* as a payload."""
-        payload = self._encoder.encode_callable(tuple(call), f"{THE_CALLABLE} {call.func!r}")
+    def pack_call(self, call: Call, name: str = THE_CALLABLE) -> bytes:
+        """Return *call*, which messages call *name*, as a payload."""
+        payload = self._encoder.encode_callable(tuple(call), f"{name} {call.func!r}")
         surroundings = Surroundings(
             self._encoder.scope, self._encoder.serializer, _import_path(), _working_folder()
         )
@@ -80,7 +81,10 @@ class PayloadCarrier:
 
     def unpack(self, received: bytes) -> Report:
         """Return the report in *received*."""
-        return decode_report(received)
+        report = decode_report(received)
+        # Functions among the results keep their globals themselves.
+        _namespaces.forget(self._encoder.scope)
+        return report
 
     def has_failures(self, received: bytes) -> bool:
         """Return whether anything failed."""
@@ -109,4 +113,4 @@ def carrier_for(backend: Backend, serializer: str) -> Carrier:
 def pack_initializer(initializer: Callable[[], object], serializer: str) -> bytes:
     """Return *initializer* as a payload for `_worker.run_initializer`."""
     call = Call(initializer, "call", stops_at_failure=True, seed=None)
-    return PayloadCarrier(serializer).pack_call(call)
+    return PayloadCarrier(serializer).pack_call(call, "the initializer")

@@ -47,14 +47,18 @@ class Delivery:
             patience: Seconds to wait for the thread, which ends by itself after that.
         """
         with self._lock:
-            self._closed = True
-            thread, self._thread = self._thread, None
-        if thread is None:
+            was_closed, self._closed = self._closed, True
+            thread = self._thread
+        if thread is None or was_closed:
             return
         self._letters.put(None)
         # A callback may close the pool that it was called by.
         if thread is not threading.current_thread():
             thread.join(patience)
+
+    def runs_here(self) -> bool:
+        """Return whether the current thread is the one for callbacks."""
+        return threading.current_thread() is self._thread
 
     def _start(self) -> None:
         if self._thread is None:

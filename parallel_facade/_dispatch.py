@@ -274,8 +274,14 @@ class Map:
     def _submit(self, packed: _Packed) -> None:
         try:
             future = self._backend.submit(self._handle, packed.cargo, self._options.task_timeout)
+        except PoolClosedError:
+            raise
         except Exception as exc:
-            raise self._backend.translate(exc) from exc.__cause__
+            error = self._backend.translate(exc)
+            if not self._backend.is_usable:
+                raise error from exc.__cause__
+            self._lose(packed.chunk, error)
+            return
         self._in_flight[future] = packed
         future.add_done_callback(self._mailbox.put)
         if self._runs_in_caller:

@@ -28,7 +28,12 @@ from typing import Any, Final
 from parallel_facade import _classes, _functions
 from parallel_facade._errors import SerializationError
 from parallel_facade._identity import token_for
-from parallel_facade._importable import find_path, is_importable, is_importable_module
+from parallel_facade._importable import (
+    NEVER_IMPORTED,
+    find_path,
+    is_importable,
+    is_importable_module,
+)
 from parallel_facade._methods import reduce_method
 from parallel_facade._typevars import KINDS, reduce_typevar
 
@@ -93,7 +98,10 @@ class Encoder:
 
     def _hint(self) -> str:
         if self.serializer == "pickle":
-            return "serializer='dill' carries lambdas, closures and local classes too."
+            return (
+                "serializer='dill' carries lambdas, closures, local classes and what the main "
+                "script defines too."
+            )
         return (
             "leave the part out in __getstate__, create it in the worker with "
             "Pool(initializer=...), or use backend='thread'."
@@ -122,6 +130,8 @@ class StandardPickler(pickle.Pickler):
         """Reduce bound methods; leave all else to pickle."""
         if type(obj) is types.MethodType and types.MethodType not in copyreg.dispatch_table:
             return reduce_method(obj)
+        if isinstance(obj, types.FunctionType | type) and obj.__module__ in NEVER_IMPORTED:
+            raise pickle.PicklingError(f"{obj!r} belongs to the main script, not to a module")
         if type(obj) is types.FunctionType:
             return _reduce_importable(obj)
         return NotImplemented

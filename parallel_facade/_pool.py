@@ -114,6 +114,7 @@ class Pool(Executor):
         self._token = secrets.token_hex(8)
         self._lock = threading.Lock()  # guards _closed
         self._closed = False
+        self._released = threading.Event()
         self._delivery = Delivery()
         self._decisions = Delivery("retries")
         settings = WorkerSettings(
@@ -309,7 +310,7 @@ class Pool(Executor):
     # ── life ──────────────────────────────────────────────────────────────────────────────────
 
     def close(self, *, cancel: bool = False) -> None:
-        """Release the workers; closing twice is fine.
+        """Release the workers; closing twice is fine, and the second waits for the first.
 
         Args:
             cancel: Give up what has not ended, instead of waiting for it.
@@ -319,12 +320,20 @@ class Pool(Executor):
         """
         with self._lock:
             already_closed, self._closed = self._closed, True
-        if already_closed or self._pid != os.getpid():
+        if self._pid != os.getpid():
             return
-        _open_pools.discard(self)
-        self._backend.close(cancel=cancel)
-        self._decisions.close()
-        self._delivery.close()
+        if already_closed:
+            # A callback must not wait for the close that waits for callbacks.
+            if not self._delivery.runs_here():
+                self._released.wait()
+            return
+        try:
+            _open_pools.discard(self)
+            self._backend.close(cancel=cancel)
+            self._decisions.close()
+            self._delivery.close()
+        finally:
+            self._released.set()
 
     def let_go(self) -> None:
         """End the use of a back-end that belongs to somebody else, without waiting for anything.
@@ -336,6 +345,7 @@ class Pool(Executor):
         """
         with self._lock:
             self._closed = True
+        self._released.set()
         _open_pools.discard(self)
         self._decisions.close(patience=0)
         self._delivery.close(patience=0)

@@ -30,6 +30,11 @@ class SerialBackend(Backend):
         self._broken: BaseException | None = None
         self._is_closed = False
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether the initializer has not failed."""
+        return self._broken is None
+
     def capacity(self) -> int:
         """Return 1: the caller's thread."""
         return 1

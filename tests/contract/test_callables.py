@@ -397,6 +397,10 @@ def test_the_standard_library_road_carries_methods_of_every_kind(backend):
 def test_the_standard_library_road_refuses_a_lambda_and_names_the_other_road(backend):
     with pytest.raises(TypeError, match="serializer='dill' carries lambdas"):
         pmap(lambda x: x, [1], serializer="pickle")
+    space = {"__name__": "__main__"}
+    exec("def of_the_script(x): return x", space)
+    with pytest.raises(TypeError, match="belongs to the main script"):
+        pmap(space["of_the_script"], [1], serializer="pickle")
 
 
 def test_an_unknown_serializer_is_refused(backend):

@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import itertools
+import multiprocessing
 import os
 import threading
 import warnings
@@ -10,7 +11,16 @@ import warnings
 import psutil
 import pytest
 
-from parallel_facade import ConfigurationError, Pool, PoolClosedError, TaskTimeoutError
+from parallel_facade import (
+    ConfigurationError,
+    Pool,
+    PoolClosedError,
+    TaskTimeoutError,
+    WorkerCrashedError,
+    pmap,
+)
+
+FORKSERVER = multiprocessing.get_context("forkserver")
 
 SETTING = None
 
@@ -228,8 +238,6 @@ def test_options_that_the_pool_has_fixed_are_refused_by_its_calls(backend):
 
 
 def test_a_pool_is_a_backend_for_the_verbs(backend):
-    from parallel_facade import pmap
-
     with backend.pool() as pool:
         assert pmap(lambda x: x + 1, [1, 2], backend=pool) == [2, 3]
         assert pool.pmap(abs, [-1]) == [1]
@@ -314,7 +322,7 @@ def test_a_failing_initializer_is_raised_again_and_in_nobodys_place(backend):
         for _ in range(2):
             with pytest.raises(LookupError, match="no model"):
                 pool.pmap(abs, [1], return_exceptions=True)
-        assert not pool.is_usable or backend.capabilities.runs_in_caller
+        assert not pool.is_usable
 
 
 def test_bad_arguments_of_a_pool_and_its_calls_are_refused(backend):
@@ -329,3 +337,45 @@ def test_bad_arguments_of_a_pool_and_its_calls_are_refused(backend):
             Pool(backend=pool, max_tasks_per_worker=1) if not (
                 backend.capabilities.can_recycle
             ) else Pool(backend="thread", max_tasks_per_worker=1)
+
+
+def test_a_second_close_waits_for_the_first(backend, gate):
+    if backend.capabilities.runs_in_caller:
+        pytest.skip("serial has nothing to wait for")
+    closed = gate()
+    pool = backend.pool()
+    result = pool.submit(closed.pass_through, "through")
+    closed.wait_for_arrivals(1)
+    pool.shutdown(wait=False)
+    opener = threading.Thread(target=closed.open)
+
+    opener.start()
+    pool.close()
+
+    assert result.done()
+    opener.join()
+
+
+def test_functions_among_the_results_leave_nothing_behind(backend):
+    from parallel_facade import _namespaces
+
+    before = set(_namespaces._namespaces)
+
+    with backend.pool() as pool:
+        made = pool.pmap(lambda x: lambda: x, [1, 2])
+        assert [function() for function in made] == [1, 2]
+        assert pool.apply_async(lambda: lambda: 3).get()() == 3
+
+    assert set(_namespaces._namespaces) == before
+
+
+def test_an_executor_that_breaks_fails_its_items(backend):
+    if backend.name != "executor-process":
+        pytest.skip("its workers are replaced, or cannot die alone")
+
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=FORKSERVER) as executor:
+        results = pmap(os._exit, [1, 1], backend=executor, chunksize=1, return_exceptions=True)
+        with pytest.raises(WorkerCrashedError, match="the executor lost its workers"):
+            pmap(abs, [1], backend=executor)
+
+    assert {type(result) for result in results} == {WorkerCrashedError}

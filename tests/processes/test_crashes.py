@@ -107,7 +107,7 @@ def test_a_broken_pool_says_so_again(start_method):
 def test_an_initializer_that_cannot_travel_is_refused_before_anything_starts():
     held = (x for x in [1])
 
-    with pytest.raises(SerializationError, match="the callable"):
+    with pytest.raises(SerializationError, match="cannot send the initializer"):
         Pool(initializer=lambda: held)
 
 

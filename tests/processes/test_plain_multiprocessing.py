@@ -87,7 +87,7 @@ CASES = [
         "hangs",
     ),
     (
-        "changed after the pool was made",
+        "that was changed after the pool was made",
         "G = 1\ndef get(x): return G\npool = new_pool(2)\nG = 2\nattempt(get, [0], pool=pool)",
         r"\[1\]",
     ),
