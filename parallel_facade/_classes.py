@@ -15,7 +15,7 @@ import enum
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from parallel_facade._errors import SerializationError
 from parallel_facade._functions import fill_function, function_state
@@ -46,6 +46,12 @@ ENUM_MACHINERY: Final = frozenset(
     }
 )
 """What `enum.EnumType` derives from the members."""
+
+TYPED_DICT: Final[type] = type(TypedDict("TYPED_DICT", {}))
+"""The metaclass of typed dictionaries."""
+
+MEMBER_MACHINERY: Final = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_"})
+"""What `enum.EnumType` gives each member."""
 
 MAKING: Final = frozenset({"__orig_bases__"})
 """Looked at by the hooks of `typing` while a class is made."""
@@ -97,6 +103,7 @@ def reduce_family(
         [Step(fill_function, function, function_state(function)) for function in ordered],
         [Step(put_data, member, scope, data, tuple(methods)) for member, methods, data in split],
         [Step(register_virtual, member, known) for member in family if (known := _virtual(member))],
+        [Step(put_member_state, member, state) for member in family if (state := _states(member))],
     )
     return (*reduce_shell(cls), steps, None, None, _rebuilt)
 
@@ -167,6 +174,13 @@ def register_virtual(cls: Any, subclasses: list[type]) -> None:
     """Make *subclasses* virtual subclasses of *cls*, as they are at the caller's."""
     for subclass in subclasses:
         abc.ABCMeta.register(cls, subclass)
+
+
+def put_member_state(cls: Any, states: dict[str, dict[str, Any]]) -> None:
+    """Give the members of the enum *cls* the attributes that its `__init__` gave them."""
+    if came_from_caller(cls):
+        for name, state in states.items():
+            vars(cls.__members__[name]).update(state)
 
 
 @contextmanager
@@ -246,10 +260,24 @@ def _virtual(cls: type) -> list[type]:
     return [found for reference in registry if (found := reference()) is not None]
 
 
+def _states(cls: Any) -> dict[str, dict[str, Any]]:
+    """Return the attributes of the members of *cls*, if it is an enum, beside what enum makes."""
+    if not isinstance(cls, enum.EnumType):
+        return {}
+    members: dict[str, Any] = dict(cls.__members__)
+    states = {
+        name: {key: value for key, value in vars(member).items() if key not in MEMBER_MACHINERY}
+        for name, member in members.items()
+    }
+    return {name: state for name, state in states.items() if state}
+
+
 def _new_plain(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
     # Not by a metaclass that travelled: it has no methods yet, and its work on the class was done
     # at the caller's. What that work left is among the attributes.
     maker = next(one for one in metaclass.__mro__ if known_token(one) not in _received)
+    if maker is TYPED_DICT:
+        maker = type  # it takes its own kind for bases only, which a finished class has no more
     with _without_hooks(bases):
         made: type = maker.__new__(metaclass, name, bases, body)
     return made

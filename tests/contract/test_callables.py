@@ -11,7 +11,7 @@ import io
 import operator
 import types
 from dataclasses import dataclass, replace
-from typing import Generic, NamedTuple, NewType, TypeVar
+from typing import Generic, NamedTuple, NewType, Protocol, TypedDict, TypeVar
 
 import pytest
 
@@ -279,6 +279,25 @@ def test_enums_named_by_the_worker_are_the_callers(backend):
     assert pmap(lambda f: f | Flags.B, [Flags.A]) == [Flags.A | Flags.B]
 
 
+def test_enums_whose_members_have_attributes(backend):
+    class Planet(enum.Enum):
+        MERCURY = (3.303e23, 2.4397e6)
+        EARTH = (5.976e24, 6.37814e6)
+
+        def __init__(self, mass, radius):
+            self.mass = mass
+            self.radius = radius
+
+        @property
+        def density(self):
+            return self.mass / self.radius**3
+
+    (earth,) = pmap(lambda planet: (planet, planet.density, planet.mass), [Planet.EARTH])
+
+    assert earth == (Planet.EARTH, Planet.EARTH.density, 5.976e24)
+    assert earth[0] is Planet.EARTH
+
+
 def test_local_dataclasses_keep_what_makes_them_dataclasses(backend):
     @dataclass(frozen=True, slots=True)
     class Pair:
@@ -496,6 +515,18 @@ def test_type_variables_new_types_and_generic_classes(backend):
     assert (value, user) == (1, 3)
     assert variable is T
     assert [type(box) is Box for box in pmap(Box[int], [1])] == [True]
+
+
+def test_typed_dictionaries_and_protocols(backend):
+    class Row(TypedDict, total=False):
+        name: str
+
+    class HasName(Protocol):
+        name: str
+
+    assert pmap(lambda name: (Row(name=name), HasName.__name__), ["n"]) == [
+        ({"name": "n"}, "HasName")
+    ]
 
 
 def test_objects_of_the_io_module(backend):
