@@ -47,7 +47,12 @@ ENUM_MACHINERY: Final = frozenset(
 )
 """What `enum.EnumType` derives from the members."""
 
-TYPED_DICT: Final[type] = type(TypedDict("TYPED_DICT", {}))
+
+class _Example(TypedDict):
+    """A typed dictionary, for its metaclass."""
+
+
+TYPED_DICT: Final[type] = type(_Example)
 """The metaclass of typed dictionaries."""
 
 MEMBER_MACHINERY: Final = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_"})
