@@ -121,6 +121,8 @@ def _parse_progress(text: str) -> bool | str:
 def _backend(value: Any) -> Any:
     if isinstance(value, str):
         return check_backend_name(value)
+    if isinstance(value, int):
+        raise ConfigurationError(f"a number is no back-end; did you mean workers={value}?")
     if not callable(getattr(value, "submit", None)) or isinstance(value, type):
         raise TypeError
     return value

@@ -7,7 +7,8 @@ from parallel_facade import ConfigurationError, Pool, apply_async, config, confi
 BAD_SETTINGS = [
     ("backend", "proces", "did you mean 'process'.*known: process, serial, thread"),
     ("backend", "dask", "cannot be chosen by name"),
-    ("backend", 3, "expected a back-end's name"),
+    ("backend", 3, r"a number is no back-end; did you mean workers=3\?"),
+    ("backend", 1.5, "expected a back-end's name"),
     ("backend", Pool, "expected a back-end's name"),
     ("workers", 0, "at least 1"),
     ("workers", -1, "at least 1"),
