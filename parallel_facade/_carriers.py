@@ -63,7 +63,10 @@ class PayloadCarrier:
 
     def pack_call(self, call: Call, name: str = THE_CALLABLE) -> bytes:
         """Return *call*, which messages call *name*, as a payload."""
-        payload = self._encoder.encode_callable(tuple(call), f"{name} {call.func!r}")
+        # By its name, not by its repr(): that of a bound method holds the repr() of its object,
+        # which may be long, slow or broken, and is not needed when all goes well.
+        func_name = getattr(call.func, "__qualname__", type(call.func).__qualname__)
+        payload = self._encoder.encode_callable(tuple(call), f"{name} {func_name}")
         surroundings = Surroundings(
             self._encoder.scope, self._encoder.serializer, _import_path(), _working_folder()
         )

@@ -190,22 +190,12 @@ class Map:
     def wait(self) -> None:
         """Wait for a chunk to end, and collect it and all others that have."""
         assert self._in_flight, "there is something to wait for"
-        future = self._mailbox.take(self._deadline.remaining())
-        if future is None and self._deadline.has_passed():
-            raise self._too_late()
-        while future is not None:
-            self._collect(future)
-            future = self._mailbox.take(0)
+        self._receive(self._mailbox.take(self._deadline.remaining()))
 
     async def wait_async(self) -> None:
         """Do as `wait` does, without blocking the event loop."""
         await self._mailbox.arrival(self._deadline.remaining())
-        future = self._mailbox.take(0)
-        if future is None and self._deadline.has_passed():
-            raise self._too_late()
-        while future is not None:
-            self._collect(future)
-            future = self._mailbox.take(0)
+        self._receive(self._mailbox.take(0))
 
     def close(self, *, stop_running: bool) -> None:
         """Cancel what has not run; closing twice is fine.
@@ -292,6 +282,14 @@ class Map:
         self._waiting.extendleft(reversed(chunks))
 
     # ── receiving ─────────────────────────────────────────────────────────────────────────────
+
+    def _receive(self, future: Future[Any] | None) -> None:
+        """Collect *future* and all others that have come."""
+        if future is None and self._deadline.has_passed():
+            raise self._too_late()
+        while future is not None:
+            self._collect(future)
+            future = self._mailbox.take(0)
 
     def _collect(self, future: Future[Any]) -> None:
         packed = self._in_flight.pop(future, None)

@@ -92,15 +92,13 @@ class Pool(Executor):
                 "serializer": serializer,
             }
         )
-        if max_tasks_per_worker is not None:
-            check_positive("max_tasks_per_worker", max_tasks_per_worker)
         if initializer is None and initargs:
             raise ConfigurationError(f"initargs={initargs!r} has no initializer to go to")
         if initializer is not None:
             initializer = functools.partial(check_callable(initializer, "initializer"), *initargs)
         self._serializer = serializer
         self._backend_setting = resolved.backend
-        self._max_tasks = max_tasks_per_worker
+        self._max_tasks = check_positive("max_tasks_per_worker", max_tasks_per_worker)
         self._start(resolved, initializer, start_method_given=start_method is not None)
 
     def _start(

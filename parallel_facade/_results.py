@@ -24,7 +24,6 @@ def collect(run: Map, *, return_exceptions: bool) -> list[Any]:
                 values.append(_value(outcome, return_exceptions=return_exceptions))
             if run.must_wait:
                 run.wait()
-        run.finish()
     except BaseException as exc:
         run.close(stop_running=_is_urgent(run, exc))
         raise

@@ -152,7 +152,8 @@ class ProcessBackend(Backend):
     def _issue_serve(self) -> None:
         """Give the pool one call of `serve`, for a process that is starting."""
         with self._lock, suppress(ValueError):  # closed meanwhile: it starts no more processes
-            self._serves.append(self._pool.apipe(serve))
+            waiting = [call for call in self._serves if not call.ready()]
+            self._serves = [*waiting, self._pool.apipe(serve)]
             # The pool looks for dead processes when it is woken, and a process that a task left
             # behind can keep it from noticing by itself.
             self._pool._serve()._change_notifier.put(None)

@@ -531,3 +531,14 @@ def test_typed_dictionaries_and_protocols(backend):
 
 def test_objects_of_the_io_module(backend):
     assert pmap(lambda file: file.read(), [io.BytesIO(b"abc"), io.StringIO("d")]) == [b"abc", "d"]
+
+
+def test_the_repr_of_a_callable_is_not_needed(backend):
+    class Silent:
+        def __repr__(self):
+            raise LookupError("no repr")
+
+        def f(self, x):
+            return x + 1
+
+    assert pmap(Silent().f, [1]) == [2]
