@@ -10,7 +10,8 @@ Where to start reading:
     _pool        Pool, which owns the workers of one back-end
     _dispatch    the loop behind every map: window, order, deadlines, retries
     _worker      what runs on the far side
-    _payload     how objects become bytes: functions, classes, data
+    _pickling    how objects become bytes: functions, classes, data
+    _explain     why something cannot
     _config      settings, and where each comes from
     backends     one module per way to run
 """
@@ -32,6 +33,7 @@ from parallel_facade._errors import (
 
 if TYPE_CHECKING:
     from parallel_facade._async_result import AsyncResult
+    from parallel_facade._explain import Explanation, explain
     from parallel_facade._pool import Pool
     from parallel_facade._progress import Progress
     from parallel_facade._results import ResultIterator
@@ -42,6 +44,7 @@ __all__ = [
     "AsyncResult",
     "Config",
     "ConfigurationError",
+    "Explanation",
     "ParallelFacadeError",
     "Pool",
     "PoolClosedError",
@@ -55,6 +58,7 @@ __all__ = [
     "config",
     "configure",
     "cpu_count",
+    "explain",
     "get_config",
     "imap",
     "pmap",
@@ -62,11 +66,13 @@ __all__ = [
 
 _LOADED_ON_USE = {
     "AsyncResult": "_async_result",
+    "Explanation": "_explain",
     "Pool": "_pool",
     "Progress": "_progress",
     "ResultIterator": "_results",
+    "explain": "_explain",
 }
-"""Public classes whose modules `import parallel_facade` leaves alone, so that it stays cheap."""
+"""Public names whose modules `import parallel_facade` leaves alone, so that it stays cheap."""
 
 
 def __getattr__(name: str) -> Any:

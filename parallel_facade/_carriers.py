@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from parallel_facade import _namespaces
 from parallel_facade._outcomes import Report, decode_report, has_failures
-from parallel_facade._payload import PROTOCOL, Encoder, new_scope
-from parallel_facade._worker import THE_CALLABLE, Call, Chunk, Surroundings
+from parallel_facade._payload import PROTOCOL, Encoder
+from parallel_facade._scopes import new_scope
+from parallel_facade._worker import THE_ARGUMENTS, THE_CALLABLE, Call, Chunk, Surroundings
 from parallel_facade.backends import Backend
 
 
@@ -60,13 +61,17 @@ class PayloadCarrier:
 
     def __init__(self, serializer: str) -> None:
         self._encoder = Encoder(new_scope(), serializer)
+        self._form = "one"
 
     def pack_call(self, call: Call, name: str = THE_CALLABLE) -> bytes:
         """Return *call*, which messages call *name*, as a payload."""
         # By its name, not by its repr(): that of a bound method holds the repr() of its object,
         # which may be long, slow or broken, and is not needed when all goes well.
         func_name = getattr(call.func, "__qualname__", type(call.func).__qualname__)
-        payload = self._encoder.encode_callable(tuple(call), f"{name} {func_name}")
+        self._form = call.form
+        payload = self._encoder.encode_callable(
+            tuple(call), f"{name} {func_name}", {"func": call.func}
+        )
         surroundings = Surroundings(
             self._encoder.scope, self._encoder.serializer, _import_path(), _working_folder()
         )
@@ -79,8 +84,12 @@ class PayloadCarrier:
             SerializationError: One of its items cannot travel.
         """
         last = chunk.first + len(chunk.items) - 1
-        path = f"item {last}" if len(chunk.items) == 1 else f"items {chunk.first} to {last}"
-        return self._encoder.encode(tuple(chunk), path)
+        if self._form == "call":
+            args, kwds = chunk.items[0]
+            return self._encoder.encode(tuple(chunk), THE_ARGUMENTS, {"args": args, "kwds": kwds})
+        name = f"item {last}" if len(chunk.items) == 1 else f"items {chunk.first} to {last}"
+        parts = {f"item {index}": item for index, item in enumerate(chunk.items, chunk.first)}
+        return self._encoder.encode(tuple(chunk), name, parts)
 
     def unpack(self, received: bytes) -> Report:
         """Return the report in *received*."""

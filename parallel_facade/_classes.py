@@ -1,9 +1,12 @@
 """Classes by value: a skeleton that everything may point to, then its attributes.
 
     skeletons of the class and of what it is made from
-        → their methods, without contents → the contents, special methods first → their data
+        → their methods, without contents, and plain data
+        → the contents, special methods first → other data
 
 Guarantees:
+    - Instances in the data are rebuilt by classes that have their methods, plain data and empty
+      containers of this call already; nothing is left of an earlier one.
     - A worker makes one class per token; a later call brings its attributes up to date in place.
     - The side that owns a class never has it changed by what comes back.
 """
@@ -12,40 +15,22 @@ from __future__ import annotations
 
 import abc
 import enum
+import sys
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypedDict
 
+from parallel_facade._ctypes_classes import finish_ctypes, is_made_by_ctypes, split_ctypes
+from parallel_facade._enums import fill_members, new_enum, split_enum, states_of
 from parallel_facade._errors import SerializationError
-from parallel_facade._functions import fill_function, function_state
+from parallel_facade._freshness import Follower, is_plain
+from parallel_facade._functions import classes_named, fill_function, function_state
 from parallel_facade._identity import class_for, known_token, remember, token_for
-from parallel_facade._methods import mangle
+from parallel_facade._namespaces import MAIN, publish, space_module
 
 NOT_CARRIED: Final = frozenset({"__dict__", "__weakref__", "_abc_impl", "__slots__"})
 """Made anew by the interpreter for each class, or given to the skeleton."""
-
-ENUM_MACHINERY: Final = frozenset(
-    {
-        "_member_names_",
-        "_member_map_",
-        "_value2member_map_",
-        "_hashable_values_",
-        "_unhashable_values_",
-        "_unhashable_values_map_",
-        "_member_type_",
-        "_value_repr_",
-        "_new_member_",
-        "_use_args_",
-        "_flag_mask_",
-        "_singles_mask_",
-        "_all_bits_",
-        "_inverted_",
-        "__new__",
-        "__new_member__",
-    }
-)
-"""What `enum.EnumType` derives from the members."""
 
 
 class _Example(TypedDict):
@@ -55,20 +40,25 @@ class _Example(TypedDict):
 TYPED_DICT: Final[type] = type(_Example)
 """The metaclass of typed dictionaries."""
 
-MEMBER_MACHINERY: Final = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_"})
-"""What `enum.EnumType` gives each member."""
-
 MAKING: Final = frozenset({"__orig_bases__"})
 """Looked at by the hooks of `typing` while a class is made."""
 
-EARLY_TYPES: Final = frozenset(
-    {types.FunctionType, classmethod, staticmethod, property, bool, int, float, str, bytes}
-)
+RESERVED: Final = frozenset({"__class__", "__name__", "__dict__", "__weakref__", "__mro__"})
+"""Attributes that, once a class is made, can only be set on its metaclass."""
+
+MAKERS: Final = frozenset({"abc", "typing", "enum", "_ctypes"})
+"""Modules of metaclasses whose work on a class cannot be left out."""
+
+WITHOUT_HOOKS: Final = frozenset({"builtins", "typing", "abc", "enum"})
+"""Modules whose `__init_subclass__` does no harm to a class that is made again."""
+
+EARLY_TYPES: Final = (types.FunctionType, classmethod, staticmethod, property)
 
 _pinned: dict[str, dict[str, Any]] = {}  # token → attributes that the initializer set
 _received: dict[
     str, tuple[str, frozenset[str]]
 ] = {}  # token → scope of its attributes, their names
+_unhooked: set[str] = set()  # tokens of classes of whose making a library was not told
 
 
 class Step:
@@ -84,12 +74,16 @@ class Step:
 
 def reduce_shell(cls: type) -> tuple[Any, ...]:
     """Return how to make *cls* without its attributes, which `reduce_family` sends elsewhere."""
-    body = _split(cls)[0] | {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    body = split(cls)[0] | {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     return define_class, (token_for(cls), cls.__name__, type(cls), cls.__bases__, body)
 
 
 def reduce_family(
-    cls: type, family: list[type], functions: list[types.FunctionType], scope: str
+    cls: type,
+    family: list[type],
+    functions: list[types.FunctionType],
+    scope: str,
+    follower: Follower | None,
 ) -> tuple[Any, ...]:
     """Return how to rebuild *cls* together with the classes that it is made from.
 
@@ -98,17 +92,30 @@ def reduce_family(
         family: Its bases and metaclass that have not been sent, and *cls* itself, at the end.
         functions: Those of all their methods; the pickler makes them without contents at first.
         scope: The call.
+        follower: Sees what the methods read in the user's modules.
     """
-    split = [(member, *_split(member)[1:]) for member in family]
+    parts = [(member, *split(member)[1:]) for member in family]
     ordered = sorted(functions, key=lambda function: not function.__name__.startswith("__"))
     steps = (
-        [Step(put_methods, member, scope, methods) for member, methods, _ in split],
+        [
+            Step(put_methods, member, scope, methods, _placeholders(data))
+            for member, methods, data in parts
+        ],
         # First those by which instances are made and compared: the contents of the others may
         # hold instances.
-        [Step(fill_function, function, function_state(function)) for function in ordered],
-        [Step(put_data, member, scope, data, tuple(methods)) for member, methods, data in split],
+        [
+            Step(fill_function, function, function_state(function, scope, follower))
+            for function in ordered
+        ],
+        [Step(put_data, member, scope, data, tuple(methods)) for member, methods, data in parts],
+        [Step(tell_library, member, methods, data) for member, methods, data in parts],
         [Step(register_virtual, member, known) for member in family if (known := _virtual(member))],
-        [Step(put_member_state, member, state) for member in family if (state := _states(member))],
+        [
+            Step(put_member_state, member, state)
+            for member in family
+            if (state := states_of(member))
+        ],
+        [Step(share, scope, names) for member in family if (names := _names_in_hints(member))],
     )
     return (*reduce_shell(cls), steps, None, None, _rebuilt)
 
@@ -116,7 +123,7 @@ def reduce_family(
 def methods_of(cls: type) -> list[types.FunctionType]:
     """Return the functions in the body of *cls*, out of properties, class and static methods."""
     found = []
-    for attribute in _split(cls)[1].values():
+    for attribute in split(cls)[1].values():
         parts = (
             (attribute.fget, attribute.fset, attribute.fdel)
             if isinstance(attribute, property)
@@ -145,21 +152,35 @@ def define_class(
 ) -> type:
     """Return the class known as *token*, made without its attributes if it is new here."""
     if (known := class_for(token)) is not None:
+        if token in _received and not _are_same(known.__bases__, bases):
+            known.__bases__ = bases
         return known
     cls = (
-        _new_enum(metaclass, name, bases, body)
+        new_enum(metaclass, name, bases, body)
         if issubclass(metaclass, enum.EnumType)
         else _new_plain(metaclass, name, bases, body)
     )
     remember(cls, token)
     _received[token] = ("", frozenset())
+    if _has_library_hook(bases):
+        _unhooked.add(token)
     return cls
 
 
-def put_methods(cls: type, scope: str, methods: dict[str, Any]) -> None:
-    """Give *cls* its methods, which may still be without contents."""
+def put_methods(
+    cls: type, scope: str, methods: dict[str, Any], placeholders: dict[str, Any]
+) -> None:
+    """Give *cls* its methods, which may still be without contents, and its plain data.
+
+    Args:
+        cls: The class.
+        scope: The call.
+        methods: Also what cannot lead back to an instance.
+        placeholders: Stand for what may: instances in it are rebuilt by the class as it is now.
+    """
     if _is_due(cls, scope):
-        _put(cls, methods)
+        _put(cls, {**placeholders, **methods})
+        publish(scope, cls)
 
 
 def put_data(cls: type, scope: str, data: dict[str, Any], methods: tuple[str, ...]) -> None:
@@ -175,6 +196,25 @@ def put_data(cls: type, scope: str, data: dict[str, Any], methods: tuple[str, ..
     _received[token] = scope, names
 
 
+def tell_library(cls: Any, *parts: dict[str, Any]) -> None:
+    """Let the hooks of the bases that were imported see *cls*, now that it is complete."""
+    token = str(known_token(cls))
+    if token in _unhooked:
+        _unhooked.discard(token)
+        # Its keywords are not known here, and what it did to the class came with the class.
+        with suppress(Exception):
+            super(cls, cls).__init_subclass__()
+        for part in parts:
+            _put(cls, part)
+
+
+def share(scope: str, names: dict[str, Any]) -> None:
+    """Let `typing.get_type_hints` find *names*, which annotations have as text."""
+    main = vars(space_module(scope, MAIN, {"__name__": MAIN}))
+    for name, value in names.items():
+        main.setdefault(name, value)
+
+
 def register_virtual(cls: Any, subclasses: list[type]) -> None:
     """Make *subclasses* virtual subclasses of *cls*, as they are at the caller's."""
     for subclass in subclasses:
@@ -184,8 +224,7 @@ def register_virtual(cls: Any, subclasses: list[type]) -> None:
 def put_member_state(cls: Any, states: dict[str, dict[str, Any]]) -> None:
     """Give the members of the enum *cls* the attributes that its `__init__` gave them."""
     if came_from_caller(cls):
-        for name, state in states.items():
-            vars(cls.__members__[name]).update(state)
+        fill_members(cls, states)
 
 
 @contextmanager
@@ -211,10 +250,13 @@ def _is_due(cls: type, scope: str) -> bool:
 
 def _put(cls: type, attributes: dict[str, Any]) -> None:
     pinned = _pinned.get(str(known_token(cls)), {})
+    if "_fields_" in attributes and is_made_by_ctypes(cls):
+        attributes = finish_ctypes(cls, attributes)
     # type's own method: a metaclass may refuse or log assignments that the user never made.
+    put = setattr if is_made_by_ctypes(cls) else type.__setattr__
     for name, value in attributes.items():
         if name not in pinned:
-            type.__setattr__(cls, name, value)
+            put(cls, name, value)
 
 
 def class_by_token(token: str, qualname: str) -> type:
@@ -227,34 +269,61 @@ def class_by_token(token: str, qualname: str) -> type:
     return cls
 
 
-def _split(cls: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def split(cls: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Return the attributes of *cls* in three parts: for its making, its methods, its data."""
-    body, others = _split_enum(cls) if isinstance(cls, enum.EnumType) else _split_plain(cls)
-    methods = {name: value for name, value in others.items() if _comes_early(value)}
+    body, others = split_enum(cls) if isinstance(cls, enum.EnumType) else _split_plain(cls)
+    methods = {
+        name: value
+        for name, value in others.items()
+        if _comes_early(value) or (name == "_fields_" and is_made_by_ctypes(cls))
+    }
     return body, methods, {name: value for name, value in others.items() if name not in methods}
 
 
 def _comes_early(value: Any) -> bool:
-    """Return whether instances may need *value* to be there when they are rebuilt."""
-    return value is None or type(value) in EARLY_TYPES
+    """Return whether *value* cannot lead back to an instance, which may need it."""
+    return type(value) in EARLY_TYPES or is_plain(value)
+
+
+def _placeholders(data: dict[str, Any]) -> dict[str, Any]:
+    """Return what stands for *data* while the instances in it are rebuilt."""
+    return {
+        name: type(value)() if type(value) in {dict, list, set} else None
+        for name, value in data.items()
+    }
+
+
+def _names_in_hints(cls: type) -> dict[str, Any]:
+    """Return the classes of the script that the annotations of *cls* name as text."""
+    if cls.__module__ != MAIN:
+        return {}
+    annotations = cls.__dict__.get("__annotations__", {})
+    return classes_named(annotations, vars(sys.modules[MAIN]))
 
 
 def _split_plain(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what the making of *cls* needs, and its other attributes."""
-    body = {name: cls.__dict__[name] for name in MAKING if name in cls.__dict__}
-    dropped = NOT_CARRIED | MAKING
-    if (slots := cls.__dict__.get("__slots__")) is not None:
-        names = (slots,) if isinstance(slots, str) else tuple(slots)
-        body["__slots__"] = slots if isinstance(slots, str | dict) else names
-        dropped |= {mangle(name, cls) for name in names}
-    return body, {key: value for key, value in cls.__dict__.items() if key not in dropped}
+    own = dict(cls.__dict__)
+    body = {name: own[name] for name in MAKING if name in own}
+    for name in RESERVED & own.keys():
+        if not isinstance(own[name], types.GetSetDescriptorType):
+            body[name] = own[name]
+    dropped = NOT_CARRIED | body.keys()
+    if (slots := own.get("__slots__")) is not None:
+        names = [name for name, value in own.items() if _is_slot(value)]
+        dropped |= set(names)
+        names += [name for name in ("__dict__", "__weakref__") if name in own]
+        names = [name for name in names if name not in body]
+        body["__slots__"] = slots if isinstance(slots, str | dict | tuple | list) else names
+    if is_made_by_ctypes(cls):
+        foreign, fields = split_ctypes(own)
+        body |= foreign
+        dropped |= fields
+    return body, {key: value for key, value in own.items() if key not in dropped}
 
 
-def _split_enum(cls: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    members = {name: member.value for name, member in cls.__members__.items()}
-    dropped = NOT_CARRIED | ENUM_MACHINERY | members.keys()
-    attributes = {key: value for key, value in cls.__dict__.items() if key not in dropped}
-    return {"members": members}, attributes
+def _is_slot(value: Any) -> bool:
+    return isinstance(value, types.MemberDescriptorType)
 
 
 def _virtual(cls: type) -> list[type]:
@@ -265,22 +334,10 @@ def _virtual(cls: type) -> list[type]:
     return [found for reference in registry if (found := reference()) is not None]
 
 
-def _states(cls: Any) -> dict[str, dict[str, Any]]:
-    """Return the attributes of the members of *cls*, if it is an enum, beside what enum makes."""
-    if not isinstance(cls, enum.EnumType):
-        return {}
-    members: dict[str, Any] = dict(cls.__members__)
-    states = {
-        name: {key: value for key, value in vars(member).items() if key not in MEMBER_MACHINERY}
-        for name, member in members.items()
-    }
-    return {name: state for name, state in states.items() if state}
-
-
 def _new_plain(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
-    # Not by a metaclass that travelled: it has no methods yet, and its work on the class was done
-    # at the caller's. What that work left is among the attributes.
-    maker = next(one for one in metaclass.__mro__ if known_token(one) not in _received)
+    # Not by a metaclass of a program: its work on the class was done at the caller's, with all
+    # attributes there, and what that work left is among them.
+    maker = next(one for one in metaclass.__mro__ if _must_make(one))
     if maker is TYPED_DICT:
         maker = type  # it takes its own kind for bases only, which a finished class has no more
     with _without_hooks(bases):
@@ -288,14 +345,34 @@ def _new_plain(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[st
     return made
 
 
+def _must_make(metaclass: type) -> bool:
+    return metaclass is type or metaclass.__module__ in MAKERS
+
+
+def _has_library_hook(bases: tuple[type, ...]) -> bool:
+    """Return whether a base that was imported wants to be told of its subclasses."""
+    return any(
+        "__init_subclass__" in one.__dict__
+        and one.__module__ not in WITHOUT_HOOKS
+        and known_token(one) not in _received
+        for base in bases
+        for one in base.__mro__
+    )
+
+
+def _are_same(these: tuple[type, ...], those: tuple[type, ...]) -> bool:
+    # By identity: a metaclass may define __eq__, which must not run here.
+    return list(map(id, these)) == list(map(id, those))
+
+
 @contextmanager
 def _without_hooks(bases: tuple[type, ...]) -> Iterator[None]:
-    """Keep `__init_subclass__` of classes that travelled from running again, without keywords."""
-    family = dict.fromkeys(one for base in bases for one in base.__mro__)
+    """Keep `__init_subclass__` from running, without its keywords and on an empty class."""
+    family = {id(one): one for base in bases for one in base.__mro__}.values()
     hooks = [
         (one, one.__dict__["__init_subclass__"])
         for one in family
-        if known_token(one) in _received and "__init_subclass__" in one.__dict__
+        if one.__module__ not in WITHOUT_HOOKS and "__init_subclass__" in one.__dict__
     ]
     for one, _ in hooks:
         type.__delattr__(one, "__init_subclass__")
@@ -304,12 +381,3 @@ def _without_hooks(bases: tuple[type, ...]) -> Iterator[None]:
     finally:
         for one, hook in hooks:
             type.__setattr__(one, "__init_subclass__", hook)
-
-
-def _new_enum(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
-    space = metaclass.__prepare__(name, bases)
-    members = body.pop("members")
-    for key, value in {**body, **members}.items():
-        space[key] = value
-    cls: type = metaclass.__new__(metaclass, name, bases, space)
-    return cls

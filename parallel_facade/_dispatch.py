@@ -443,11 +443,16 @@ def _when_all_done(futures: list[Future[Any]], action: Any) -> None:
 
 def note_item(error: BaseException, index: int, item: object) -> None:
     """Say on *error* which item caused it."""
-    try:
-        described = reprlib.repr(item)
-    except Exception:
-        described = f"<{type(item).__qualname__} whose repr() fails>"
-    note = f"while running item {index}: {described}"
+    note = f"while running item {index}: {_shown(item)}"
     with suppress(Exception):  # an exception may refuse attributes, and stays the user's own
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
+
+
+def _shown(item: object) -> str:
+    try:
+        return reprlib.repr(item)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return f"<{type(item).__qualname__} whose repr() fails>"

@@ -60,12 +60,14 @@ class SerializationError(ParallelFacadeError, TypeError):
     """Raised when a callable, an argument or a result cannot cross to or from a worker.
 
     Attributes:
-        path: Which part cannot travel, for example ``"the callable"`` or ``"item 3"``.
+        path: Which part cannot travel, for example ``"func.__self__._lock"`` or ``"item 3"``.
+        offenders: All parts that cannot, as `explain` lists them; empty where they are not known.
     """
 
-    def __init__(self, message: str, *, path: str) -> None:
+    def __init__(self, message: str, *, path: str, offenders: tuple[Any, ...] = ()) -> None:
         super().__init__(message)
         self.path = path
+        self.offenders = offenders
 
 
 class TaskTimeoutError(ParallelFacadeError, TimeoutError, MultiprocessingTimeoutError):
@@ -94,6 +96,20 @@ class RemoteTraceback(Exception):  # noqa: N818 - it is a text to show, never ra
 
     def __str__(self) -> str:
         return f'\n"""\n{self.text.rstrip()}\n"""'
+
+
+def described(error: BaseException) -> str:
+    """Return the type and message of *error*, whatever its own code does."""
+    name, message = type(error).__qualname__, message_of(error)
+    return f"{name}: {message}" if message else name
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of *error*, whatever its own code does."""
+    try:
+        return str(error)
+    except BaseException as exc:
+        return f"(its message cannot be told: {type(exc).__qualname__})"
 
 
 for _cls in (ParallelFacadeError, *ParallelFacadeError.__subclasses__()):

@@ -4,25 +4,28 @@ A function is rebuilt in two steps, so that it can refer to itself, directly, th
 through another function: first an empty function that everything may point to, then its contents.
 
     (new_function, (code, …, cells), (globals, cell contents, attributes), fill_function)
+
+A function of the script gets globals of its own for each call (see `_namespaces`). One of a module
+that the worker can import, such as a lambda in it, gets those of the worker's module.
 """
 
 from __future__ import annotations
 
-import dis
 import functools
 import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from parallel_facade._namespaces import fill, namespace
+from parallel_facade._code import global_names, names_in_annotations, names_in_main, words_in
+from parallel_facade._freshness import Follower, News, bring
+from parallel_facade._importable import is_importable_name
+from parallel_facade._namespaces import fill, space_module
 
-GLOBAL_OPERATIONS: Final = frozenset(
-    {"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
-)
 HEADER_NAMES: Final = ("__name__", "__package__", "__file__")
+MODULE_NAMES: Final = frozenset({"__builtins__", "__loader__", "__spec__", "__name__", "__doc__"})
 ATTRIBUTES: Final = (
     "__defaults__",
     "__kwdefaults__",
@@ -33,18 +36,37 @@ ATTRIBUTES: Final = (
 )
 
 
-def reduce_function(function: types.FunctionType, scope: str) -> tuple[Any, ...]:
+def reduce_function(
+    function: types.FunctionType, scope: str, follower: Follower | None
+) -> tuple[Any, ...]:
     """Return how to rebuild *function* in the call *scope*."""
-    return (*reduce_shell(function, scope), function_state(function), None, None, fill_function)
+    state = function_state(function, scope, follower)
+    return (*reduce_shell(function, scope), state, None, None, fill_function)
 
 
 def reduce_shell(function: types.FunctionType, scope: str) -> tuple[Any, ...]:
     """Return how to make *function* without contents, which `function_state` has."""
     space = function.__globals__
     header = {name: space[name] for name in HEADER_NAMES if name in space}
-    key = f"{header.get('__name__')}:{id(space):x}"
+    key = "" if lives_in_a_module(function) else key_of(space)
     cells = function.__closure__ or ()
     return new_function, (function.__code__, scope, key, header, function.__name__, cells)
+
+
+def key_of(space: dict[str, Any]) -> str:
+    """Return what the globals *space* are known as in a call."""
+    return f"{space.get('__name__')}:{id(space):x}"
+
+
+def lives_in_a_module(function: types.FunctionType) -> bool:
+    """Return whether *function*'s globals are those of a module that a worker can import."""
+    name = function.__globals__.get("__name__")
+    module = sys.modules.get(name) if isinstance(name, str) else None
+    return (
+        module is not None
+        and vars(module) is function.__globals__
+        and is_importable_name(str(name))
+    )
 
 
 def new_function(  # noqa: PLR0917 - pickle passes arguments by position
@@ -56,20 +78,129 @@ def new_function(  # noqa: PLR0917 - pickle passes arguments by position
     cells: tuple[types.CellType, ...],
 ) -> types.FunctionType:
     """Return a function without contents, for `fill_function`."""
-    return types.FunctionType(code, namespace(scope, key, header), name, None, cells or None)
+    return types.FunctionType(code, vars(_home(scope, key, header)), name, None, cells or None)
+
+
+def _home(scope: str, key: str, header: dict[str, Any]) -> types.ModuleType:
+    """Return the module in whose globals a function lives."""
+    if not key:
+        # Where it cannot be imported after all, its functions share a module of their own.
+        with suppress(Exception):
+            return import_module(header["__name__"])
+    return space_module(scope, key or header["__name__"], header)
+
+
+class State(NamedTuple):
+    """The contents of a function.
+
+    Attributes:
+        scope: The call.
+        news: What it reads in the user's modules.
+        values: The globals that it uses, of the script.
+        submodules: Modules that it may reach as attributes of packages.
+        kin: Classes that it may find as subclasses of those that it uses.
+        contents: Its cells, with what is in them.
+        attributes: Those that every function has.
+        members: Those that the user gave it.
+    """
+
+    scope: str
+    news: News
+    values: dict[str, Any]
+    submodules: list[str]
+    kin: list[type]
+    contents: list[tuple[types.CellType, Any]]
+    attributes: dict[str, Any]
+    members: dict[str, Any]
+
+
+def function_state(
+    function: types.FunctionType, scope: str, follower: Follower | None
+) -> tuple[Any, ...]:
+    """Return the contents of *function*, for `fill_function`."""
+    code, space = function.__code__, function.__globals__
+    attributes = {name: getattr(function, name) for name in ATTRIBUTES if hasattr(function, name)}
+    annotations: dict[str, Any] = {}
+    with suppress(Exception):  # from Python 3.14 on, asking for them runs the user's code
+        annotations = attributes["__annotations__"] = function.__annotations__
+    names = global_names(code) | (names_in_main(code) - MODULE_NAMES)
+    reads = {name: space[name] for name in sorted(names) if name in space}
+    reads |= classes_named(annotations, space)
+    contents = list(_full_cells(function.__closure__ or ()))
+    within_reach = [*reads.values(), *(value for _, value in contents)]
+    news = News.none()
+    in_module = lives_in_a_module(function)
+    if follower is not None:
+        if in_module:
+            follower.note_globals(function, reads, news)
+        follower.note_modules(within_reach, code, news)
+    return tuple(
+        State(
+            scope,
+            news,
+            {} if in_module else reads,
+            list(_submodules(code, within_reach)),
+            list(_subclasses(code, within_reach)),
+            contents,
+            attributes,
+            function.__dict__,
+        )
+    )
 
 
 def fill_function(function: types.FunctionType, state: tuple[Any, ...]) -> None:
     """Give *function* its contents."""
-    values, submodules, contents, attributes, members = state
-    for submodule in submodules:
-        import_module(submodule)
-    fill(function.__globals__, values)
-    for cell, value in contents:
+    contents = State(*state)
+    for submodule in contents.submodules:
+        with suppress(ImportError):
+            import_module(submodule)
+    bring(contents.scope, contents.news)
+    fill(function.__globals__, contents.values)
+    for cell, value in contents.contents:
         cell.cell_contents = value
-    for name, value in attributes.items():
+    for name, value in contents.attributes.items():
         setattr(function, name, value)
-    function.__dict__.update(members)
+    function.__dict__.update(contents.members)
+
+
+def classes_named(annotations: dict[str, Any], space: dict[str, Any]) -> dict[str, Any]:
+    """Return the classes and modules that those *annotations* name that are text."""
+    found = {name: space.get(name) for name in names_in_annotations(annotations)}
+    return {
+        name: value for name, value in found.items() if isinstance(value, type | types.ModuleType)
+    }
+
+
+def _full_cells(cells: tuple[types.CellType, ...]) -> Iterator[tuple[types.CellType, Any]]:
+    for cell in cells:
+        with suppress(ValueError):  # an empty cell has no contents, and stays empty
+            yield cell, cell.cell_contents
+
+
+def _submodules(code: types.CodeType, values: list[Any]) -> Iterator[str]:
+    """Yield the loaded submodules that *code* may reach as attributes of a package it uses."""
+    packages = {
+        value.__name__
+        for value in values
+        if type(value) is types.ModuleType and hasattr(value, "__path__")
+    }
+    if not packages:
+        return
+    words = words_in(code)
+    for name in list(sys.modules):
+        package, _, rest = name.partition(".")
+        if rest and package in packages and words.issuperset(rest.split(".")):
+            yield name
+
+
+def _subclasses(code: types.CodeType, values: list[Any]) -> Iterator[type]:
+    """Yield the subclasses of the classes among *values*, if *code* asks for such."""
+    if "__subclasses__" in words_in(code):
+        stack = [value for value in values if isinstance(value, type) and value is not type]
+        while stack:
+            below = type.__subclasses__(stack.pop())
+            stack += below
+            yield from below
 
 
 def new_cell() -> types.CellType:
@@ -80,59 +211,6 @@ def new_cell() -> types.CellType:
 def fill_cell(cell: types.CellType, contents: tuple[Any]) -> None:
     """Give a cell that travels on its own its contents."""
     (cell.cell_contents,) = contents
-
-
-def function_state(function: types.FunctionType) -> tuple[Any, ...]:
-    """Return the contents of *function*, for `fill_function`."""
-    space = function.__globals__
-    names = global_names(function.__code__)
-    values = {name: space[name] for name in sorted(names) if name in space}
-    attributes = {name: getattr(function, name) for name in ATTRIBUTES if hasattr(function, name)}
-    with suppress(Exception):  # from Python 3.14 on, asking for them runs the user's code
-        attributes["__annotations__"] = function.__annotations__
-    return (
-        values,
-        list(_submodules(function.__code__, values)),
-        list(_filled(function.__closure__ or ())),
-        attributes,
-        function.__dict__,
-    )
-
-
-def _filled(cells: tuple[types.CellType, ...]) -> Iterator[tuple[types.CellType, Any]]:
-    for cell in cells:
-        with suppress(ValueError):  # an empty cell has no contents, and stays empty
-            yield cell, cell.cell_contents
-
-
-@functools.lru_cache(maxsize=1024)
-def global_names(code: types.CodeType) -> frozenset[str]:
-    """Return the global names that *code*, or a code object inside it, reads or writes."""
-    # dill.detect finds them by redirecting sys.stdout, which loses what other threads print.
-    own = {step.argval for step in dis.get_instructions(code) if step.opname in GLOBAL_OPERATIONS}
-    inner = [global_names(const) for const in code.co_consts if isinstance(const, types.CodeType)]
-    return frozenset(own).union(*inner)
-
-
-def _submodules(code: types.CodeType, values: dict[str, Any]) -> Iterator[str]:
-    """Yield the loaded submodules that *code* may reach as attributes of a package it uses."""
-    packages = {
-        value.__name__
-        for value in values.values()
-        if isinstance(value, types.ModuleType) and hasattr(value, "__path__")
-    }
-    if not packages:
-        return
-    words = _all_names(code)
-    for name in list(sys.modules):
-        package, _, rest = name.partition(".")
-        if rest and package in packages and words.issuperset(rest.split(".")):
-            yield name
-
-
-def _all_names(code: types.CodeType) -> set[str]:
-    inner = [_all_names(const) for const in code.co_consts if isinstance(const, types.CodeType)]
-    return set(code.co_names).union(*inner)
 
 
 def reduce_lru_cache(wrapper: Any) -> tuple[Any, ...]:

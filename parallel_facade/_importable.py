@@ -1,15 +1,33 @@
-"""Whether a worker can find a function or class by its name alone."""
+"""Whether a worker can find a module, function or class by its name alone.
+
+Guarantees:
+    - A name is only trusted if an import in a new process would lead to the object of now: not for
+      modules made at run time, loaded from a place of their own, or whose file is gone, and not
+      for what was replaced since a worker may have imported it.
+"""
 
 from __future__ import annotations
 
+import functools
+import os
+import re
 import sys
+import sysconfig
 import types
-from typing import Any
+import weakref
+from contextlib import suppress
+from importlib.machinery import PathFinder
+from typing import Any, Final
 
 from parallel_facade._methods import mangle
 
-NEVER_IMPORTED = frozenset({"__main__", "__mp_main__"})
+NEVER_IMPORTED: Final = frozenset({"__main__", "__mp_main__"})
 """The user's main module is not imported in a worker: that would run the script again."""
+
+OURSELVES: Final = "parallel_facade"
+LIBRARIES: Final = ("stdlib", "platstdlib")
+
+_first_seen: dict[str, dict[str, weakref.ref[Any]]] = {}  # module → name → function or class
 
 
 def is_importable(obj: Any) -> bool:
@@ -27,8 +45,10 @@ def find_path(obj: Any) -> tuple[str, str] | None:
     if not is_importable_name(module_name):
         return None
     module = sys.modules[module_name]
-    path = _follow(module, qualname.split("."), obj)
-    return None if path is None else (module_name, path)
+    path = _follow(module, qualname.split("."), obj) or _other_name(module, obj)
+    if path is None or was_replaced(module, path.split(".")[0]):
+        return None
+    return module_name, path
 
 
 def is_importable_module(module: types.ModuleType) -> bool:
@@ -43,9 +63,82 @@ def is_importable_name(name: str) -> bool:
         return False
     # Modules made at run time have no spec, or one without a place to load from.
     spec = getattr(sys.modules.get(name), "__spec__", None)
-    return spec is not None and (
-        spec.origin is not None or spec.submodule_search_locations is not None
-    )
+    if spec is None or getattr(spec, "_initializing", False):
+        return False
+    if spec.origin is None:
+        return spec.submodule_search_locations is not None
+    if not is_of_user(name) or spec.origin in {"built-in", "frozen"}:
+        return True
+    origin = os.path.abspath(spec.origin)
+    return _is_found(name, origin, tuple(_path_for(name))) and _exists(origin)
+
+
+def is_of_user(name: str) -> bool:
+    """Return whether the module *name* is loaded, and not Python's or an installed package's."""
+    if name.partition(".")[0] == OURSELVES:
+        return False
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return isinstance(file, str) and not (file.startswith(STANDARD) or INSTALLED.search(file))
+
+
+STANDARD: Final = tuple(os.path.join(sysconfig.get_path(kind), "") for kind in LIBRARIES)
+INSTALLED: Final = re.compile(r"[/\\](site|dist)-packages[/\\]")
+"""Where the modules are that do not change while a program runs."""
+
+
+def was_replaced(module: types.ModuleType, name: str) -> bool:
+    """Return whether the function or class *name* of *module* is another than at first sight.
+
+    Workers that imported the module before still have the one of then.
+    """
+    if not is_of_user(module.__name__):
+        return False
+    if (seen := _first_seen.get(module.__name__)) is None:
+        seen = _first_seen[module.__name__] = {
+            known: weakref.ref(value)
+            for known, value in list(vars(module).items())
+            if isinstance(value, types.FunctionType | type)
+        }
+    value = vars(module).get(name)
+    if not isinstance(value, types.FunctionType | type):
+        return False
+    if name not in seen or seen[name]() is not value:
+        # For good: when it is put back, workers still have what replaced it.
+        seen.pop(name, None)
+        return True
+    return False
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_found(name: str, origin: str, path: tuple[str, ...]) -> bool:
+    """Return whether the import system finds *name* at *origin*, and not elsewhere."""
+    # PathFinder last: others, as those of editable installations, have their places beside it.
+    for finder in sorted(sys.meta_path, key=lambda finder: finder is PathFinder):
+        with suppress(Exception):
+            spec = finder.find_spec(name, list(path))
+            if spec is not None and spec.origin is not None:
+                return os.path.abspath(spec.origin) == origin
+    return False
+
+
+def _exists(file: str) -> bool:
+    """Return whether *file* is there, perhaps inside an archive."""
+    return os.path.exists(file) or os.path.isfile(os.path.dirname(file))
+
+
+def _path_for(name: str) -> list[str]:
+    """Return where the import system looks for *name*."""
+    package, _, _ = name.rpartition(".")
+    if package:
+        return list(getattr(sys.modules.get(package), "__path__", ()))
+    return [os.path.abspath(entry) for entry in sys.path]
+
+
+def _other_name(module: types.ModuleType, cls: Any) -> str | None:
+    """Return the global of *module* that is the class *cls*, which calls itself otherwise."""
+    if not isinstance(cls, type):
+        return None
+    return next((name for name, value in list(vars(module).items()) if value is cls), None)
 
 
 def _follow(module: types.ModuleType, names: list[str], target: Any) -> str | None:

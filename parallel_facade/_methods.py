@@ -15,7 +15,9 @@ from typing import Any
 def reduce_method(method: types.MethodType) -> tuple[Any, ...]:
     """Return how to rebuild *method*: from its object, the class that defines it, and its name."""
     found = find_definition(method)
-    if found is None:
+    if found is None or (
+        getattr(method.__func__, "__module__", "") == "__main__" != found[0].__module__
+    ):
         return types.MethodType, (method.__func__, method.__self__)
     return bind_method, (method.__self__, *found)
 

@@ -1,11 +1,14 @@
-"""The globals of functions that travelled by value: one dict per module and call.
+"""The globals of functions that travelled by value: one module per call for the script's own.
 
     caller: f.__globals__ of __main__ ─┐
-    caller: g.__globals__ of __main__ ─┴─► worker: one dict, shared by f and g, for this call
+    caller: g.__globals__ of __main__ ─┴─► worker: one module, shared by f and g, for this call
+    caller: h.__globals__ of helpers  ───► worker: the module helpers, as it imports it
 
 Guarantees:
     - Functions of one module share their globals, so a `global` statement in one is seen by all.
     - Each call starts from the caller's values of now: nothing stale is carried from call to call.
+    - While a call runs, `__main__` is the module of its script: what looks names up there
+      (pickle, `typing.get_type_hints`, `import __main__`) finds what travelled.
     - What `Pool(initializer=...)` set stays set for the worker's life, whatever the caller's value.
 """
 
@@ -18,17 +21,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-_namespaces: dict[str, dict[str, dict[str, Any]]] = {}  # scope → key → globals
+_spaces: dict[str, dict[str, types.ModuleType]] = {}  # scope → key → module
 _pinned: dict[str, dict[str, Any]] = {}  # module name → what the initializer set in it
 
+MAIN: Final = "__main__"
 
-def namespace(scope: str, key: str, header: dict[str, Any]) -> dict[str, Any]:
-    """Return the globals that the module known as *key* has in the call *scope*."""
-    spaces = _namespaces.setdefault(scope, {})
-    if (space := spaces.get(key)) is None:
-        pinned = _pinned.get(str(header.get("__name__")), {})
-        space = spaces[key] = {"__builtins__": builtins, **header, **pinned}
-    return space
+
+def space_module(scope: str, key: str, header: dict[str, Any]) -> types.ModuleType:
+    """Return the module that stands in the call *scope* for the one known as *key*."""
+    spaces = _spaces.setdefault(scope, {})
+    if (module := spaces.get(key)) is None:
+        name = str(header.get("__name__"))
+        is_main = name == MAIN and MAIN in spaces
+        module = spaces[MAIN] if is_main else types.ModuleType(name)
+        vars(module).update({"__builtins__": builtins, **header, **pinned_in(name)})
+        spaces[key] = module
+        if name == MAIN:
+            spaces.setdefault(MAIN, module)
+    return module
 
 
 def fill(space: dict[str, Any], values: dict[str, Any]) -> None:
@@ -37,9 +47,48 @@ def fill(space: dict[str, Any], values: dict[str, Any]) -> None:
         space.setdefault(name, value)
 
 
+def publish(scope: str, cls: type) -> None:
+    """Let *cls*, of the script, be found by its name in `__main__`."""
+    if cls.__module__ == MAIN and "." not in cls.__qualname__:
+        main = vars(space_module(scope, MAIN, {"__name__": MAIN}))
+        # Not as a global: the script may call something else by this name by now, as it does when
+        # a class was defined once more and instances of the old one are still about.
+        main.setdefault("__getattr__", _Published()).classes[cls.__name__] = cls
+
+
+class _Published:
+    """The `__getattr__` of a module: finds classes that are not among its globals."""
+
+    def __init__(self) -> None:
+        self.classes: dict[str, type] = {}
+
+    def __call__(self, name: str) -> type:
+        if name not in self.classes:
+            raise AttributeError(f"module '{MAIN}' has no attribute {name!r} that travelled here")
+        return self.classes[name]
+
+
+@contextmanager
+def as_main(scope: str) -> Iterator[None]:
+    """Let `__main__` mean the script of the call *scope*."""
+    before = sys.modules.get(MAIN)
+    if (module := _spaces.get(scope, {}).get(MAIN)) is not None:
+        sys.modules[MAIN] = module
+    try:
+        yield
+    finally:
+        if module is not None and before is not None:
+            sys.modules[MAIN] = before
+
+
 def forget(scope: str) -> None:
     """Drop the globals of a call that has ended."""
-    _namespaces.pop(scope, None)
+    _spaces.pop(scope, None)
+
+
+def pinned_in(module_name: str) -> dict[str, Any]:
+    """Return what the initializer set in the module called *module_name*."""
+    return _pinned.get(module_name, {})
 
 
 @contextmanager
@@ -51,9 +100,10 @@ def pinning(scope: str, module_name: str) -> Iterator[None]:
         module_name: A module to watch as well, if it is imported: the initializer may live there,
             and set globals that a lambda of that module reads.
     """
-    spaces = list(_namespaces.get(scope, {}).values())
-    module = sys.modules.get(module_name)
-    spaces += [] if module is None else [vars(module)]
+    modules = {id(module): module for module in _spaces.get(scope, {}).values()}
+    if (imported := sys.modules.get(module_name)) is not None:
+        modules.setdefault(id(imported), imported)
+    spaces = [vars(module) for module in modules.values()]
     before = [dict(space) for space in spaces]
     yield
     for space, known in zip(spaces, before, strict=True):

@@ -16,7 +16,14 @@ import traceback
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from parallel_facade._errors import RemoteError, RemoteTraceback, SerializationError
+from parallel_facade._errors import (
+    RemoteError,
+    RemoteTraceback,
+    SerializationError,
+    described,
+    message_of,
+)
+from parallel_facade._exceptions import add_cause, is_like, portable
 from parallel_facade._payload import PROTOCOL, Encoder, decode
 
 PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
@@ -39,9 +46,8 @@ class Failure(NamedTuple):
 
     def to_raise(self) -> BaseException:
         """Return the exception, with the worker's traceback as its cause."""
-        if self.traceback and self.error.__cause__ is None:
-            # Around the __setattr__ of an exception that is a frozen dataclass.
-            BaseException.__setattr__(self.error, "__cause__", RemoteTraceback(self.traceback))
+        if self.traceback:
+            add_cause(self.error, RemoteTraceback(self.traceback))
         return self.error
 
 
@@ -107,7 +113,7 @@ def _payload_of(
     value: Any, position: int, encoder: Encoder, failures: dict[int, _SentFailure]
 ) -> bytes | None:
     try:
-        return encoder.encode(value, f"the result, a {type(value).__qualname__}")
+        return encoder.encode(value, f"the result, a {type(value).__qualname__}", {"result": value})
     except SerializationError as exc:
         failures[position] = _sent(Failure(exc, ""), encoder)
         return None
@@ -116,9 +122,12 @@ def _payload_of(
 def _value_of(payload: bytes, position: int, failures: dict[int, Failure]) -> Any:
     try:
         return decode(payload)
-    except Exception as exc:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:
+        # Rebuilding runs the user's code; what it raises is told, not let loose here.
         error = SerializationError(
-            f"the result could not be rebuilt: {type(exc).__name__}: {exc}", path="the result"
+            f"the result could not be rebuilt: {described(exc)}", path="result"
         )
         error.__cause__ = exc
         failures[position] = Failure(error)
@@ -128,9 +137,9 @@ def _value_of(payload: bytes, position: int, failures: dict[int, Failure]) -> An
 def captured(error: BaseException) -> Failure:
     """Return *error*, just caught in a worker, with its traceback as text."""
     tb = error.__traceback__
-    # The first frame is the one that caught it, in this library. By method: an exception that is a
-    # frozen dataclass refuses the assignment.
-    error.with_traceback(tb.tb_next if tb is not None else None)
+    # The first frame is the one that caught it, in this library. By the method of BaseException,
+    # around what a class of the user's may define.
+    BaseException.with_traceback(error, tb.tb_next if tb is not None else None)
     return Failure(error, describe(error))
 
 
@@ -138,68 +147,47 @@ def describe(error: BaseException) -> str:
     """Return the traceback of *error* as text, whatever its own code does."""
     try:
         return "".join(traceback.format_exception(error))
-    except Exception as exc:
+    except BaseException as exc:
         return f"{type(error).__qualname__} (its traceback cannot be printed: {type(exc).__name__})"
 
 
 def _sent(failure: Failure, encoder: Encoder) -> _SentFailure:
     error = failure.error
     cls = type(error)
-    message = "(its message cannot be printed)"
-    with suppress(Exception):
-        message = str(error)
     return _SentFailure(
-        _proven(error, encoder), f"{cls.__module__}.{cls.__qualname__}", message, failure.traceback
+        _proven(error, encoder),
+        f"{cls.__module__}.{cls.__qualname__}",
+        message_of(error),
+        failure.traceback,
     )
 
 
 def _proven(error: BaseException, encoder: Encoder) -> bytes | None:
     """Return a payload of *error* that was seen to rebuild it, or `None`."""
-    for travelling in (error, _Bare(type(error), error.args, _portable_fields(error, encoder))):
-        with suppress(Exception):
-            payload = encoder.encode(travelling, "the exception")
-            if type(_rebuilt(payload)) is type(error):
+
+    def payload_of(travelling: Any) -> bytes | None:
+        with suppress(BaseException):
+            payload = encoder.dump(travelling)
+            if is_like(decode(payload), error):
                 return payload
-    return None
+        return None
 
+    def can_travel(obj: Any) -> bool:
+        with suppress(BaseException):
+            decode(encoder.dump(obj))
+            return True
+        return False
 
-class _Bare(NamedTuple):
-    """An exception in parts, to be rebuilt without running its `__init__`."""
-
-    cls: type[BaseException]
-    args: tuple[Any, ...]
-    fields: dict[str, Any]
-
-    def build(self) -> BaseException:
-        error = self.cls.__new__(self.cls, *self.args)
-        BaseException.__setattr__(error, "args", self.args)
-        error.__dict__.update(self.fields)
-        return error
-
-
-def _portable_fields(error: BaseException, encoder: Encoder) -> dict[str, Any]:
-    fields = {}
-    for name, value in vars(error).items():
-        with suppress(Exception):
-            decode(encoder.encode(value, name))
-            fields[name] = value
-    return fields
-
-
-def _rebuilt(payload: bytes) -> BaseException:
-    loaded = decode(payload)
-    error: BaseException = loaded.build() if isinstance(loaded, _Bare) else loaded
-    return error
+    return payload_of(error) or payload_of(portable(error, can_travel))
 
 
 def _received(sent: _SentFailure) -> Failure:
     if sent.payload is not None:
         try:
-            return Failure(_rebuilt(sent.payload), sent.traceback)
+            return Failure(decode(sent.payload), sent.traceback)
         except KeyboardInterrupt:
             raise
         except BaseException as exc:
-            # Rebuilding runs the user's code; what it raises is told, not let loose here.
             sent = sent._replace(message=f"{sent.message} (not rebuilt: {type(exc).__name__})")
     error = RemoteError(
         f"{sent.type_name}: {sent.message}",

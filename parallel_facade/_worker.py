@@ -16,15 +16,16 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any, Final, NamedTuple
 
-from parallel_facade import _namespaces
+from parallel_facade import _freshness, _namespaces
 from parallel_facade._classes import pinning_attributes
-from parallel_facade._errors import SerializationError
+from parallel_facade._errors import SerializationError, described
 from parallel_facade._outcomes import Failure, Report, captured, encode_report
 from parallel_facade._payload import Encoder, decode
 from parallel_facade._seeds import kept_state, seed_item
+from parallel_facade._values import kept_alive
 
 
 class Call(NamedTuple):
@@ -165,40 +166,53 @@ class OpenCall:
         self.scope = self._surroundings.scope
         self._encoder = Encoder(self.scope, self._surroundings.serializer, returning=True)
         self._call: Call | None = None
+        self._kept: list[Any] = []  # what only weak references of the callable refer to
+        # Context variables that travelled are set here, and for this call alone.
+        self._context = copy_context()
 
     def run(self, payload: bytes) -> tuple[bytes, int]:
         """Run the chunk in *payload*; return the report as bytes, and how many items were run."""
-        report = self._report(payload)
+        return self._context.run(self._run, payload)
+
+    def _run(self, payload: bytes) -> tuple[bytes, int]:
+        try:
+            call = self.call()
+        except BaseException as exc:
+            return self._told(_unread(THE_CALLABLE, exc))
+        with _namespaces.as_main(self.scope), kept_alive():
+            return self._told(_report(call, payload))
+
+    def _told(self, report: Report) -> tuple[bytes, int]:
         return encode_report(report, self._encoder), len(report.values)
 
     def call(self) -> Call:
         """Return the call, decoding it on first use."""
         self._surroundings.apply()
         if self._call is None:
-            self._call = Call(*decode(self._payload))
+            with kept_alive() as self._kept:
+                self._call = Call(*decode(self._payload))
             self._payload = b""
         return self._call
 
     def close(self) -> None:
         """Forget the callable and its globals."""
         self._call = None
+        self._kept = []
         _namespaces.forget(self.scope)
+        _freshness.forget(self.scope)
 
-    def _report(self, payload: bytes) -> Report:
-        try:
-            call = self.call()
-        except BaseException as exc:
-            return _unread(THE_CALLABLE, exc)
-        try:
-            chunk = Chunk(*decode(payload))
-        except BaseException as exc:
-            return _unread(THE_ARGUMENTS, exc)
-        return run_chunk(call, chunk)
+
+def _report(call: Call, payload: bytes) -> Report:
+    try:
+        chunk = Chunk(*decode(payload))
+    except BaseException as exc:
+        return _unread(THE_ARGUMENTS, exc)
+    return run_chunk(call, chunk)
 
 
 def _unread(part: str, exc: BaseException) -> Report:
     error = SerializationError(
-        f"{part} could not be rebuilt in the worker: {type(exc).__name__}: {exc}", path=part
+        f"{part} could not be rebuilt in the worker: {described(exc)}", path=part
     )
     return Report([], {0: Failure(error, captured(exc).traceback)}, part)
 

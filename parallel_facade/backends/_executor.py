@@ -10,7 +10,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from typing import Any
 
 from parallel_facade._errors import WorkerCrashedError
-from parallel_facade._payload import new_scope
+from parallel_facade._scopes import new_scope
 from parallel_facade._worker import run_as_worker, run_payload
 from parallel_facade.backends import Backend, Capabilities, WorkerSettings
 

@@ -15,10 +15,11 @@ from collections import namedtuple
 import numpy
 import pytest
 
-from parallel_facade import SerializationError
+from parallel_facade import SerializationError, _dilling, _pickling
 from parallel_facade._identity import class_for, token_for
 from parallel_facade._importable import find_path, is_importable
-from parallel_facade._payload import Encoder, decode, new_scope
+from parallel_facade._payload import Encoder, decode
+from parallel_facade._scopes import new_scope
 
 
 def there_and_back(obj, serializer="dill"):
@@ -145,8 +146,14 @@ def test_arrays_travel_by_the_c_pickler():
 
 
 def test_dill_is_never_asked_to_walk_data(monkeypatch):
-    """The rescue by dill is for what pickle refuses; nothing here should need it."""
-    monkeypatch.setattr(Encoder, "_dump_by_dill", lambda *_: pytest.fail("dill walked it"))
+    """dill is for code and what pickle refuses; nothing here should need it."""
+    asked = []
+
+    def dump_by_dill(obj, reduce):
+        asked.append(type(obj))
+        return _dilling.dump_by_dill(obj, reduce)
+
+    monkeypatch.setattr(_pickling, "dump_by_dill", dump_by_dill)
     data = list(range(10))
 
     class Local:
@@ -168,9 +175,11 @@ def test_dill_is_never_asked_to_walk_data(monkeypatch):
     ):
         there_and_back(obj)
 
+    assert set(asked) == {types.CodeType}
+
 
 def test_a_refusal_names_the_part_and_a_way_out():
-    with pytest.raises(SerializationError, match="(?s)cannot send item 3: .*Hint: .*__getstate__"):
+    with pytest.raises(SerializationError, match="(?s)cannot send item 3: .*Way out: make a list"):
         Encoder(new_scope(), "dill").encode((x for x in []), "item 3")
     with pytest.raises(SerializationError, match="serializer='dill' carries"):
         Encoder(new_scope(), "pickle").encode(lambda: 0, "item 3")

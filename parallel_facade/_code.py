@@ -1,0 +1,75 @@
+"""Which names a function's code may look up."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import re
+import types
+from collections.abc import Iterator
+from typing import Any, Final
+
+GLOBAL_OPERATIONS: Final = frozenset(
+    {"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
+)
+LOOKS_UP_TEXT: Final = frozenset({"globals", "eval", "exec", "vars", "getattr", "attrgetter"})
+"""What code uses that looks up names written as text."""
+
+REACHES_MAIN: Final = frozenset({"__main__", "modules", "__import__", "import_module"})
+"""What code mentions that reaches the module of the script."""
+
+WORD: Final = re.compile(r"[^\W\d]\w*")
+
+
+@functools.lru_cache(maxsize=4096)
+def global_names(code: types.CodeType) -> frozenset[str]:
+    """Return the global names that *code*, or a code object inside it, reads or writes.
+
+    In code that calls `globals`, `eval` or the like, the words of its literal texts count too.
+    """
+    # dill.detect finds them by redirecting sys.stdout, which loses what other threads print.
+    names: set[str] = set()
+    for one in codes_in(code):
+        names.update(
+            step.argval for step in dis.get_instructions(one) if step.opname in GLOBAL_OPERATIONS
+        )
+    return frozenset(names).union(_words_of_texts(code))
+
+
+@functools.lru_cache(maxsize=4096)
+def words_in(code: types.CodeType) -> frozenset[str]:
+    """Return all names in *code* and the code inside it, of attributes too."""
+    names = {name for one in codes_in(code) for name in one.co_names}
+    return frozenset(names).union(_words_of_texts(code))
+
+
+def names_in_main(code: types.CodeType) -> frozenset[str]:
+    """Return the names that *code* may look up in the module `__main__`, if it does."""
+    words = words_in(code)
+    texts = {const for one in codes_in(code) for const in one.co_consts if type(const) is str}
+    looks = not REACHES_MAIN.isdisjoint(words | texts)
+    return words | frozenset(texts) if looks else frozenset()
+
+
+def names_in_annotations(annotations: dict[str, Any]) -> set[str]:
+    """Return the words of those *annotations* that are text."""
+    texts = [value for value in annotations.values() if type(value) is str]
+    return {word for text in texts for word in WORD.findall(text)}
+
+
+def codes_in(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Yield *code* and the code objects inside it."""
+    yield code
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield from codes_in(const)
+
+
+def _words_of_texts(code: types.CodeType) -> set[str]:
+    found: set[str] = set()
+    for one in codes_in(code):
+        if LOOKS_UP_TEXT.intersection(one.co_names):
+            for const in one.co_consts:
+                if isinstance(const, str):
+                    found.update(WORD.findall(const))
+    return found

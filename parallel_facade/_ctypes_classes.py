@@ -1,0 +1,101 @@
+"""Classes of `ctypes`: structures and unions by their fields, arrays and pointers by their parts.
+
+What `ctypes` derives from the fields (their descriptors, the size) it derives again.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Final
+
+MAKING: Final = frozenset(
+    {"_type_", "_length_", "_pack_", "_anonymous_", "_align_", "_layout_", "_swappedbytes_"}
+    | {"_flags_", "_argtypes_", "_restype_"}
+)
+"""What a class must have in its body; `_fields_` may come later, and then may name the class."""
+
+
+def is_made_by_ctypes(cls: type) -> bool:
+    """Return whether *cls* is a class of C data."""
+    return any(one.__module__ == "_ctypes" for one in type(cls).__mro__)
+
+
+def split_ctypes(own: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """Return what the making needs out of the attributes *own*, and which not to carry."""
+    body = {name: own[name] for name in MAKING if name in own}
+    derived = {name for name, value in own.items() if type(value).__name__ == "CField"}
+    return body, derived | body.keys()
+
+
+def finish_ctypes(cls: Any, attributes: dict[str, Any]) -> dict[str, Any]:
+    """Give *cls* its fields, once, and return the other *attributes*."""
+    if "_fields_" not in cls.__dict__:
+        # By its metaclass, which computes the layout.
+        cls._fields_ = attributes["_fields_"]
+    return {name: value for name, value in attributes.items() if name != "_fields_"}
+
+
+def reduce_metaclass(cls: type) -> tuple[Any, ...]:
+    """Return how to find *cls*, a metaclass of `ctypes`, which has no name of its own there."""
+    import ctypes
+
+    bases = (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._Pointer, ctypes._SimpleCData)
+    base = next(base for base in (*bases, ctypes._CFuncPtr) if type(base) is cls)
+    return type, (base,)
+
+
+def reduce_derived(cls: Any) -> tuple[Any, ...] | None:
+    """Return how to derive *cls* from another type, if it is an array or pointer type."""
+    import ctypes
+
+    if issubclass(cls, ctypes._SimpleCData):
+        return _reduce_swapped(cls)
+    if (
+        issubclass(cls, ctypes.Array)
+        and cls.__name__ == f"{cls._type_.__name__}_Array_{cls._length_}"
+    ):
+        return array_of, (cls._type_, cls._length_)
+    if issubclass(cls, ctypes._Pointer) and cls.__name__ == f"LP_{cls._type_.__name__}":
+        return ctypes.POINTER, (cls._type_,)
+    return None
+
+
+def _reduce_swapped(cls: Any) -> tuple[Any, ...] | None:
+    """Return how to find *cls* as another type with its bytes in the other order, if it is that."""
+    for native, order in (("__ctype_le__", "__ctype_be__"), ("__ctype_be__", "__ctype_le__")):
+        base = getattr(cls, native, cls)
+        if base is not cls and getattr(base, order, None) is cls:
+            return getattr, (base, order)
+    return None
+
+
+def array_of(element: Any, length: int) -> Any:
+    """Return the array type of *length* elements."""
+    return element * length
+
+
+def is_library(kind: type) -> bool:
+    """Return whether objects of *kind* are loaded C libraries."""
+    ctypes = sys.modules.get("ctypes")
+    return ctypes is not None and issubclass(kind, ctypes.CDLL)
+
+
+def reduce_library(library: Any) -> tuple[Any, ...]:
+    """Return how to load *library* again: its handle is an address in this process."""
+    functions = {
+        name: {part: getattr(found, part) for part in DECLARED if getattr(found, part, None)}
+        for name, found in vars(library).items()
+        if isinstance(found, library._FuncPtr)
+    }
+    return type(library), (library._name,), functions, None, None, declare
+
+
+DECLARED: Final = ("restype", "argtypes", "errcheck")
+"""What a program says of a function of a library."""
+
+
+def declare(library: Any, functions: dict[str, dict[str, Any]]) -> None:
+    """Say again of the *functions* of *library* what the program said of them."""
+    for name, parts in functions.items():
+        for part, value in parts.items():
+            setattr(getattr(library, name), part, value)

@@ -1,0 +1,78 @@
+"""Room for deep recursion: nested data has as many levels as it has.
+
+    RecursionError in the C pickler ──► the same in Python, on a thread with a large stack
+
+Assumes:
+    - A level of Python's recursion takes no more than a few kilobytes of stack.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+R = TypeVar("R")
+
+LEVELS: Final = 100_000
+"""Calls in calls. Fewer: shallower data. More: objects that recurse without end take more memory
+before they are refused."""
+STACK_BYTES: Final = 512 << 20
+"""What so many levels may need; only what is used of it is taken from the system."""
+
+_lock = threading.Lock()  # guards the stack size of new threads, _users and _usual_limit
+_users = 0
+_usual_limit = 0
+_here = threading.local()
+
+
+def with_room(function: Callable[[], R]) -> R:
+    """Return what *function* returns, or raise what it raises, run with room for recursion."""
+    if getattr(_here, "has_room", False):
+        return function()
+    outcome: list[Any] = []
+
+    def run() -> None:
+        _here.has_room = True
+        try:
+            outcome.extend((True, function()))
+        except BaseException as exc:
+            outcome.extend((False, exc))
+
+    thread = _start(run)
+    try:
+        thread.join()
+    finally:
+        _leave()
+    succeeded, result = outcome
+    if not succeeded:
+        raise result
+    value: R = result
+    return value
+
+
+def _start(run: Callable[[], None]) -> threading.Thread:
+    global _users, _usual_limit
+    context = contextvars.copy_context()
+    with _lock:
+        if _users == 0:
+            _usual_limit = sys.getrecursionlimit()
+        _users += 1
+        stack = threading.stack_size(STACK_BYTES)
+        try:
+            sys.setrecursionlimit(max(_usual_limit, LEVELS))
+            thread = threading.Thread(target=context.run, args=(run,), name="parallel_facade-deep")
+            thread.start()
+        finally:
+            threading.stack_size(stack)
+    return thread
+
+
+def _leave() -> None:
+    global _users
+    with _lock:
+        _users -= 1
+        if _users == 0:
+            sys.setrecursionlimit(_usual_limit)

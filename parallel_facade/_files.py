@@ -1,0 +1,71 @@
+"""Open files: what can be opened again at the same place travels, all else is refused.
+
+A copy that writes would start a file anew, or write over what another process wrote; one that reads
+text would have to guess how it treats line ends, which a file does not tell. A file without a path
+(a pipe, a temporary file) is a number that means something else in another process.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+from typing import Any, Final
+
+FILES: Final = (
+    io.TextIOWrapper,
+    io.BufferedReader,
+    io.BufferedWriter,
+    io.BufferedRandom,
+    io.FileIO,
+)
+STANDARD_STREAMS: Final = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
+
+
+def reduce_file(file: Any, *, returning: bool) -> tuple[Any, ...]:
+    """Return how to open *file* again.
+
+    Args:
+        file: An open file, or one of the standard streams.
+        returning: Whether it is part of a result: then the worker's file is not the caller's.
+
+    Raises:
+        pickle.PicklingError: *file* cannot be opened again as it is.
+    """
+    for name in STANDARD_STREAMS:
+        if getattr(sys, name, None) is file:
+            return standard_stream, (name,)
+    if returning:
+        raise pickle.PicklingError("an open file cannot be returned")
+    if file.closed or not isinstance(file.name, str | bytes):
+        raise pickle.PicklingError("a file that is closed, or has no path, cannot travel")
+    mode = _raw(file).mode
+    if mode == "ab":
+        text = {"encoding": file.encoding, "errors": file.errors} if _is_text(file) else {}
+        return open_again, (file.name, "a" if text else "ab", text, None)
+    if mode == "rb" and not _is_text(file):
+        return open_again, (file.name, "rb", {}, file.tell())
+    purpose = "reading text" if mode == "rb" else "writing"
+    raise pickle.PicklingError(f"a file that is open for {purpose} cannot travel: {file.name!r}")
+
+
+def open_again(name: str | bytes, mode: str, text: dict[str, Any], position: int | None) -> Any:
+    """Return the file called *name*, opened as it was."""
+    file = open(name, mode, **text)  # noqa: SIM115 - its user closes it, as the original's
+    if position:
+        file.seek(position)
+    return file
+
+
+def standard_stream(name: str) -> Any:
+    """Return the stream that `sys` has as *name*."""
+    return getattr(sys, name)
+
+
+def _raw(file: Any) -> Any:
+    buffered = file.buffer if _is_text(file) else file
+    return getattr(buffered, "raw", buffered)
+
+
+def _is_text(file: Any) -> bool:
+    return isinstance(file, io.TextIOWrapper)

@@ -1,0 +1,374 @@
+"""The pickler of this library: how each kind of object travels.
+
+    object ──► TravelPickler (C) ──► payload ──► pickle.loads ──► object
+                  │ function, class, method, cell, module: reducers of ours
+                  └ what only dill carries (code, files, …): dill, inside the payload
+
+Guarantees:
+    - A reducer that the user registered with `copyreg` goes before ours.
+    - `pickle` and `copyreg` are never changed.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import copyreg
+import enum
+import functools
+import io
+import pickle
+import struct
+import threading
+import types
+import weakref
+from collections.abc import Callable
+from contextvars import Context
+from importlib import import_module
+from typing import Any, ClassVar, Final
+
+from parallel_facade import _classes, _functions
+from parallel_facade._ctypes_classes import (
+    is_library,
+    is_made_by_ctypes,
+    reduce_derived,
+    reduce_library,
+    reduce_metaclass,
+)
+from parallel_facade._dilling import (
+    PROTOCOL,
+    dump_by_dill,
+    is_carried_by_dill,
+    load_nested,
+)
+from parallel_facade._enums import reduce_member
+from parallel_facade._exceptions import is_reduced_here, reduce_exception, reduce_with_links
+from parallel_facade._files import FILES, reduce_file
+from parallel_facade._freshness import Follower, News, bring
+from parallel_facade._identity import token_for
+from parallel_facade._importable import (
+    NEVER_IMPORTED,
+    find_path,
+    is_importable,
+    is_importable_module,
+)
+from parallel_facade._methods import reduce_method
+from parallel_facade._named import KINDS, Names, reduce_context, reduce_singleton
+from parallel_facade._namespaces import fill, space_module
+from parallel_facade._values import (
+    DESCRIPTORS,
+    WEAK_COLLECTIONS,
+    is_array_with_attributes,
+    reduce_array,
+    reduce_context_manager,
+    reduce_descriptor,
+    reduce_memoryview,
+    reduce_proxy,
+    reduce_view,
+    reduce_weak_collection,
+    reduce_weakproxy,
+    reduce_weakref,
+    refuse_finalizer,
+)
+
+
+class StandardPickler(pickle.Pickler):
+    """The standard library's pickler with the bound-method recipe, and nothing of dill."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Reduce bound methods; leave all else to pickle."""
+        if type(obj) is types.MethodType and types.MethodType not in copyreg.dispatch_table:
+            return reduce_method(obj)
+        if isinstance(obj, types.FunctionType | type) and obj.__module__ in NEVER_IMPORTED:
+            raise pickle.PicklingError(f"{obj!r} belongs to the main script, not to a module")
+        if type(obj) is types.FunctionType:
+            return _reduce_importable(obj)
+        return NotImplemented
+
+
+class Reducer:
+    """Decides how each function, class and special object of one payload travels.
+
+    Args:
+        scope: The call.
+        defined: Tokens of the classes that the other side has been given; it grows.
+        returning: Whether the payload goes back to the side that owns the received classes.
+    """
+
+    def __init__(self, scope: str, defined: set[str], *, returning: bool) -> None:
+        self.scope = scope
+        self.defined = defined
+        self.returning = returning
+        # What comes back says nothing of modules: they are the receiver's own.
+        self.follower = None if returning else Follower()
+        self.names = Names()
+        self.function_cells: set[int] = set()
+        self.shells: set[int] = set()  # functions and classes whose contents are sent elsewhere
+        self._ordinary: set[int] = set()  # ids of types whose instances are the pickler's own work
+
+    def reduce(self, obj: Any) -> Any:
+        """Return the reduction of *obj*, or `NotImplemented` to leave it to the pickler."""
+        kind = type(obj)
+        if id(kind) in self._ordinary:
+            return NotImplemented
+        if (handler := _handler_for(kind)) is not None:
+            return NotImplemented if kind in copyreg.dispatch_table else handler(self, obj)
+        if is_carried_by_dill(kind):
+            return load_nested, (dump_by_dill(obj, self.reduce_code),)
+        if issubclass(kind, BaseException):
+            return _reduce_exception(obj)
+        if is_library(kind):
+            return reduce_library(obj)
+        if is_array_with_attributes(kind):
+            return reduce_array(obj)
+        if issubclass(kind, enum.Enum) or _has_its_own_way(kind):
+            return _reduce_instance(self, obj)
+        self._ordinary.add(id(kind))
+        return NotImplemented
+
+    def reduce_code(self, obj: Any) -> Any:
+        """Return what `reduce` does for the parts of what dill carries."""
+        kind = type(obj)
+        if kind is types.ModuleType and not is_importable_module(obj):
+            return NotImplemented
+        return NotImplemented if _handler_for(kind) is None else self.reduce(obj)
+
+
+class TravelPickler(pickle.Pickler):
+    """The C pickler, asking a `Reducer` about everything that is not plain data."""
+
+    def __init__(self, buffer: io.BytesIO, reducer: Reducer) -> None:
+        super().__init__(buffer, PROTOCOL)
+        self._reduce = reducer.reduce
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Reduce *obj* by the rules of this library."""
+        return self._reduce(obj)
+
+
+class DeepPickler(pickle._Pickler):
+    """The pickler in Python, which can recurse as far as Python may."""
+
+    # Without what dill adds to the table of pickle's when it is imported.
+    dispatch: ClassVar[dict[type, Any]] = {
+        kind: method
+        for kind, method in pickle._Pickler.dispatch.items()
+        if method.__module__ == "pickle"
+    } | {types.FunctionType: pickle._Pickler.save_global, type: pickle._Pickler.save_type}
+
+    def __init__(self, buffer: io.BytesIO, reducer: Reducer) -> None:
+        super().__init__(buffer, PROTOCOL)
+        self._reduce = reducer.reduce
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Reduce *obj* by the rules of this library."""
+        return self._reduce(obj)
+
+
+def _handler_for(kind: type) -> Callable[[Reducer, Any], Any] | None:
+    if (handler := _BY_ID.get(id(kind))) is not None:
+        return handler
+    if issubclass(kind, type):
+        return _reduce_class
+    return _BY_ID[id(property)] if issubclass(kind, DESCRIPTORS) else None
+
+
+def _has_its_own_way(kind: type) -> bool:
+    """Return whether *kind* travels by value and says itself how its instances do."""
+    says_how = (
+        kind.__reduce_ex__ is not object.__reduce_ex__ or kind.__reduce__ is not object.__reduce__
+    )
+    return says_how and not goes_by_name(kind)
+
+
+def _reduce_exception(error: BaseException) -> Any:
+    kind = type(error)
+    if kind in copyreg.dispatch_table:
+        return NotImplemented
+    if is_reduced_here(kind):
+        return reduce_exception(error)
+    return reduce_with_links(error, error.__reduce_ex__(PROTOCOL))
+
+
+def _reduce_instance(reducer: Reducer, obj: Any) -> Any:
+    if isinstance(obj, enum.Enum) and (member := reduce_member(obj)) is not None:
+        return member
+    reduced = obj.__reduce_ex__(PROTOCOL)
+    return reduce_singleton(obj, reduced, reducer.names) if type(reduced) is str else reduced
+
+
+def _reduce_importable(obj: types.FunctionType | type) -> Any:
+    found = find_path(obj)
+    if found is None or found[1] == obj.__qualname__:
+        return NotImplemented
+    # A private function of a class: pickle would look for its name, which is not its attribute's.
+    return object_at, found
+
+
+def _reduce_by_name(reducer: Reducer, obj: types.FunctionType | type) -> tuple[Any, ...] | None:
+    """Return how to find *obj* and what it reads in the user's modules, if it reads anything."""
+    if reducer.follower is None:
+        return None
+    news = reducer.follower.news_of(obj)
+    found = find_path(obj)
+    if found is None or not any(news):
+        return None
+    return object_at, found, (reducer.scope, news), None, None, bring_beside
+
+
+def bring_beside(_: object, state: tuple[str, News]) -> None:
+    """Take in what travelled beside an object's name."""
+    bring(*state)
+
+
+def object_at(module: str, path: str) -> Any:
+    """Return what stands at the dotted *path* of *module*."""
+    return functools.reduce(getattr, path.split("."), import_module(module))
+
+
+def _reduce_function(reducer: Reducer, function: types.FunctionType) -> Any:
+    if is_importable(function):
+        return _reduce_by_name(reducer, function) or _reduce_importable(function)
+    reducer.function_cells.update(map(id, function.__closure__ or ()))
+    if id(function) in reducer.shells:
+        reducer.shells.discard(id(function))
+        return _functions.reduce_shell(function, reducer.scope)
+    return _functions.reduce_function(function, reducer.scope, reducer.follower)
+
+
+def _reduce_class(reducer: Reducer, cls: type) -> Any:
+    if cls.__module__ == "builtins":
+        return _reduce_builtin_class(cls)
+    if is_importable(cls):
+        return _reduce_by_name(reducer, cls) or _reduce_importable(cls)
+    if cls.__module__ == "_ctypes":
+        return reduce_metaclass(cls)
+    if is_made_by_ctypes(cls) and (derived := reduce_derived(cls)) is not None:
+        return derived
+    if reducer.returning and _classes.came_from_caller(cls):
+        return _classes.reduce_to_token(cls)
+    if id(cls) in reducer.shells:
+        reducer.shells.discard(id(cls))
+        return _classes.reduce_shell(cls)
+    if token_for(cls) in reducer.defined:
+        return _classes.reduce_to_token(cls)
+    return _reduce_family(reducer, cls)
+
+
+def _reduce_builtin_class(cls: type) -> Any:
+    if getattr(builtins, cls.__name__, None) is cls:
+        return NotImplemented
+    # Many are called otherwise where they can be found: "mappingproxy" is types.MappingProxyType.
+    name = _names_in_types().get(cls)
+    return NotImplemented if name is None else (object_at, ("types", name))
+
+
+@functools.cache
+def _names_in_types() -> dict[type, str]:
+    return {found: name for name, found in vars(types).items() if isinstance(found, type)}
+
+
+def _reduce_family(reducer: Reducer, cls: type) -> Any:
+    """Send *cls* with the classes that it is made from, whose methods may mention it."""
+    metaclass: type = type(cls)
+    makers = [*reversed(cls.__mro__[1:]), *reversed(metaclass.__mro__)]
+    family = [
+        one
+        for one in _distinct(makers)
+        if not goes_by_name(one) and token_for(one) not in reducer.defined
+    ] + [cls]
+    functions = [
+        function
+        for one in family
+        for function in _classes.methods_of(one)
+        if not is_importable(function)
+    ]
+    reducer.defined.update(map(token_for, family))
+    reducer.shells.update(map(id, [*family[:-1], *functions]))
+    return _classes.reduce_family(cls, family, functions, reducer.scope, reducer.follower)
+
+
+def _distinct(classes: list[type]) -> list[type]:
+    # By identity: a metaclass may define __eq__ and __hash__, which must not run here.
+    return list({id(cls): cls for cls in classes}.values())
+
+
+def goes_by_name(cls: type) -> bool:
+    """Return whether *cls* is found by its name in a worker."""
+    return cls.__module__ in {"builtins", "_ctypes"} or is_importable(cls)
+
+
+def _reduce_cell(reducer: Reducer, cell: types.CellType) -> Any:
+    # A function fills its own cells once it exists; until then they may not lead back to it.
+    if id(cell) in reducer.function_cells:
+        return _functions.new_cell, ()
+    try:
+        contents = (cell.cell_contents,)
+    except ValueError:
+        return _functions.new_cell, ()
+    return _functions.new_cell, (), contents, None, None, _functions.fill_cell
+
+
+def _reduce_module(reducer: Reducer, module: types.ModuleType) -> Any:
+    if is_importable_module(module):
+        return import_module, (module.__name__,)
+    space = vars(module)
+    values = {name: value for name, value in space.items() if name not in MODULE_MACHINERY}
+    key = _functions.key_of(space)
+    made = space_module, (reducer.scope, key, {"__name__": module.__name__})
+    return *made, values, None, None, fill_space
+
+
+MODULE_MACHINERY: Final = frozenset(
+    {"__name__", "__builtins__", "__loader__", "__spec__", "__cached__"}
+)
+
+
+def fill_space(module: types.ModuleType, values: dict[str, Any]) -> None:
+    """Give a module that travels by value its globals."""
+    fill(vars(module), values)
+
+
+def _reduce_lru_cache(reducer: Reducer, wrapper: Any) -> Any:
+    if is_importable(wrapper):
+        return _reduce_by_name(reducer, wrapper) or NotImplemented
+    return _functions.reduce_lru_cache(wrapper)
+
+
+def _reduce_lock(_: Reducer, lock: Any) -> Any:
+    # dill's copy of a reentrant lock is locked, by nobody: its first user would wait for ever.
+    if not repr(lock).startswith("<unlocked"):
+        raise pickle.PicklingError(f"a lock that is held cannot travel: {lock!r}")
+    return (threading.RLock if type(lock) is RLOCK else threading.Lock), ()
+
+
+RLOCK: Final = type(threading.RLock())
+
+HANDLERS: Final[dict[type, Callable[[Reducer, Any], Any]]] = {
+    type: _reduce_class,
+    types.FunctionType: _reduce_function,
+    types.MethodType: lambda _, method: reduce_method(method),
+    types.CellType: _reduce_cell,
+    types.ModuleType: _reduce_module,
+    types.MappingProxyType: lambda _, proxy: reduce_proxy(proxy),
+    **dict.fromkeys(KINDS, lambda reducer, obj: reducer.names.reduce(obj)),
+    Context: lambda _, context: reduce_context(context),
+    RLOCK: _reduce_lock,
+    type(threading.Lock()): _reduce_lock,
+    **dict.fromkeys(DESCRIPTORS, lambda _, descriptor: reduce_descriptor(descriptor)),
+    contextlib._GeneratorContextManager: lambda _, manager: reduce_context_manager(manager),
+    functools._lru_cache_wrapper: _reduce_lru_cache,
+    weakref.finalize: lambda reducer, _: refuse_finalizer(returning=reducer.returning),
+    struct.Struct: lambda _, form: (struct.Struct, (form.format,)),
+    memoryview: lambda _, view: reduce_memoryview(view),
+    weakref.ReferenceType: lambda _, reference: reduce_weakref(reference),
+    **dict.fromkeys(weakref.ProxyTypes, lambda _, proxy: reduce_weakproxy(proxy)),
+    **dict.fromkeys(WEAK_COLLECTIONS, lambda _, weak: reduce_weak_collection(weak)),
+    **dict.fromkeys(FILES, lambda reducer, file: reduce_file(file, returning=reducer.returning)),
+    **dict.fromkeys(
+        (type({}.keys()), type({}.values()), type({}.items())),
+        lambda _, view: reduce_view(view),
+    ),
+}
+_BY_ID: Final = {id(kind): handler for kind, handler in HANDLERS.items()}
+# By identity: a metaclass may define __eq__ and __hash__, which must not run here.

@@ -1,0 +1,25 @@
+"""Names for calls, unique among all processes that talk to each other."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+
+_process_tag = secrets.token_hex(4)
+_numbers = itertools.count()
+
+
+def new_scope() -> str:
+    """Return a name for one call."""
+    return f"{_prefix()}{next(_numbers)}"
+
+
+def is_made_here(scope: str) -> bool:
+    """Return whether this process made the call *scope*."""
+    return scope.startswith(_prefix())
+
+
+def _prefix() -> str:
+    # The pid too: after a fork the tag and the counter go on alike in both processes.
+    return f"{_process_tag}-{os.getpid()}-"

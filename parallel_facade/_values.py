@@ -1,0 +1,194 @@
+"""Built-in values that pickle refuses: views, weak references.
+
+Guarantees:
+    - A view or a weak reference shows the very object that travels beside it, if one does.
+    - What is only weakly referred to in a payload lives until `kept_alive` ends.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import pickle
+import sys
+import threading
+import types
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+
+class _Keeper(threading.local):
+    kept: list[Any] | None = None
+
+
+_keeper = _Keeper()
+
+
+@contextmanager
+def kept_alive() -> Iterator[list[Any]]:
+    """Give a list that holds the referents of the weak references rebuilt in the block."""
+    before, _keeper.kept = _keeper.kept, []
+    try:
+        yield _keeper.kept
+    finally:
+        _keeper.kept = before
+
+
+def reduce_memoryview(view: memoryview) -> tuple[Any, ...]:
+    """Return how to rebuild *view* over a copy of what it shows."""
+    contents = view.tobytes() if view.readonly else bytearray(view.tobytes())
+    return new_memoryview, (contents, view.format, view.shape)
+
+
+def new_memoryview(contents: Any, item: str, shape: tuple[int, ...]) -> memoryview:
+    """Return a view of *contents*, with the given format of an item and shape."""
+    view = memoryview(contents)
+    if (view.format, view.shape) == (item, shape):
+        return view
+    return view.cast(item, shape) if 0 not in shape else view.cast(item)  # type: ignore[call-overload,no-any-return]
+
+
+def reduce_proxy(proxy: types.MappingProxyType[Any, Any]) -> tuple[Any, ...]:
+    """Return how to rebuild *proxy* over the mapping that it shows."""
+    return types.MappingProxyType, (_shown(proxy),)
+
+
+def reduce_view(view: Any) -> tuple[Any, ...]:
+    """Return how to rebuild *view*, of the keys, values or items of a dictionary."""
+    return new_view, (_shown(view), type(view).__name__.removeprefix("dict_"))
+
+
+def new_view(mapping: dict[Any, Any], part: str) -> Any:
+    """Return the view of *mapping* that its method called *part* gives."""
+    return getattr(mapping, part)()
+
+
+def _shown(view: Any) -> Any:
+    # A view has no attribute with the dictionary itself; the collector knows it.
+    return gc.get_referents(view)[0]
+
+
+def reduce_weakref(reference: weakref.ref[Any]) -> tuple[Any, ...]:
+    """Return how to rebuild *reference*, without its callback."""
+    referent = reference()
+    return (dead_reference, ()) if referent is None else (new_weakref, (weakref.ref, referent))
+
+
+def reduce_weakproxy(proxy: Any) -> tuple[Any, ...]:
+    """Return how to rebuild *proxy*; raises `ReferenceError` if its object is gone."""
+    return new_weakref, (weakref.proxy, proxy.__reduce_ex__.__self__)
+
+
+WEAK_COLLECTIONS: Final = (
+    weakref.WeakSet,
+    weakref.WeakValueDictionary,
+    weakref.WeakKeyDictionary,
+)
+
+
+def refuse_finalizer(*, returning: bool) -> Any:
+    """Refuse to return a finalizer, such as that of a temporary folder: it runs where it was made.
+
+    Sent to a worker, it does nothing there, and goes on to guard what is the caller's.
+    """
+    if returning:
+        raise pickle.PicklingError("what is removed when its owner goes cannot be returned")
+    return NotImplemented
+
+
+def reduce_weak_collection(collection: Any) -> tuple[Any, ...]:
+    """Return how to rebuild a weak set or dictionary."""
+    return new_weak_collection, (type(collection), list(_members(collection)))
+
+
+def _members(collection: Any) -> Any:
+    return collection.items() if hasattr(collection, "items") else collection
+
+
+def new_weak_collection(kind: Callable[[Any], Any], members: list[Any]) -> Any:
+    """Return a weak set or dictionary of *members*."""
+    _keep(members)
+    return kind(members)
+
+
+def new_weakref(kind: Callable[[Any], Any], referent: Any) -> Any:
+    """Return a weak reference or proxy to *referent*."""
+    _keep(referent)
+    return kind(referent)
+
+
+def dead_reference() -> Any:
+    """Return a weak reference whose object is gone."""
+    return weakref.ref(_Gone())
+
+
+class _Gone:
+    """Nobody holds an instance of this."""
+
+
+def _keep(referent: Any) -> None:
+    if _keeper.kept is not None:
+        _keeper.kept.append(referent)
+
+
+DESCRIPTORS: Final = (property, classmethod, staticmethod)
+
+
+def reduce_descriptor(descriptor: Any) -> tuple[Any, ...]:
+    """Return how to rebuild a property, class method, static method, or one of a subclass."""
+    base = next(kind for kind in DESCRIPTORS if isinstance(descriptor, kind))
+    args = (
+        (descriptor.fget, descriptor.fset, descriptor.fdel, descriptor.__doc__)
+        if base is property
+        else (descriptor.__func__,)
+    )
+    state = {} if type(descriptor) is base else dict(getattr(descriptor, "__dict__", {}))
+    made = new_descriptor, (type(descriptor), base, args)
+    return (*made, state, None, None, fill_descriptor) if state else made
+
+
+def new_descriptor(kind: Any, base: Any, args: tuple[Any, ...]) -> Any:
+    """Return a descriptor of *kind*, made as its builtin *base* is."""
+    descriptor = base.__new__(kind)
+    base.__init__(descriptor, *args)
+    return descriptor
+
+
+def fill_descriptor(descriptor: Any, state: dict[str, Any]) -> None:
+    """Give *descriptor* the attributes of its own."""
+    descriptor.__dict__.update(state)
+
+
+def is_array_with_attributes(kind: type) -> bool:
+    """Return whether *kind* is a user's class of NumPy arrays, whose attributes NumPy drops."""
+    numpy = sys.modules.get("numpy")
+    return (
+        numpy is not None
+        and issubclass(kind, numpy.ndarray)
+        and not kind.__module__.startswith("numpy")
+        and kind.__reduce__ is numpy.ndarray.__reduce__
+        and kind.__dictoffset__ != 0
+    )
+
+
+def reduce_array(array: Any) -> tuple[Any, ...]:
+    """Return how to rebuild *array* with its attributes."""
+    make, args, *state = array.__reduce__()
+    return make, args, (state, vars(array)), None, None, fill_array
+
+
+def fill_array(array: Any, contents: tuple[list[Any], dict[str, Any]]) -> None:
+    """Give *array* its numbers and attributes."""
+    state, attributes = contents
+    for one in state:
+        array.__setstate__(one)
+    vars(array).update(attributes)
+
+
+def reduce_context_manager(manager: Any) -> tuple[Any, ...]:
+    """Return how to make *manager*, of a `contextlib.contextmanager` function, once more."""
+    if inspect.getgeneratorstate(manager.gen) != inspect.GEN_CREATED:
+        raise pickle.PicklingError("a context manager that was entered cannot travel")
+    return type(manager), (manager.func, manager.args, manager.kwds)
