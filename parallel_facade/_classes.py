@@ -24,10 +24,12 @@ from typing import Any, Final, TypedDict
 from parallel_facade._ctypes_classes import finish_ctypes, is_made_by_ctypes, split_ctypes
 from parallel_facade._enums import fill_members, new_enum, split_enum, states_of
 from parallel_facade._errors import SerializationError
-from parallel_facade._freshness import Follower, is_plain
+from parallel_facade._freshness import Follower
 from parallel_facade._functions import classes_named, fill_function, function_state
 from parallel_facade._identity import class_for, known_token, remember, token_for
 from parallel_facade._namespaces import MAIN, publish, space_module
+from parallel_facade._news import News, bring
+from parallel_facade._plain import is_plain
 
 NOT_CARRIED: Final = frozenset({"__dict__", "__weakref__", "_abc_impl", "__slots__"})
 """Made anew by the interpreter for each class, or given to the skeleton."""
@@ -82,6 +84,7 @@ def reduce_family(
     cls: type,
     family: list[type],
     functions: list[types.FunctionType],
+    news: News,
     scope: str,
     follower: Follower | None,
 ) -> tuple[Any, ...]:
@@ -91,6 +94,7 @@ def reduce_family(
         cls: The class.
         family: Its bases and metaclass that have not been sent, and *cls* itself, at the end.
         functions: Those of all their methods; the pickler makes them without contents at first.
+        news: What they read in the user's modules where those define their bases.
         scope: The call.
         follower: Sees what the methods read in the user's modules.
     """
@@ -108,6 +112,7 @@ def reduce_family(
             for function in ordered
         ],
         [Step(put_data, member, scope, data, tuple(methods)) for member, methods, data in parts],
+        [Step(bring, scope, news)],
         [Step(tell_library, member, methods, data) for member, methods, data in parts],
         [Step(register_virtual, member, known) for member in family if (known := _virtual(member))],
         [

@@ -20,9 +20,10 @@ from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._code import global_names, names_in_annotations, names_in_main, words_in
-from parallel_facade._freshness import Follower, News, bring
+from parallel_facade._freshness import Follower
 from parallel_facade._importable import is_importable_name
 from parallel_facade._namespaces import fill, space_module
+from parallel_facade._news import News, bring
 
 HEADER_NAMES: Final = ("__name__", "__package__", "__file__")
 MODULE_NAMES: Final = frozenset({"__builtins__", "__loader__", "__spec__", "__name__", "__doc__"})

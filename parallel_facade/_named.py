@@ -47,7 +47,7 @@ class Names:
             self._index = {id(found): place for place, found in _globals_of_modules()}
         place = self._index.get(id(obj))
         if place is not None and is_importable_name(place[0]):
-            return object_in, place
+            return _with_value(obj, (object_in, place))
         if type(obj) is object and place is None:
             # Of no name: nothing outside of this payload can be compared with it.
             return object, ()
@@ -144,15 +144,23 @@ def typing_object(  # noqa: PLR0917 - pickle passes arguments by position
 
 
 def _reduce_context_variable(variable: ContextVar[Any]) -> tuple[Any, ...]:
-    values = []
-    for get in (lambda: Context().run(variable.get), variable.get):
-        try:
-            values.append(get())
-        except LookupError:
-            values.append(_UNSET)
-    default, value = values
-    made = context_variable, (_token_for(variable), variable.name, default)
-    return made if value is _UNSET else (*made, value, None, None, ContextVar.set)
+    try:
+        default = Context().run(variable.get)
+    except LookupError:
+        default = _UNSET
+    return _with_value(variable, (context_variable, (_token_for(variable), variable.name, default)))
+
+
+def _with_value(obj: Any, made: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return *made* with the value that *obj* has in this context, if it is a context variable."""
+    if type(obj) is not ContextVar or (value := obj.get(_UNSET)) is _UNSET:
+        return made
+    return (*made, (value,), None, None, set_value)
+
+
+def set_value(variable: ContextVar[Any], state: tuple[Any]) -> None:
+    """Set *variable* for the call that runs."""
+    variable.set(*state)
 
 
 def context_variable(token: str, name: str, default: Any) -> ContextVar[Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import operator
+import types
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from parallel_facade._config import Config
 from parallel_facade._errors import ConfigurationError
@@ -105,7 +108,40 @@ def check_callable(func: object, name: str = "func") -> Callable[..., Any]:
     """Return *func*, the argument *name*; raise `TypeError` if it cannot be called."""
     if not callable(func):
         raise TypeError(f"{name} must be callable, got {func!r} of type {type(func).__qualname__}")
+    flags = _code_flags(func)
+    for flag, (kind, advice) in NOT_RUN_BY_CALLING.items():
+        if flags & flag:
+            raise TypeError(
+                f"{name} must be a plain function, got the {kind} "
+                f"{getattr(func, '__qualname__', func)}; {advice}"
+            )
     return func
+
+
+NOT_RUN_BY_CALLING: Final = {
+    inspect.CO_COROUTINE: (
+        "async function",
+        "run it to its end in a function: lambda x: asyncio.run(f(x))",
+    ),
+    inspect.CO_ASYNC_GENERATOR: (
+        "async generator function",
+        "collect what it yields in a function that runs it with asyncio.run",
+    ),
+    inspect.CO_GENERATOR: (
+        "generator function",
+        "collect what it yields in a function: lambda x: list(f(x))",
+    ),
+}
+"""Functions that do nothing when they are called, by the flag of their code."""
+
+
+def _code_flags(func: Any) -> int:
+    while type(func) is functools.partial:
+        func = func.func
+    if type(func) not in {types.FunctionType, types.MethodType}:
+        func = getattr(type(func), "__call__", None)  # noqa: B004 - the function itself is wanted
+    code = getattr(getattr(func, "__func__", func), "__code__", None)
+    return int(getattr(code, "co_flags", 0))
 
 
 def check_iterables(iterables: tuple[object, ...]) -> None:

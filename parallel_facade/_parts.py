@@ -98,7 +98,8 @@ def _of_method(method: types.MethodType) -> Iterator[Part]:
 
 
 def _of_function(function: types.FunctionType, scope: str) -> Iterator[Part]:
-    state = _functions.State(*_functions.function_state(function, scope, Follower()))
+    follower = Follower(lambda _: b"")
+    state = _functions.State(*_functions.function_state(function, scope, follower))
     name = function.__qualname__
     for variable, cell in zip(
         function.__code__.co_freevars, function.__closure__ or (), strict=True

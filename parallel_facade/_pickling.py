@@ -44,7 +44,7 @@ from parallel_facade._dilling import (
 from parallel_facade._enums import reduce_member
 from parallel_facade._exceptions import is_reduced_here, reduce_exception, reduce_with_links
 from parallel_facade._files import FILES, reduce_file
-from parallel_facade._freshness import Follower, News, bring
+from parallel_facade._freshness import Follower
 from parallel_facade._identity import token_for
 from parallel_facade._importable import (
     NEVER_IMPORTED,
@@ -55,6 +55,7 @@ from parallel_facade._importable import (
 from parallel_facade._methods import reduce_method
 from parallel_facade._named import KINDS, Names, reduce_context, reduce_singleton
 from parallel_facade._namespaces import fill, space_module
+from parallel_facade._news import News, bring
 from parallel_facade._values import (
     DESCRIPTORS,
     WEAK_COLLECTIONS,
@@ -100,7 +101,7 @@ class Reducer:
         self.defined = defined
         self.returning = returning
         # What comes back says nothing of modules: they are the receiver's own.
-        self.follower = None if returning else Follower()
+        self.follower = None if returning else Follower(self.dump)
         self.names = Names()
         self.function_cells: set[int] = set()
         self.shells: set[int] = set()  # functions and classes whose contents are sent elsewhere
@@ -112,7 +113,7 @@ class Reducer:
         if id(kind) in self._ordinary:
             return NotImplemented
         if (handler := _handler_for(kind)) is not None:
-            return NotImplemented if kind in copyreg.dispatch_table else handler(self, obj)
+            return NotImplemented if _is_registered(kind) else handler(self, obj)
         if is_carried_by_dill(kind):
             return load_nested, (dump_by_dill(obj, self.reduce_code),)
         if issubclass(kind, BaseException):
@@ -123,8 +124,19 @@ class Reducer:
             return reduce_array(obj)
         if issubclass(kind, enum.Enum) or _has_its_own_way(kind):
             return _reduce_instance(self, obj)
+        if _is_unhashable(kind):
+            # The pickler would look it up in the table of copyreg.
+            return obj.__reduce_ex__(PROTOCOL)
         self._ordinary.add(id(kind))
         return NotImplemented
+
+    def dump(self, obj: Any) -> bytes:
+        """Return *obj* as a payload of its own, which goes with this one."""
+        nested = Reducer(self.scope, set(self.defined), returning=self.returning)
+        nested.follower = self.follower
+        buffer = io.BytesIO()
+        TravelPickler(buffer, nested).dump(obj)
+        return buffer.getvalue()
 
     def reduce_code(self, obj: Any) -> Any:
         """Return what `reduce` does for the parts of what dill carries."""
@@ -165,12 +177,21 @@ class DeepPickler(pickle._Pickler):
         return self._reduce(obj)
 
 
+def _is_registered(kind: type) -> bool:
+    """Return whether the user has told `copyreg` how to reduce objects of *kind*."""
+    return not _is_unhashable(kind) and kind in copyreg.dispatch_table
+
+
 def _handler_for(kind: type) -> Callable[[Reducer, Any], Any] | None:
     if (handler := _BY_ID.get(id(kind))) is not None:
         return handler
     if issubclass(kind, type):
         return _reduce_class
     return _BY_ID[id(property)] if issubclass(kind, DESCRIPTORS) else None
+
+
+def _is_unhashable(kind: type) -> bool:
+    return type(kind).__hash__ is not type.__hash__
 
 
 def _has_its_own_way(kind: type) -> bool:
@@ -183,7 +204,7 @@ def _has_its_own_way(kind: type) -> bool:
 
 def _reduce_exception(error: BaseException) -> Any:
     kind = type(error)
-    if kind in copyreg.dispatch_table:
+    if _is_registered(kind):
         return NotImplemented
     if is_reduced_here(kind):
         return reduce_exception(error)
@@ -285,7 +306,11 @@ def _reduce_family(reducer: Reducer, cls: type) -> Any:
     ]
     reducer.defined.update(map(token_for, family))
     reducer.shells.update(map(id, [*family[:-1], *functions]))
-    return _classes.reduce_family(cls, family, functions, reducer.scope, reducer.follower)
+    news = News.none()
+    if reducer.follower is not None:
+        # After the class: what the program put in a module of its bases may lead back to it.
+        reducer.follower.note(filter(goes_by_name, makers), news)
+    return _classes.reduce_family(cls, family, functions, news, reducer.scope, reducer.follower)
 
 
 def _distinct(classes: list[type]) -> list[type]:

@@ -19,7 +19,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar, copy_context
 from typing import Any, Final, NamedTuple
 
-from parallel_facade import _freshness, _namespaces
+from parallel_facade import _namespaces, _news
 from parallel_facade._classes import pinning_attributes
 from parallel_facade._errors import SerializationError, described
 from parallel_facade._outcomes import Failure, Report, captured, encode_report
@@ -199,7 +199,7 @@ class OpenCall:
         self._call = None
         self._kept = []
         _namespaces.forget(self.scope)
-        _freshness.forget(self.scope)
+        _news.forget(self.scope)
 
 
 def _report(call: Call, payload: bytes) -> Report:

@@ -16,19 +16,25 @@ import itertools
 import queue
 import threading
 from concurrent.futures import Future
+from contextvars import Context, copy_context
 from typing import Any, NamedTuple
 
 from parallel_facade._errors import PoolClosedError
 from parallel_facade._outcomes import Report
-from parallel_facade._worker import Call, Chunk, run_chunk, worker_role
+from parallel_facade._worker import Call, Chunk, run_as_worker, worker_role
 from parallel_facade.backends import Backend, Capabilities, WorkerSettings
 
 _pool_numbers = itertools.count()
 
 
+class _Handle(NamedTuple):
+    call: Call
+    context: Context  # the caller's, of which each chunk gets a copy
+
+
 class _Task(NamedTuple):
     future: Future[Report]
-    call: Call
+    handle: _Handle
     chunk: Chunk
 
 
@@ -63,9 +69,13 @@ class ThreadBackend(Backend):
         """Return the number of threads."""
         return self._workers
 
+    def put(self, call: Call) -> _Handle:
+        """Keep the context variables of the caller with the call."""
+        return _Handle(call, copy_context())
+
     def submit(
         self,
-        handle: Call,
+        handle: _Handle,
         chunk: Chunk,
         task_timeout: float | None = None,  # noqa: ARG002 - refused by its capability
     ) -> Future[Report]:
@@ -120,10 +130,10 @@ class ThreadBackend(Backend):
     def _run_tasks(self) -> None:
         with worker_role():
             error = self._initialize()
-            while (task := self._tasks.get()) is not None:
-                _run(task, error)
-                self._end_task()
-                del task  # the results of the last task must not live until the next one
+        while (task := self._tasks.get()) is not None:
+            _run(task, error)
+            self._end_task()
+            del task  # the results of the last task must not live until the next one
 
     def _end_task(self) -> None:
         with self._lock:
@@ -146,7 +156,8 @@ def _run(task: _Task, broken: BaseException | None) -> None:
         task.future.set_exception(broken)
         return
     try:
-        task.future.set_result(run_chunk(task.call, task.chunk))
+        context = task.handle.context.copy()
+        task.future.set_result(context.run(run_as_worker, task.handle.call, task.chunk))
     except BaseException as exc:
         task.future.set_exception(exc)
 

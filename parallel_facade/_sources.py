@@ -1,0 +1,63 @@
+"""What the source of a module says its globals and class attributes are at first."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import sys
+from collections.abc import Iterator
+
+STATEMENTS_WITHOUT_SCOPE = (ast.If, ast.For, ast.While, ast.Try, ast.With)
+
+
+def names_of_literals(module: str) -> dict[str, frozenset[str]]:
+    """Return the names that the source of *module* gives nothing but literals, such as `None`.
+
+    Returns:
+        For the module itself, as ``""``, and for each class in it, by its qualified name.
+    """
+    return _names_in(str(getattr(sys.modules.get(module), "__file__", "")))
+
+
+@functools.lru_cache(maxsize=256)
+def _names_in(file: str) -> dict[str, frozenset[str]]:
+    try:
+        with open(file, "rb") as source:
+            tree = ast.parse(source.read())
+    except (OSError, SyntaxError, ValueError):
+        return {}
+    return dict(_scopes(tree, ""))
+
+
+def _scopes(scope: ast.Module | ast.ClassDef, path: str) -> Iterator[tuple[str, frozenset[str]]]:
+    literal: set[str] = set()
+    other: set[str] = set()
+    for statement in _statements(scope):
+        if isinstance(statement, ast.ClassDef):
+            yield from _scopes(statement, f"{path}.{statement.name}".lstrip("."))
+        elif isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            names = {
+                node.id
+                for target in targets
+                for node in ast.walk(target)
+                if isinstance(node, ast.Name)
+            }
+            (literal if _is_literal(statement.value) else other).update(names)
+    yield path, frozenset(literal - other)
+
+
+def _statements(scope: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(scope):
+        yield node
+        if isinstance(node, (*STATEMENTS_WITHOUT_SCOPE, ast.ExceptHandler)):
+            yield from _statements(node)
+
+
+def _is_literal(value: ast.expr) -> bool:
+    try:
+        ast.literal_eval(value)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        # An empty set has no literal.
+        return isinstance(value, ast.Call) and ast.unparse(value) in {"set()", "dict()", "list()"}
+    return True

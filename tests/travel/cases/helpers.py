@@ -1,0 +1,85 @@
+"""A module of the user's, whose names the cases of `freshness` change from outside."""
+
+import collections
+import functools
+
+RATE = 1
+TABLE = {"a": 1}
+NAMES = ["x"]
+MODEL = None
+PLUGINS = {}
+
+
+def rate(x):
+    return RATE * x
+
+
+def table(key):
+    return TABLE.get(key)
+
+
+def names(_):
+    return tuple(NAMES)
+
+
+def uses_helper(x):
+    return helper(x)
+
+
+def helper(x):
+    return ("original", x)
+
+
+def with_default(x, step=1):
+    return x + step
+
+
+def model(_):
+    return None if MODEL is None else MODEL.name
+
+
+def plugin(key):
+    return PLUGINS[key](5)
+
+
+@functools.lru_cache
+def cached(x):
+    return RATE * x
+
+
+def counted(_):
+    counts["calls"] += 1
+    return counts["calls"]
+
+
+counts = collections.Counter()
+
+
+class Settings:
+    rate = 1
+    extra = ()
+    instance = None
+
+    def f(self, x):
+        return self.rate * x
+
+    @classmethod
+    def of_class(cls, _):
+        return cls.rate, cls.extra, cls.instance is not None
+
+
+class Named:
+    def __init__(self, name):
+        self.name = name
+
+
+class Plug:
+    known = {}
+
+    def __init_subclass__(cls, *, key, **kwds):
+        super().__init_subclass__(**kwds)
+        cls.key = key
+        Plug.known[key] = cls
+
+    def describe(self, x):
+        return (self.key, sorted(self.known), x)

@@ -1,0 +1,150 @@
+"""What a function finds by name: globals, aliases, the module itself, names written as text."""
+
+import collections.abc
+import importlib
+import json.decoder
+import os.path
+import sys
+import typing
+import xml.dom.minidom
+from pickle import dumps, loads
+
+import numpy as np
+from runner import main, same
+
+import math as arithmetic  # isort: skip
+
+SCALE = 3
+_private = 4
+MARK = 0
+
+
+def scaled(x):
+    return SCALE * x + _private
+
+
+def calls_others(x):
+    return [scaled(x), defined_later(x)]
+
+
+def defined_later(x):
+    return -x
+
+
+def remembers(x):
+    global LAST
+    LAST = x
+    return recalls()
+
+
+def recalls():
+    return LAST
+
+
+class Thing:
+    def __init__(self, size):
+        self.size = size
+
+    def __eq__(self, other):
+        return type(other) is type(self) and other.size == self.size
+
+    __hash__ = None
+
+
+class Hinted:
+    first: "Thing"
+    second: "int"
+
+
+def hinted(thing: "Thing") -> "Hinted": ...
+
+
+def case_globals(pmap):
+    same(pmap, scaled, range(3))
+
+
+def case_functions_that_call_others(pmap):
+    same(pmap, calls_others, range(3))
+
+
+def case_modules_by_alias(pmap):
+    same(pmap, lambda x: arithmetic.sqrt(x) + np.add(x, 1), [1.0, 4.0])
+
+
+def case_submodules(pmap):
+    same(pmap, lambda x: os.path.join("a", x), ["b"])
+    same(pmap, lambda x: json.decoder.JSONDecoder().decode(x), ["[1]"])
+    same(pmap, lambda x: xml.dom.minidom.parseString(x).documentElement.tagName, ["<a/>"])
+    same(pmap, lambda x: isinstance(x, collections.abc.Sized), [[], 1])
+
+
+def case_submodules_in_a_closure(pmap):
+    import concurrent.futures
+    import xml.etree.ElementTree
+
+    same(pmap, lambda x: xml.etree.ElementTree.fromstring(x).tag, ["<b/>"])
+    same(pmap, lambda _: concurrent.futures.FIRST_COMPLETED, [0])
+
+
+def case_a_global_set_in_a_task(pmap):
+    same(pmap, remembers, [1, 2, 3])
+
+
+def case_the_callers_globals_stay(pmap):
+    before = dict(globals())
+
+    def set_it(x):
+        global MARK
+        MARK = x
+        return MARK
+
+    assert pmap(set_it, [10, 20]) == [10, 20]
+    assert dict(globals()) == before
+
+
+case_the_callers_globals_stay.needs_processes = True
+
+
+def case_names_written_as_text(pmap):
+    same(pmap, lambda x: globals()["SCALE"] * x, [1, 2])
+    same(pmap, lambda x: eval("SCALE * x + scaled(x)", globals(), {"x": x}), [1, 2])
+
+
+def case_the_module_by_import(pmap):
+    same(pmap, lambda x: importlib.import_module(__name__).SCALE * x, [1, 2])
+    same(pmap, lambda x: sys.modules[__name__].scaled(x), [1, 2])
+    same(pmap, lambda x: getattr(sys.modules[__name__], "SCALE"), [1])  # noqa: B009
+
+
+def case_pickling_inside_a_task(pmap):
+    same(pmap, lambda x: loads(dumps(Thing(x))), [1, 2])
+    same(pmap, lambda thing: loads(dumps(thing)), [Thing(1)])
+
+
+def case_pickles_made_in_a_task_are_read_by_the_caller(pmap):
+    assert [loads(one) for one in pmap(lambda x: dumps(Thing(x)), [1, 2])] == [Thing(1), Thing(2)]
+
+
+def case_type_hints(pmap):
+    same(pmap, lambda _: typing.get_type_hints(Hinted), [0])
+    same(pmap, lambda _: typing.get_type_hints(hinted), [0])
+
+
+def case_the_names_of_the_module(pmap):
+    same(pmap, lambda _: (__name__, os.path.basename(__file__)), [0])
+    same(pmap, lambda _: (scaled.__module__, Thing.__module__, Thing.__qualname__), [0])
+
+
+def case_a_name_that_is_not_there(pmap):
+    error = pmap(lambda _: not_defined_anywhere, [0], return_exceptions=True)[0]
+
+    assert type(error) is NameError
+    assert error.name == "not_defined_anywhere"
+
+
+def case_star_and_builtins(pmap):
+    same(pmap, lambda x: (len(x), sorted(x), __builtins__ is not None), ["ba"])
+
+
+if __name__ == "__main__":
+    main(globals())
