@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from parallel_facade import _namespaces
 from parallel_facade._outcomes import Report, decode_report, has_failures
-from parallel_facade._payload import PROTOCOL, Encoder
+from parallel_facade._payload import Encoder
+from parallel_facade._plain import PROTOCOL
 from parallel_facade._scopes import new_scope
 from parallel_facade._worker import THE_ARGUMENTS, THE_CALLABLE, Call, Chunk, Surroundings
 from parallel_facade.backends import Backend

@@ -85,6 +85,7 @@ def reduce_family(
     family: list[type],
     functions: list[types.FunctionType],
     news: News,
+    *,
     scope: str,
     follower: Follower | None,
 ) -> tuple[Any, ...]:
@@ -302,7 +303,7 @@ def _names_in_hints(cls: type) -> dict[str, Any]:
     """Return the classes of the script that the annotations of *cls* name as text."""
     if cls.__module__ != MAIN:
         return {}
-    annotations = cls.__dict__.get("__annotations__", {})
+    annotations = cls.__dict__.get("__annotations__", {})  # noqa: RUF063 - runs no code
     return classes_named(annotations, vars(sys.modules[MAIN]))
 
 

@@ -17,7 +17,8 @@ MAKING: Final = frozenset(
 
 def is_made_by_ctypes(cls: type) -> bool:
     """Return whether *cls* is a class of C data."""
-    return any(one.__module__ == "_ctypes" for one in type(cls).__mro__)
+    metaclass: Any = type(cls)
+    return any(one.__module__ == "_ctypes" for one in metaclass.__mro__)
 
 
 def split_ctypes(own: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
@@ -39,8 +40,9 @@ def reduce_metaclass(cls: type) -> tuple[Any, ...]:
     """Return how to find *cls*, a metaclass of `ctypes`, which has no name of its own there."""
     import ctypes
 
+    foreign: Any = ctypes
     bases = (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._Pointer, ctypes._SimpleCData)
-    base = next(base for base in (*bases, ctypes._CFuncPtr) if type(base) is cls)
+    base = next(base for base in (*bases, foreign._CFuncPtr) if type(base) is cls)
     return type, (base,)
 
 
@@ -48,15 +50,14 @@ def reduce_derived(cls: Any) -> tuple[Any, ...] | None:
     """Return how to derive *cls* from another type, if it is an array or pointer type."""
     import ctypes
 
-    if issubclass(cls, ctypes._SimpleCData):
+    foreign: Any = ctypes
+    if issubclass(cls, foreign._SimpleCData):
         return _reduce_swapped(cls)
-    if (
-        issubclass(cls, ctypes.Array)
-        and cls.__name__ == f"{cls._type_.__name__}_Array_{cls._length_}"
-    ):
+    element = getattr(getattr(cls, "_type_", None), "__name__", "")
+    if issubclass(cls, foreign.Array) and cls.__name__ == f"{element}_Array_{cls._length_}":
         return array_of, (cls._type_, cls._length_)
-    if issubclass(cls, ctypes._Pointer) and cls.__name__ == f"LP_{cls._type_.__name__}":
-        return ctypes.POINTER, (cls._type_,)
+    if issubclass(cls, foreign._Pointer) and cls.__name__ == f"LP_{element}":
+        return foreign.POINTER, (cls._type_,)
     return None
 
 

@@ -1,4 +1,4 @@
-"""What dill carries and pickle does not: code objects, files, cells of other interpreters, …
+"""What dill carries and pickle does not: code objects and the rarer built-in types.
 
 Guarantees:
     - dill is asked for single objects, never to walk data; what leads back to functions and
@@ -14,7 +14,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any, Final
 
-PROTOCOL: Final = 5
+from parallel_facade._plain import PROTOCOL
 
 Reduce = Callable[[Any], Any]
 """Returns an object's reduction, or `NotImplemented` to leave it to the pickler."""

@@ -63,7 +63,7 @@ def split_enum(cls: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     members = [
         (name, _data_of(cls, member), member._value_) for name, member in cls._member_map_.items()
     ]
-    body = {"members": members}
+    body: dict[str, Any] = {"members": members}
     if isinstance(boundary := cls.__dict__.get("_boundary_"), enum.FlagBoundary):
         body["boundary"] = boundary
     dropped = NOT_CARRIED | ENUM_MACHINERY | cls._member_map_.keys()
@@ -107,7 +107,8 @@ def new_enum(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str,
     for stand_in in ("__init__", "__new_member__"):
         if stand_in in cls.__dict__:
             type.__delattr__(cls, stand_in)
-    return cls
+    made: type = cls
+    return made
 
 
 def _leave_alone(_: Any, *__: Any) -> None:

@@ -1,8 +1,8 @@
 """Exceptions by their contents, not by their `__init__`.
 
-Pickle calls the class with `args`, which is wrong for a class whose `__init__` takes other arguments
-than it hands on: too few make an error, and a message is formatted twice. It drops causes too. Here
-an exception is made without `__init__`, then given everything that it had.
+Pickle calls the class with `args`, which is wrong for a class whose `__init__` takes other
+arguments than it hands on: too few make an error, and a message is formatted twice. It drops causes
+too. Here an exception is made without `__init__`, then given everything that it had.
 
 Guarantees:
     - `__cause__`, `__context__`, notes and the members of groups travel; tracebacks do not.
@@ -82,7 +82,7 @@ def links_of(error: BaseException) -> tuple[Any, ...]:
 
 def new_exception(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
     """Return an exception of *cls*, made without running code of the user's."""
-    builtin = next(one for one in cls.__mro__ if one.__module__ == "builtins")
+    builtin: Any = next(one for one in cls.__mro__ if one.__module__ == "builtins")
     error: BaseException = builtin.__new__(cls)
     BaseException.args.__set__(error, args)  # type: ignore[attr-defined]
     return error

@@ -31,7 +31,7 @@ from parallel_facade._importable import (
     was_replaced,
 )
 from parallel_facade._news import News, Place
-from parallel_facade._plain import MOST_ELEMENTS, is_plain
+from parallel_facade._plain import MOST_ELEMENTS, PROTOCOL, is_plain
 from parallel_facade._sources import names_of_literals
 
 _had: dict[Place, set[str]] = {}  # place → names that a call has read there
@@ -146,7 +146,7 @@ class Follower:
             if type(value) is ContextVar:
                 news.variables.append(self._dump(value))
             if is_plain(value):
-                blob = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+                blob = pickle.dumps(value, PROTOCOL)
                 news.plain.setdefault(place, {})[name] = blob
             elif (
                 (not path and was_replaced(sys.modules[module], name))

@@ -199,7 +199,7 @@ def _subclasses(code: types.CodeType, values: list[Any]) -> Iterator[type]:
     if "__subclasses__" in words_in(code):
         stack = [value for value in values if isinstance(value, type) and value is not type]
         while stack:
-            below = type.__subclasses__(stack.pop())
+            below: list[type] = type.__subclasses__(stack.pop())
             stack += below
             yield from below
 

@@ -15,11 +15,14 @@ from typing import Any
 def reduce_method(method: types.MethodType) -> tuple[Any, ...]:
     """Return how to rebuild *method*: from its object, the class that defines it, and its name."""
     found = find_definition(method)
-    if found is None or (
-        getattr(method.__func__, "__module__", "") == "__main__" != found[0].__module__
-    ):
+    if found is None or _was_given(method.__func__, found[0]):
         return types.MethodType, (method.__func__, method.__self__)
     return bind_method, (method.__self__, *found)
+
+
+def _was_given(function: Any, owner: type) -> bool:
+    """Return whether the script put *function* into *owner*, a class of another module."""
+    return getattr(function, "__module__", "") == "__main__" != owner.__module__
 
 
 def bind_method(self: Any, owner: type, name: str) -> Any:

@@ -16,7 +16,7 @@ import secrets
 import sys
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import Context, ContextVar
 from typing import Any, Final, NewType, ParamSpec, TypeVar, TypeVarTuple
 
@@ -69,7 +69,7 @@ def object_in(module: str, name: str) -> Any:
     return getattr(sys.modules[module], name)
 
 
-def reduce_singleton(obj: Any, name: str, names: Names) -> Any:
+def reduce_singleton(obj: Any, name: str) -> Any:
     """Return how to find or rebuild *obj*, whose `__reduce__` calls it by a global *name*."""
     module = str(getattr(obj, "__module__", "__main__"))
     if is_importable_name(module):
@@ -163,7 +163,7 @@ def set_value(variable: ContextVar[Any], state: tuple[Any]) -> None:
     variable.set(*state)
 
 
-def context_variable(token: str, name: str, default: Any) -> ContextVar[Any]:
+def context_variable(token: str, name: str, default: Any) -> Any:
     """Return the context variable known as *token*, made if it is new here."""
     return _known_or(
         token,
@@ -184,7 +184,7 @@ def new_context(values: list[tuple[ContextVar[Any], Any]]) -> Context:
     return context
 
 
-def _known_or(token: str, make: Any) -> Any:
+def _known_or(token: str, make: Callable[[], Any]) -> Any:
     if token not in _known:
         _remember(make(), token)
     return _known[token]
@@ -200,7 +200,7 @@ def _remember(obj: Any, token: str) -> str:
     return token
 
 
-_RECIPES: Final[dict[Any, Any]] = {
+_RECIPES: Final[dict[Any, Callable[[Any], tuple[Any, ...]]]] = {
     TypeVar: _reduce_typevar,
     ParamSpec: _reduce_typevar,
     TypeVarTuple: lambda obj: _reduce_typing(obj, (), {}),

@@ -19,7 +19,7 @@ from parallel_facade._parts import ATOMS, Label, parts_of
 from parallel_facade._pickling import Reducer
 
 MOST_PARTS: Final = 300_000
-"""Parts that are looked at. More: a search in huge data takes longer. Fewer: it may find nothing."""
+"""Parts that are looked at. More: a search in huge data takes longer. Fewer: it finds less."""
 MOST_OFFENDERS: Final = 20
 """Parts that are told; the others are mostly of the same kind."""
 
@@ -49,11 +49,8 @@ class _Node(NamedTuple):
 
     def line(self) -> list[_Node]:
         """Return the nodes from the root to this."""
-        line, node = [self], self.whole
-        while node is not None:
-            line.append(node)
-            node = node.whole
-        return line[::-1]
+        before = [] if self.whole is None else self.whole.line()
+        return [*before, self]
 
 
 def find_offenders(
@@ -193,9 +190,9 @@ def _remedy(obj: Any, error: BaseException, returning: bool) -> str:
 
 def tree(offenders: list[Offender]) -> str:
     """Return *offenders* as a tree for people, with the ways out below."""
-    branches: dict[str, Any] = {}
+    branches: dict[Any, Any] = {}
     for offender in offenders:
-        level = branches
+        level: dict[Any, Any] = branches
         for label, kind in offender.trail[:-1]:
             level = level.setdefault((label, kind), {})
         label, kind = offender.trail[-1]

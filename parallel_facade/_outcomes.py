@@ -24,7 +24,8 @@ from parallel_facade._errors import (
     message_of,
 )
 from parallel_facade._exceptions import add_cause, is_like, portable
-from parallel_facade._payload import PROTOCOL, Encoder, decode
+from parallel_facade._payload import Encoder, decode
+from parallel_facade._plain import PROTOCOL
 
 PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
 """Types that cannot fail to travel, so that a chunk of them is written at once."""

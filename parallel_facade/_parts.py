@@ -18,7 +18,8 @@ from parallel_facade._exceptions import args_of, contents_of, is_reduced_here, l
 from parallel_facade._freshness import Follower
 from parallel_facade._importable import is_importable, is_importable_module
 from parallel_facade._methods import find_definition
-from parallel_facade._pickling import MODULE_MACHINERY, PROTOCOL, Reducer, goes_by_name
+from parallel_facade._pickling import MODULE_MACHINERY, Reducer, goes_by_name
+from parallel_facade._plain import PROTOCOL
 
 ATOMS: Final = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray, range})
 NEW: Final = frozenset({"__newobj__", "__newobj_ex__", "_reconstructor"})
@@ -157,7 +158,7 @@ def _of_reduction(obj: Any, reduced: Any) -> Iterator[Part]:
         raise pickle.PicklingError(
             f"its __reduce__ must return a string or a tuple of two to six, not {_shown(reduced)}"
         )
-    make, args, state, elements, entries, fill = (*reduced, *(None,) * (6 - len(reduced)))
+    make, args, state, elements, entries, fill = [*reduced, None, None, None, None][:6]
     if not callable(make) or type(args) is not tuple:
         raise pickle.PicklingError(
             "its __reduce__ must begin with a callable and a tuple of arguments, "
@@ -177,7 +178,9 @@ def _of_reduction(obj: Any, reduced: Any) -> Iterator[Part]:
 
 
 def _of_state(state: Any) -> Iterator[Part]:
-    pair = state if type(state) is tuple and len(state) == 2 else (state, None)
+    pair: tuple[Any, ...] = (state, None)
+    if type(state) is tuple and len(state) == 2:
+        pair = state
     if all(type(part) is dict or part is None for part in pair):
         for part in pair:
             for name, value in (part or {}).items():

@@ -14,7 +14,8 @@ from typing import Any
 from parallel_facade._deep import with_room
 from parallel_facade._errors import SerializationError, described
 from parallel_facade._offenders import Offender, find_offenders, tree
-from parallel_facade._pickling import PROTOCOL, DeepPickler, Reducer, StandardPickler, TravelPickler
+from parallel_facade._pickling import DeepPickler, Reducer, StandardPickler, TravelPickler
+from parallel_facade._plain import PROTOCOL
 
 decode: Callable[[bytes], Any] = pickle.loads
 """Returns the object that a payload holds; raises whatever the object's own code raises."""

@@ -36,7 +36,6 @@ from parallel_facade._ctypes_classes import (
     reduce_metaclass,
 )
 from parallel_facade._dilling import (
-    PROTOCOL,
     dump_by_dill,
     is_carried_by_dill,
     load_nested,
@@ -56,6 +55,7 @@ from parallel_facade._methods import reduce_method
 from parallel_facade._named import KINDS, Names, reduce_context, reduce_singleton
 from parallel_facade._namespaces import fill, space_module
 from parallel_facade._news import News, bring
+from parallel_facade._plain import PROTOCOL
 from parallel_facade._values import (
     DESCRIPTORS,
     WEAK_COLLECTIONS,
@@ -112,21 +112,10 @@ class Reducer:
         kind = type(obj)
         if id(kind) in self._ordinary:
             return NotImplemented
-        if (handler := _handler_for(kind)) is not None:
-            return NotImplemented if _is_registered(kind) else handler(self, obj)
-        if is_carried_by_dill(kind):
-            return load_nested, (dump_by_dill(obj, self.reduce_code),)
-        if issubclass(kind, BaseException):
-            return _reduce_exception(obj)
-        if is_library(kind):
-            return reduce_library(obj)
-        if is_array_with_attributes(kind):
-            return reduce_array(obj)
-        if issubclass(kind, enum.Enum) or _has_its_own_way(kind):
-            return _reduce_instance(self, obj)
-        if _is_unhashable(kind):
-            # The pickler would look it up in the table of copyreg.
-            return obj.__reduce_ex__(PROTOCOL)
+        if not _is_registered(kind):
+            for belongs, handler in RULES:
+                if belongs(kind):
+                    return handler(self, obj)
         self._ordinary.add(id(kind))
         return NotImplemented
 
@@ -138,12 +127,14 @@ class Reducer:
         TravelPickler(buffer, nested).dump(obj)
         return buffer.getvalue()
 
-    def reduce_code(self, obj: Any) -> Any:
+    def reduce_by_dill(self, obj: Any) -> tuple[Any, ...]:
+        """Return how to rebuild *obj* from what dill writes."""
+        return load_nested, (dump_by_dill(obj, self._reduce_code),)
+
+    def _reduce_code(self, obj: Any) -> Any:
         """Return what `reduce` does for the parts of what dill carries."""
         kind = type(obj)
-        if kind is types.ModuleType and not is_importable_module(obj):
-            return NotImplemented
-        return NotImplemented if _handler_for(kind) is None else self.reduce(obj)
+        return self.reduce(obj) if id(kind) in _BY_ID or issubclass(kind, type) else NotImplemented
 
 
 class TravelPickler(pickle.Pickler):
@@ -161,12 +152,7 @@ class TravelPickler(pickle.Pickler):
 class DeepPickler(pickle._Pickler):
     """The pickler in Python, which can recurse as far as Python may."""
 
-    # Without what dill adds to the table of pickle's when it is imported.
-    dispatch: ClassVar[dict[type, Any]] = {
-        kind: method
-        for kind, method in pickle._Pickler.dispatch.items()
-        if method.__module__ == "pickle"
-    } | {types.FunctionType: pickle._Pickler.save_global, type: pickle._Pickler.save_type}
+    dispatch: ClassVar[dict[type, Any]] = {}
 
     def __init__(self, buffer: io.BytesIO, reducer: Reducer) -> None:
         super().__init__(buffer, PROTOCOL)
@@ -182,12 +168,14 @@ def _is_registered(kind: type) -> bool:
     return not _is_unhashable(kind) and kind in copyreg.dispatch_table
 
 
-def _handler_for(kind: type) -> Callable[[Reducer, Any], Any] | None:
-    if (handler := _BY_ID.get(id(kind))) is not None:
-        return handler
-    if issubclass(kind, type):
-        return _reduce_class
-    return _BY_ID[id(property)] if issubclass(kind, DESCRIPTORS) else None
+# Without what dill adds to the table of pickle's when it is imported.
+_IN_PYTHON: Any = pickle._Pickler
+DeepPickler.dispatch.update(
+    {kind: method for kind, method in _IN_PYTHON.dispatch.items() if method.__module__ == "pickle"},
+)
+DeepPickler.dispatch.update(
+    {types.FunctionType: _IN_PYTHON.save_global, type: _IN_PYTHON.save_type}
+)
 
 
 def _is_unhashable(kind: type) -> bool:
@@ -196,26 +184,25 @@ def _is_unhashable(kind: type) -> bool:
 
 def _has_its_own_way(kind: type) -> bool:
     """Return whether *kind* travels by value and says itself how its instances do."""
+    anything: Any = object
     says_how = (
-        kind.__reduce_ex__ is not object.__reduce_ex__ or kind.__reduce__ is not object.__reduce__
+        kind.__reduce_ex__ is not anything.__reduce_ex__
+        or kind.__reduce__ is not anything.__reduce__
     )
     return says_how and not goes_by_name(kind)
 
 
-def _reduce_exception(error: BaseException) -> Any:
-    kind = type(error)
-    if _is_registered(kind):
-        return NotImplemented
-    if is_reduced_here(kind):
+def _reduce_exception(_: Reducer, error: BaseException) -> Any:
+    if is_reduced_here(type(error)):
         return reduce_exception(error)
     return reduce_with_links(error, error.__reduce_ex__(PROTOCOL))
 
 
-def _reduce_instance(reducer: Reducer, obj: Any) -> Any:
+def _reduce_instance(_: Reducer, obj: Any) -> Any:
     if isinstance(obj, enum.Enum) and (member := reduce_member(obj)) is not None:
         return member
     reduced = obj.__reduce_ex__(PROTOCOL)
-    return reduce_singleton(obj, reduced, reducer.names) if type(reduced) is str else reduced
+    return reduce_singleton(obj, reduced) if type(reduced) is str else reduced
 
 
 def _reduce_importable(obj: types.FunctionType | type) -> Any:
@@ -258,12 +245,8 @@ def _reduce_function(reducer: Reducer, function: types.FunctionType) -> Any:
 
 
 def _reduce_class(reducer: Reducer, cls: type) -> Any:
-    if cls.__module__ == "builtins":
-        return _reduce_builtin_class(cls)
-    if is_importable(cls):
-        return _reduce_by_name(reducer, cls) or _reduce_importable(cls)
-    if cls.__module__ == "_ctypes":
-        return reduce_metaclass(cls)
+    if goes_by_name(cls):
+        return _reduce_named_class(reducer, cls)
     if is_made_by_ctypes(cls) and (derived := reduce_derived(cls)) is not None:
         return derived
     if reducer.returning and _classes.came_from_caller(cls):
@@ -274,6 +257,14 @@ def _reduce_class(reducer: Reducer, cls: type) -> Any:
     if token_for(cls) in reducer.defined:
         return _classes.reduce_to_token(cls)
     return _reduce_family(reducer, cls)
+
+
+def _reduce_named_class(reducer: Reducer, cls: type) -> Any:
+    if cls.__module__ == "builtins":
+        return _reduce_builtin_class(cls)
+    if is_importable(cls):
+        return _reduce_by_name(reducer, cls) or _reduce_importable(cls)
+    return reduce_metaclass(cls)
 
 
 def _reduce_builtin_class(cls: type) -> Any:
@@ -310,7 +301,9 @@ def _reduce_family(reducer: Reducer, cls: type) -> Any:
     if reducer.follower is not None:
         # After the class: what the program put in a module of its bases may lead back to it.
         reducer.follower.note(filter(goes_by_name, makers), news)
-    return _classes.reduce_family(cls, family, functions, news, reducer.scope, reducer.follower)
+    return _classes.reduce_family(
+        cls, family, functions, news, scope=reducer.scope, follower=reducer.follower
+    )
 
 
 def _distinct(classes: list[type]) -> list[type]:
@@ -397,3 +390,19 @@ HANDLERS: Final[dict[type, Callable[[Reducer, Any], Any]]] = {
 }
 _BY_ID: Final = {id(kind): handler for kind, handler in HANDLERS.items()}
 # By identity: a metaclass may define __eq__ and __hash__, which must not run here.
+
+Handler = Callable[[Reducer, Any], Any]
+
+RULES: Final[tuple[tuple[Callable[[type], bool], Handler], ...]] = (
+    (lambda kind: id(kind) in _BY_ID, lambda reducer, obj: _BY_ID[id(type(obj))](reducer, obj)),
+    (lambda kind: issubclass(kind, type), _reduce_class),
+    (lambda kind: issubclass(kind, DESCRIPTORS), _BY_ID[id(property)]),
+    (is_carried_by_dill, lambda reducer, obj: reducer.reduce_by_dill(obj)),
+    (lambda kind: issubclass(kind, BaseException), _reduce_exception),
+    (is_library, lambda _, library: reduce_library(library)),
+    (is_array_with_attributes, lambda _, array: reduce_array(array)),
+    (lambda kind: issubclass(kind, enum.Enum) or _has_its_own_way(kind), _reduce_instance),
+    # The pickler would look it up in the table of copyreg.
+    (_is_unhashable, lambda _, obj: obj.__reduce_ex__(PROTOCOL)),
+)
+"""Which types need more than the pickler itself, and what is done for them; the first that fits."""

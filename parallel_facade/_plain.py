@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+PROTOCOL: Final = 5
+"""Of pickle; with it, large buffers are not copied once more."""
+
 ATOMS: Final = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)})
 MOST_ELEMENTS: Final = 10_000
 """Elements of a container that is taken for plain; to look at more takes too long."""
@@ -33,18 +36,15 @@ def is_plain(value: Any, budget: int = MOST_ELEMENTS) -> bool:
 
 
 def is_same(value: Any, current: Any) -> bool:
-    if value is current:
-        return True
-    if type(value) is not type(current):
-        return False
-    if type(value) in ATOMS:
-        return bool(value == current)
-    if type(value) is dict:
+    """Return whether *value* and *current* are one object, or plain and equal."""
+    kind = type(value)
+    if value is current or kind is not type(current):
+        return value is current
+    if kind is dict:
         return value.keys() == current.keys() and all(
             is_same(value[key], current[key]) for key in value
         )
-    if type(value) in {list, tuple}:
+    if kind in {list, tuple}:
         return len(value) == len(current) and all(map(is_same, value, current))
-    if type(value) in {set, frozenset}:
-        return is_plain(value) and is_plain(current) and bool(value == current)
-    return False
+    is_comparable = kind in ATOMS or (kind in {set, frozenset} and is_plain((value, current)))
+    return is_comparable and bool(value == current)

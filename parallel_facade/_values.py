@@ -138,14 +138,12 @@ DESCRIPTORS: Final = (property, classmethod, staticmethod)
 
 def reduce_descriptor(descriptor: Any) -> tuple[Any, ...]:
     """Return how to rebuild a property, class method, static method, or one of a subclass."""
-    base = next(kind for kind in DESCRIPTORS if isinstance(descriptor, kind))
-    args = (
-        (descriptor.fget, descriptor.fset, descriptor.fdel, descriptor.__doc__)
-        if base is property
-        else (descriptor.__func__,)
-    )
-    state = {} if type(descriptor) is base else dict(getattr(descriptor, "__dict__", {}))
-    made = new_descriptor, (type(descriptor), base, args)
+    kind = type(descriptor)
+    base: Any = next(one for one in DESCRIPTORS if issubclass(kind, one))
+    parts = ("fget", "fset", "fdel", "__doc__") if base is property else ("__func__",)
+    args = tuple(getattr(descriptor, part) for part in parts)
+    state = {} if kind is base else dict(getattr(descriptor, "__dict__", {}))
+    made = new_descriptor, (kind, base, args)
     return (*made, state, None, None, fill_descriptor) if state else made
 
 

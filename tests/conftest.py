@@ -16,7 +16,8 @@ import parallel_facade
 from parallel_facade import Pool, config
 from parallel_facade.backends import Capabilities
 
-sys.path.insert(0, str(Path(__file__).parent))  # workers find the helper modules by this entry
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "travel" / "cases")]  # where workers find helper modules
 
 from gates import Gate
 

@@ -21,7 +21,8 @@ from typing import Any
 from multiprocess import process
 
 from parallel_facade._outcomes import Report, captured, encode_report
-from parallel_facade._payload import PROTOCOL, Encoder
+from parallel_facade._payload import Encoder
+from parallel_facade._plain import PROTOCOL
 from parallel_facade._scopes import new_scope
 from parallel_facade._worker import OpenCall, make_process_a_worker, run_initializer
 from parallel_facade.backends._frames import CALL_NUMBER, Frame, FrameReader, Kind, send_frame

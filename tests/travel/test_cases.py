@@ -9,14 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-
-CASES = Path(__file__).parent / "cases"
-sys.path.insert(0, str(CASES))  # for this process, and for its workers
-
 import runner
 
 from parallel_facade import config
 
+CASES = Path(__file__).parent / "cases"
 CATEGORIES = sorted(
     file.stem for file in CASES.glob("*.py") if file.stem not in {"runner", "helpers"}
 )

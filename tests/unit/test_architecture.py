@@ -16,10 +16,17 @@ ROOT = Path(parallel_facade.__file__).parent
 
 LAYERS = [
     {"_errors", "_cpus", "_deadlines", "_chunking", "_seeds", "_methods", "_namespaces"},
-    {"_identity", "_importable", "_functions", "_registry", "_progress", "_delivery", "_mailbox"},
-    {"_classes", "_config", "_typevars"},
+    {"_scopes", "_code", "_plain", "_sources", "_deep", "_identity", "_registry", "_progress"},
+    {"_delivery", "_mailbox", "_config", "_importable", "_news"},
+    {"_dilling", "_files", "_values", "_enums", "_exceptions", "_ctypes_classes", "_named"},
+    {"_freshness"},
+    {"_functions"},
+    {"_classes"},
+    {"_pickling"},
+    {"_parts"},
+    {"_offenders"},
     {"_payload"},
-    {"_outcomes"},
+    {"_outcomes", "_explain"},
     {"_worker"},
     {"backends"},
     {"_signatures"},
@@ -107,7 +114,7 @@ def test_each_foreign_library_is_imported_in_its_own_place():
 
     assert places == {
         "pathos": {"_process", "_thread", "_serial"},
-        "dill": {"_payload"},
+        "dill": {"_dilling"},
         "tqdm": {"_progress"},
         "multiprocess": {"_launch", "_packets", "_serve"},
     }
