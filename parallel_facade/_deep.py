@@ -16,16 +16,28 @@ from typing import Any, Final, TypeVar
 
 R = TypeVar("R")
 
-LEVELS: Final = 100_000
+LEVELS: Final = 50_000
 """Calls in calls. Fewer: shallower data. More: objects that recurse without end take more memory
 before they are refused."""
-STACK_BYTES: Final = 512 << 20
+STACK_BYTES: Final = 256 << 20
 """What so many levels may need; only what is used of it is taken from the system."""
 
 _lock = threading.Lock()  # guards the stack size of new threads, _users and _usual_limit
 _users = 0
 _usual_limit = 0
 _here = threading.local()
+
+
+FEW_FRAMES: Final = 100
+"""Frames that a traceback has if it was the pickler that went deep, which has no frames in it."""
+
+
+def is_of_pickler(error: RecursionError) -> bool:
+    """Return whether *error* comes from the depth of data, not from code that calls itself."""
+    frames, tb = 0, error.__traceback__
+    while tb is not None and frames <= FEW_FRAMES:
+        frames, tb = frames + 1, tb.tb_next
+    return frames <= FEW_FRAMES
 
 
 def with_room(function: Callable[[], R]) -> R:

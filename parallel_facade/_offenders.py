@@ -20,6 +20,9 @@ from parallel_facade._pickling import Reducer
 
 MOST_PARTS: Final = 300_000
 """Parts that are looked at. More: a search in huge data takes longer. Fewer: it finds less."""
+MOST_LEVELS: Final = 1_000
+"""Parts of parts that are looked at: data can be made of itself without end."""
+CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})
 MOST_OFFENDERS: Final = 20
 """Parts that are told; the others are mostly of the same kind."""
 
@@ -46,11 +49,16 @@ class _Node(NamedTuple):
     obj: Any
     label: Label
     whole: _Node | None
+    level: int
 
     def line(self) -> list[_Node]:
         """Return the nodes from the root to this."""
-        before = [] if self.whole is None else self.whole.line()
-        return [*before, self]
+        line: list[_Node] = []
+        node: _Node | None = self
+        while node is not None:
+            line.append(node)
+            node = node.whole
+        return line[::-1]
 
 
 def find_offenders(
@@ -63,7 +71,7 @@ def find_offenders(
         dump: The pickling itself.
         reducer: Says how objects travel; `None` for pickle alone.
     """
-    nodes = [_Node(obj, Label(name), None) for name, obj in roots.items()]
+    nodes = [_Node(obj, Label(name), None, 0) for name, obj in roots.items()]
     refused = [
         (node, error) for node in nodes if (error := _refusal(node.obj, dump, reducer)) is not None
     ]
@@ -85,15 +93,15 @@ def _search(
     while queue and told < MOST_OFFENDERS:
         node = queue.popleft()
         parts, error = _parts(node.obj, reducer)
-        if error is None and not parts:
+        if error is None and not parts and type(node.obj) not in CONTAINERS:
             error = _refusal(node.obj, dump, reducer)
         if error is not None:
             told += 1
             yield node, error
-        for label, part in parts:
+        for label, part in parts if node.level < MOST_LEVELS else ():
             if type(part) not in ATOMS and id(part) not in seen and len(seen) < MOST_PARTS:
                 seen[id(part)] = part
-                queue.append(_Node(part, label, node))
+                queue.append(_Node(part, label, node, node.level + 1))
 
 
 def _parts(

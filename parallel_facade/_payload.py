@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from parallel_facade._deep import with_room
+from parallel_facade._deep import is_of_pickler, with_room
 from parallel_facade._errors import SerializationError, described
 from parallel_facade._offenders import Offender, find_offenders, tree
 from parallel_facade._pickling import DeepPickler, Reducer, StandardPickler, TravelPickler
@@ -100,8 +100,8 @@ class Encoder:
         before = set(defined)
         try:
             return self._dump_by(TravelPickler, obj, defined)
-        except RecursionError:
-            if self.serializer == "pickle":
+        except RecursionError as exc:
+            if self.serializer == "pickle" or not is_of_pickler(exc):
                 raise
             defined.clear()
             defined |= before

@@ -19,7 +19,7 @@ from parallel_facade.backends import Capabilities
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "travel" / "cases")]  # where workers find helper modules
 
-from gates import Gate
+from gates import Gate  # noqa: E402
 
 START_METHODS = ["fork", "forkserver", "spawn"]
 PROCESSES = [f"process-{method}" for method in START_METHODS]

@@ -293,13 +293,14 @@ def case_a_module_reloaded_after_an_edit(pmap):
         name = f"edited_{os.getpid()}_{id(folder)}"
         file = os.path.join(folder, f"{name}.py")
         sys.path.insert(0, folder)
-        sys.dont_write_bytecode = True
         try:
             results = []
             for version in (1, 2):
                 with open(file, "w") as source:
+                    # Of another size: in one second, Python tells the byte code of two versions
+                    # apart by their size alone.
                     source.write(
-                        f"def inner(x): return ({version}, x)\n"
+                        f"# {version * 'x'}\ndef inner(x): return ({version}, x)\n"
                         f"def f(x): return inner(x)\nclass A:\n def g(self, x): return {version}\n"
                     )
                 importlib.invalidate_caches()
@@ -311,7 +312,6 @@ def case_a_module_reloaded_after_an_edit(pmap):
                 back = pmap(lambda cls: cls(), [module.A])[0]
                 assert type(back) is module.A
         finally:
-            sys.dont_write_bytecode = False
             sys.path.remove(folder)
             sys.modules.pop(name, None)
 
