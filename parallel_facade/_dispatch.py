@@ -339,17 +339,21 @@ class Map:
 
     def _lose(self, chunk: Chunk, error: BaseException) -> None:
         """The chunk's worker was lost, or stopped for its timeout."""
-        if isinstance(error, WorkerCrashedError) and len(chunk.items) > 1:
-            last = chunk.first + len(chunk.items) - 1
-            error.add_note(f"the worker held items {chunk.first} to {last}")
+        reached = getattr(error, "position", None)
+        if reached == -1 and len(chunk.items) > 1:
+            # It died while it rebuilt the arguments: find out which.
+            self._again(_singles(chunk))
+            return
+        held = len(chunk.items) if reached is None else max(reached, 0) + 1
         again = []
-        for position in range(len(chunk.items)):
+        for position in range(held):
             if self._may_retry(chunk.first + position):
                 again.append(_single(chunk, position))
             else:
-                # One error each: the note on it names one item.
-                own = copy.deepcopy(error) if isinstance(error, ParallelFacadeError) else error
+                own = _own_error(error, chunk, position, held)
                 self._end(chunk, position, Failure(own))
+        if held < len(chunk.items):
+            again.append(Chunk(chunk.first + held, chunk.items[held:]))
         self._again(again)
 
     def _may_retry(self, index: int) -> bool:
@@ -419,6 +423,19 @@ def _single(chunk: Chunk, position: int) -> Chunk:
 
 def _singles(chunk: Chunk) -> list[Chunk]:
     return [_single(chunk, position) for position in range(len(chunk.items))]
+
+
+def _own_error(error: BaseException, chunk: Chunk, position: int, held: int) -> BaseException:
+    """Return *error* for one of the first *held* items of *chunk*, which a worker took along."""
+    # One error each: the note on it names one item.
+    own = copy.deepcopy(error) if isinstance(error, ParallelFacadeError) else error
+    if isinstance(own, WorkerCrashedError) and held > 1:
+        first, last = chunk.first, chunk.first + held - 1
+        if own.position is None:
+            own.add_note(f"the worker held items {first} to {last}")
+        elif position < held - 1:
+            own.add_note(f"it had run; its result was lost with the worker, at item {last}")
+    return own
 
 
 def _when_all_done(futures: list[Future[Any]], action: Any) -> None:

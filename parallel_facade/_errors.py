@@ -80,11 +80,14 @@ class WorkerCrashedError(ParallelFacadeError, RuntimeError):
     Attributes:
         exitcode: The worker's exit code; minus the signal's number if a signal ended it;
             `None` when it is not known.
+        position: Which item of its chunk the worker was running, from 0; -1 if it had not begun
+            with the first; `None` when it is not known.
     """
 
     def __init__(self, message: str, *, exitcode: int | None) -> None:
         super().__init__(message)
         self.exitcode = exitcode
+        self.position: int | None = None
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - it is a text to show, never raised

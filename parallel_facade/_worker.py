@@ -107,7 +107,15 @@ def has_private_state() -> bool:
     return _process_is_worker or not _inside.get()
 
 
-def run_chunk(call: Call, chunk: Chunk, catch: type[BaseException] = BaseException) -> Report:
+Note = Callable[[int], None]
+
+
+def run_chunk(
+    call: Call,
+    chunk: Chunk,
+    catch: type[BaseException] = BaseException,
+    note: Note | None = None,
+) -> Report:
     """Apply *call* to the items of *chunk* and return what they came to.
 
     Args:
@@ -115,12 +123,15 @@ def run_chunk(call: Call, chunk: Chunk, catch: type[BaseException] = BaseExcepti
         chunk: What to apply it to.
         catch: What counts as an item's failure. In a worker that is everything, since a
             `SystemExit` would end the worker and with it the innocent items.
+        note: Called with the position of each item before it is run.
     """
     apply = FORMS[call.form](call.func)
     values: list[Any] = []
     failures: dict[int, Failure] = {}
     with nullcontext() if call.seed is None else kept_state():
         for position, item in enumerate(chunk.items):
+            if note is not None:
+                note(position)
             try:
                 if call.seed is not None:
                     seed_item(call.seed, chunk.first + position)
@@ -170,17 +181,22 @@ class OpenCall:
         # Context variables that travelled are set here, and for this call alone.
         self._context = copy_context()
 
-    def run(self, payload: bytes) -> tuple[bytes, int]:
-        """Run the chunk in *payload*; return the report as bytes, and how many items were run."""
-        return self._context.run(self._run, payload)
+    def run(self, payload: bytes, note: Note | None = None) -> tuple[bytes, int]:
+        """Run the chunk in *payload*; return the report as bytes, and how many items were run.
 
-    def _run(self, payload: bytes) -> tuple[bytes, int]:
+        Args:
+            payload: The chunk.
+            note: Called with the position of each item before it is run.
+        """
+        return self._context.run(self._run, payload, note)
+
+    def _run(self, payload: bytes, note: Note | None) -> tuple[bytes, int]:
         try:
             call = self.call()
         except BaseException as exc:
             return self._told(_unread(THE_CALLABLE, exc))
         with _namespaces.as_main(self.scope), kept_alive():
-            return self._told(_report(call, payload))
+            return self._told(_report(call, payload, note))
 
     def _told(self, report: Report) -> tuple[bytes, int]:
         return encode_report(report, self._encoder), len(report.values)
@@ -202,12 +218,12 @@ class OpenCall:
         _news.forget(self.scope)
 
 
-def _report(call: Call, payload: bytes) -> Report:
+def _report(call: Call, payload: bytes, note: Note | None) -> Report:
     try:
         chunk = Chunk(*decode(payload))
     except BaseException as exc:
         return _unread(THE_ARGUMENTS, exc)
-    return run_chunk(call, chunk)
+    return run_chunk(call, chunk, note=note)
 
 
 def _unread(part: str, exc: BaseException) -> Report:

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from parallel_facade._deadlines import Deadline
 from parallel_facade.backends._frames import HEADER, JOINED_BYTES, Frame, FrameReader, Kind
+from parallel_facade.backends._journal import Progress, offer
 
 MOST_PARTS: Final = 64
 """Parts that are sent together; every system takes far more (IOV_MAX)."""
@@ -27,12 +28,24 @@ class CallHandle(NamedTuple):
 class Task:
     """A chunk on its way through one worker."""
 
-    __slots__ = ("call", "deadline", "future", "payload", "task_timeout")
+    __slots__ = (
+        "attempts",
+        "call",
+        "deadline",
+        "future",
+        "number",
+        "payload",
+        "task_timeout",
+    )
 
     def __init__(self, call: CallHandle, payload: bytes, task_timeout: float | None) -> None:
         self.call = call
         self.payload = payload
         self.task_timeout = task_timeout
+        self.number = 0
+        """What the worker calls it; known once it was sent."""
+        self.attempts = 0
+        """How often it was sent; again only if a worker died before it took it up."""
         self.deadline = Deadline(None)
         """When it has to end; known once it was sent."""
         self.future: Future[Any] = Future()
@@ -47,6 +60,7 @@ class Link:
 
     def __init__(self, process: Any, sock: socket.socket) -> None:
         sock.setblocking(False)
+        self._journal = offer(sock)
         self.process = process
         self.socket = sock
         self.task: Task | None = None
@@ -109,6 +123,10 @@ class Link:
         """Return the next message, `None` if there is none; raise `EOFError` at the end."""
         return self._frames.read()
 
+    def progress(self) -> Progress | None:
+        """Return how far the worker came, if it keeps a journal."""
+        return None if self._journal is None else self._journal.read()
+
     def kill(self) -> None:
         """End the worker's process at once."""
         if self.process.exitcode is None:
@@ -132,3 +150,6 @@ class Link:
             with suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None

@@ -26,6 +26,7 @@ from parallel_facade._plain import PROTOCOL
 from parallel_facade._scopes import new_scope
 from parallel_facade._worker import OpenCall, make_process_a_worker, run_initializer
 from parallel_facade.backends._frames import CALL_NUMBER, Frame, FrameReader, Kind, send_frame
+from parallel_facade.backends._journal import Journal, accept
 
 
 def serve() -> None:
@@ -38,7 +39,7 @@ def serve() -> None:
     channel: socket.socket = this.channel
     with channel:
         try:
-            _Conversation(channel).run()
+            _Conversation(channel, accept(channel)).run()
         except (EOFError, ConnectionError):
             return
 
@@ -56,7 +57,8 @@ def start_body(initializer: bytes | None, max_tasks: int | None) -> bytes:
 
 
 class _Conversation:
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, journal: Journal | None) -> None:
+        self._journal = journal
         self._channel = channel
         self._frames = FrameReader(channel)
         self._calls: dict[int, OpenCall] = {}
@@ -91,9 +93,13 @@ class _Conversation:
         return True
 
     def _run_task(self, frame: Frame) -> None:
+        note = None
+        if self._journal is not None:
+            self._journal.begin(frame.number)
+            note = self._journal.at
         (call_number,) = CALL_NUMBER.unpack_from(frame.body)
         payload: Any = memoryview(frame.body)[CALL_NUMBER.size :]
-        report, count = self._calls[call_number].run(payload)
+        report, count = self._calls[call_number].run(payload, note)
         self._tasks_left -= count
         # One message says both: the caller must not send a task that nobody will take.
         kind = Kind.REPORT if self._tasks_left > 0 else Kind.LAST_REPORT

@@ -6,7 +6,7 @@
                (switchboard thread, no lock held)
 
 Guarantees:
-    - Each task is sent to one worker at most, and its future is resolved exactly once.
+    - Each task is begun by one worker at most, and its future is resolved exactly once.
     - A worker holds one task at a time, so its death costs that task alone.
     - Futures are resolved with no lock held; nothing of the user's is decoded or called here.
     - No send or receive ever waits: a stopped worker or a full channel holds nobody up.
@@ -32,6 +32,7 @@ from typing import Any, Final
 from parallel_facade._deadlines import Clock, Deadline
 from parallel_facade._errors import PoolClosedError, TaskTimeoutError, WorkerCrashedError
 from parallel_facade.backends._frames import CALL_NUMBER, Frame, Kind
+from parallel_facade.backends._journal import Progress
 from parallel_facade.backends._link import CallHandle, Link, Task
 
 START_ATTEMPTS: Final = 3
@@ -176,20 +177,20 @@ class Switchboard:
     def _hand_out(self) -> None:
         while self._pending and self._idle:
             task = self._pending.popleft()
-            if not task.future.set_running_or_notify_cancel():
+            if not _is_wanted(task):
                 self._notify_if_settled()
                 continue
             self._give(self._idle.popleft(), task)
 
     def _give(self, link: Link, task: Task) -> None:
         link.task = task
+        task.attempts += 1
+        task.number = next(self._numbers)
         self._running += 1
         if task.call.number not in link.known_calls:
             link.known_calls.add(task.call.number)
             link.queue(Kind.CALL, task.call.number, task.call.payload)
-        self._send(
-            link, Kind.TASK, next(self._numbers), CALL_NUMBER.pack(task.call.number), task.payload
-        )
+        self._send(link, Kind.TASK, task.number, CALL_NUMBER.pack(task.call.number), task.payload)
         if task.task_timeout is not None:
             task.deadline = Deadline(task.task_timeout, clock=self._clock)
             self._ring()
@@ -285,19 +286,41 @@ class Switchboard:
             with suppress(ValueError):
                 self._idle.remove(link)
             task = self._take_task(link) if link.task is not None else None
+        progress = link.progress()
         link.close()
         code: int | None = None
         try:
             code = link.end(EXIT_PATIENCE)
         finally:  # now it is in no list that `_run` would look through
             if task is not None:
-                task.future.set_exception(link.stopped_for or crash_error(code))
+                self._end_lost(task, link.stopped_for, code, progress)
         with self._lock:
             self._notify_if_settled()
         if not link.is_ready and not link.is_leaving:
             self.start_failed(exit_reason(code), code)
         if self._broken is None and not self._closing:
             self._on_gone()
+
+    def _end_lost(
+        self,
+        task: Task,
+        stopped_for: BaseException | None,
+        code: int | None,
+        progress: Progress | None,
+    ) -> None:
+        """Fail *task*, whose worker has ended; or give it to another, if it was not begun."""
+        was_begun = progress is None or progress.task == task.number
+        if stopped_for is None and not was_begun and task.attempts < START_ATTEMPTS:
+            # Its worker died of what was before, such as a callable that was dropped.
+            with self._lock:
+                if self._broken is None and not self._closing:
+                    self._pending.appendleft(task)
+                    self._hand_out()
+                    return
+        error = stopped_for or crash_error(code)
+        if stopped_for is None and progress is not None and was_begun:
+            error.position = progress.position
+        task.future.set_exception(error)
 
     def _break(self, error: BaseException) -> None:
         """Fail everything: there are no workers to be had."""
@@ -309,7 +332,7 @@ class Switchboard:
             self._pending.clear()
             self._notify_if_settled()
         for task in failed:
-            if task.future.set_running_or_notify_cancel():
+            if _is_wanted(task):
                 task.future.set_exception(error)
         self._on_broken()
 
@@ -360,6 +383,11 @@ class InitializerError(Exception):
     def __init__(self, report: bytes) -> None:
         super().__init__(report)
         self.report = report
+
+
+def _is_wanted(task: Task) -> bool:
+    """Return whether *task* was not cancelled; from now on it cannot be."""
+    return task.attempts > 0 or task.future.set_running_or_notify_cancel()
 
 
 def _fail(task: Task, error: BaseException) -> None:

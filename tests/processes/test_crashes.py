@@ -51,14 +51,57 @@ def test_a_payload_that_ends_the_worker(start_method):
         assert pool.pmap(abs, [-1]) == [1]
 
 
-def test_a_crash_names_the_items_that_its_worker_held(start_method):
+def test_a_crash_in_a_chunk_names_its_item_and_spares_those_behind(start_method):
     with Pool(workers=1, start_method=start_method) as pool:
-        results = pool.pmap(kill_itself, range(3), chunksize=3, return_exceptions=True)
+        results = pool.pmap(
+            lambda x: kill_itself(x) if x == 1 else x,
+            range(4),
+            chunksize=4,
+            return_exceptions=True,
+        )
 
-    assert [result.__notes__ for result in results] == [
-        ["the worker held items 0 to 2", f"while running item {index}: {index}"]
-        for index in range(3)
+    assert results[2:] == [2, 3]
+    assert [result.__notes__ for result in results[:2]] == [
+        [
+            "it had run; its result was lost with the worker, at item 1",
+            "while running item 0: 0",
+        ],
+        ["while running item 1: 1"],
     ]
+
+
+class KillsWhileItIsRebuilt:
+    def __setstate__(self, state):
+        kill_itself(state)
+
+
+def test_a_crash_while_arguments_are_rebuilt_is_that_of_one_item(start_method):
+    bad = KillsWhileItIsRebuilt()
+    bad.part = 1
+    with Pool(workers=1, start_method=start_method) as pool:
+        results = pool.pmap(lambda x: x, [0, 1, bad, 3], chunksize=4, return_exceptions=True)
+
+    assert [results[index] for index in (0, 1, 3)] == [0, 1, 3]
+    assert type(results[2]) is WorkerCrashedError
+
+
+class KillsWhenItIsDropped:
+    def __init__(self):
+        self.caller = os.getpid()
+
+    def __call__(self, x):
+        return x
+
+    def __del__(self):
+        if os.getpid() != self.caller:
+            kill_itself(0)
+
+
+def test_a_worker_that_dies_between_two_tasks_costs_neither(start_method):
+    with Pool(workers=1, start_method=start_method) as pool:
+        for _ in range(5):
+            assert pool.pmap(KillsWhenItIsDropped(), range(3)) == [0, 1, 2]
+            assert pool.pmap(abs, [-1, -2]) == [1, 2]
 
 
 def test_other_items_keep_their_results(start_method):

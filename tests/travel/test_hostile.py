@@ -80,8 +80,16 @@ def test_arguments_that_harm_while_they_are_sent(kind, behaviour, position):
 
 
 @EXAMPLES
-@given(kind=kinds, behaviour=behaviours, position=st.integers(0, 4))
-def test_arguments_that_harm_in_the_worker(kind, behaviour, position):
+@given(
+    kind=kinds,
+    behaviour=behaviours,
+    position=st.integers(0, 4),
+    chunksize=st.sampled_from([1, 2, 5]),
+)
+def test_arguments_that_harm_in_the_worker(kind, behaviour, position, chunksize):
+    if kind is hostile.Dies and behaviour == "kill":
+        chunksize = 1  # an item is dropped when all of its chunk have run
+
     def make():
         made = kind(behaviour, True, CALLER)
         return {made: 1} if kind is hostile.Compares else made
@@ -98,7 +106,7 @@ def test_arguments_that_harm_in_the_worker(kind, behaviour, position):
 )
 def test_results_that_harm_in_the_worker(kind, behaviour, position, chunksize):
     if behaviour == "kill":
-        chunksize = 1
+        chunksize = 1  # the results of those before it in a chunk are lost with the worker
     args = behaviour, True, CALLER
 
     results = pmap(

@@ -45,7 +45,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 BACKEND_LAYERS = [
     {"__init__"},
-    {"_frames", "_packets"},
+    {"_frames", "_journal", "_packets"},
     {"_link", "_launch", "_serve"},
     {"_switchboard"},
     {"_serial", "_thread", "_executor", "_borrowed"},
