@@ -93,3 +93,16 @@ def test_the_table_of_capabilities_is_true():
         for cell, name in zip(row.split(" | "), ["serial", "thread", "process"], strict=False):
             can = getattr(load_backend(name).capabilities, capability)
             assert cell.startswith("yes" if can else "refused")
+
+
+def test_the_rows_of_what_travels_are_tests():
+    page = (ROOT / "docs" / "explanation" / "what-travels.md").read_text()
+    rows = re.findall(r"^\|.*\| (?:`(\w+)\.(case_\w+)`)? ?\|$", page, re.M)
+    named = [(category, case) for category, case in rows if category]
+
+    for category, case in named:
+        assert callable(getattr(importlib.import_module(category), case))
+    assert len(named) > 40
+    cases = ROOT / "tests" / "travel" / "cases"
+    others = {"runner", "helpers"}
+    assert {category for category, _ in named} == {file.stem for file in cases.glob("*.py")} - others
