@@ -97,8 +97,8 @@ def heavy_method() -> None:
             lambda: parallel(joblib.delayed(model.predict)(x) for x in range(FEW_ITEMS)), 1
         )
     print(
-        f"a bound method with {size:.0f} MB of plain data over {ITEMS:,} items: {ours / theirs:.3f} "
-        f"of what joblib takes for {FEW_ITEMS}"
+        f"a bound method with {size:.0f} MB of plain data over {ITEMS:,} items: "
+        f"{ours / theirs:.3f} of what joblib takes for {FEW_ITEMS}"
     )
 
 

@@ -348,6 +348,9 @@ def _new_plain(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[st
         maker = type  # it takes its own kind for bases only, which a finished class has no more
     with _without_hooks(bases):
         made: type = maker.__new__(metaclass, name, bases, body)
+        if is_made_by_ctypes(made):
+            # From Python 3.13 on it is there that the layout is made.
+            maker.__init__(made, name, bases, body)
     return made
 
 

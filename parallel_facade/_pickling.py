@@ -72,6 +72,8 @@ from parallel_facade._values import (
     refuse_finalizer,
 )
 
+_IN_PYTHON: Any = pickle._Pickler
+
 
 class StandardPickler(pickle.Pickler):
     """The standard library's pickler with the bound-method recipe, and nothing of dill."""
@@ -150,32 +152,53 @@ class TravelPickler(pickle.Pickler):
 
 
 class DeepPickler(pickle._Pickler):
-    """The pickler in Python, which can recurse as far as Python may."""
+    """The pickler in Python, which can recurse as far as Python may.
 
-    dispatch: ClassVar[dict[type, Any]] = {}
+    Assumes:
+        - Nothing on the way from one level of the data to the next is called with ``*args``: such
+          a call takes room on the stack of C, whose depth cannot be set from Python 3.12 on.
+    """
+
+    # Without what dill adds to the table of pickle's when it is imported.
+    dispatch: ClassVar[dict[type, Any]] = {
+        kind: method
+        for kind, method in _IN_PYTHON.dispatch.items()
+        if method.__module__ == "pickle"
+    }
 
     def __init__(self, buffer: io.BytesIO, reducer: Reducer) -> None:
         super().__init__(buffer, PROTOCOL)
+        self._this: Any = self  # its base is not typed
         self._reduce = reducer.reduce
 
-    def reducer_override(self, obj: Any) -> Any:
-        """Reduce *obj* by the rules of this library."""
-        return self._reduce(obj)
+    def save(self, obj: Any, save_persistent_id: bool = True) -> None:  # noqa: ARG002
+        """Write *obj*, by the rules of this library."""
+        this = self._this
+        this.framer.commit_frame()
+        if (known := this.memo.get(id(obj))) is not None:
+            this.write(this.get(known[0]))
+            return
+        kind = type(obj)
+        reduced = self._reduce(obj)
+        if reduced is NotImplemented:
+            if kind is types.FunctionType or issubclass(kind, type):
+                this.save_global(obj)
+                return
+            if (method := self.dispatch.get(kind)) is not None:
+                method(self, obj)
+                return
+            registered = copyreg.dispatch_table.get(kind)
+            reduced = obj.__reduce_ex__(PROTOCOL) if registered is None else registered(obj)
+        if type(reduced) is str:
+            this.save_global(obj, reduced)
+            return
+        make, args, state, elements, entries, fill = [*reduced, None, None, None, None][:6]
+        this.save_reduce(make, args, state, elements, entries, fill, obj=obj)
 
 
 def _is_registered(kind: type) -> bool:
     """Return whether the user has told `copyreg` how to reduce objects of *kind*."""
     return not _is_unhashable(kind) and kind in copyreg.dispatch_table
-
-
-# Without what dill adds to the table of pickle's when it is imported.
-_IN_PYTHON: Any = pickle._Pickler
-DeepPickler.dispatch.update(
-    {kind: method for kind, method in _IN_PYTHON.dispatch.items() if method.__module__ == "pickle"},
-)
-DeepPickler.dispatch.update(
-    {types.FunctionType: _IN_PYTHON.save_global, type: _IN_PYTHON.save_type}
-)
 
 
 def _is_unhashable(kind: type) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from parallel_facade._deadlines import Deadline
 from parallel_facade.backends._frames import HEADER, JOINED_BYTES, Frame, FrameReader, Kind
-from parallel_facade.backends._journal import Progress, offer
+from parallel_facade.backends._journal import Journal, Progress
 
 MOST_PARTS: Final = 64
 """Parts that are sent together; every system takes far more (IOV_MAX)."""
@@ -58,9 +58,9 @@ class Link:
         - One thread reads; whoever writes holds the switchboard's lock.
     """
 
-    def __init__(self, process: Any, sock: socket.socket) -> None:
+    def __init__(self, process: Any, sock: socket.socket, journal: Journal | None = None) -> None:
         sock.setblocking(False)
-        self._journal = offer(sock)
+        self._journal = journal
         self.process = process
         self.socket = sock
         self.task: Task | None = None

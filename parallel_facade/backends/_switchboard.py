@@ -32,7 +32,7 @@ from typing import Any, Final
 from parallel_facade._deadlines import Clock, Deadline
 from parallel_facade._errors import PoolClosedError, TaskTimeoutError, WorkerCrashedError
 from parallel_facade.backends._frames import CALL_NUMBER, Frame, Kind
-from parallel_facade.backends._journal import Progress
+from parallel_facade.backends._journal import Progress, offer
 from parallel_facade.backends._link import CallHandle, Link, Task
 
 START_ATTEMPTS: Final = 3
@@ -124,7 +124,7 @@ class Switchboard:
 
     def adopt(self, process: Any, sock: socket.socket) -> None:
         """Take over the channel of a process that was just started."""
-        link = Link(process, sock)
+        link = Link(process, sock, offer(sock))
         with self._lock:
             if self._closing:
                 link.close()
@@ -317,10 +317,10 @@ class Switchboard:
                     self._pending.appendleft(task)
                     self._hand_out()
                     return
-        error = stopped_for or crash_error(code)
-        if stopped_for is None and progress is not None and was_begun:
-            error.position = progress.position
-        task.future.set_exception(error)
+        crash = crash_error(code)
+        if progress is not None and was_begun:
+            crash.position = progress.position
+        task.future.set_exception(stopped_for or crash)
 
     def _break(self, error: BaseException) -> None:
         """Fail everything: there are no workers to be had."""

@@ -94,7 +94,9 @@ def test_arguments_that_harm_in_the_worker(kind, behaviour, position, chunksize)
         made = kind(behaviour, True, CALLER)
         return {made: 1} if kind is hostile.Compares else made
 
-    check(pmap(take, neighbours(position, make), return_exceptions=True, chunksize=1), {position})
+    items = neighbours(position, make)
+
+    check(pmap(take, items, return_exceptions=True, chunksize=chunksize), {position})
 
 
 @EXAMPLES
