@@ -71,7 +71,7 @@ class PayloadCarrier:
         func_name = getattr(call.func, "__qualname__", type(call.func).__qualname__)
         self._form = call.form
         payload = self._encoder.encode_callable(
-            tuple(call), f"{name} {func_name}", {"func": call.func}
+            tuple(call), f"{name} {func_name}", lambda: {"func": call.func}
         )
         surroundings = Surroundings(
             self._encoder.scope, self._encoder.serializer, _import_path(), _working_folder()
@@ -87,10 +87,15 @@ class PayloadCarrier:
         last = chunk.first + len(chunk.items) - 1
         if self._form == "call":
             args, kwds = chunk.items[0]
-            return self._encoder.encode(tuple(chunk), THE_ARGUMENTS, {"args": args, "kwds": kwds})
+            return self._encoder.encode(
+                tuple(chunk), THE_ARGUMENTS, lambda: {"args": args, "kwds": kwds}
+            )
         name = f"item {last}" if len(chunk.items) == 1 else f"items {chunk.first} to {last}"
-        parts = {f"item {index}": item for index, item in enumerate(chunk.items, chunk.first)}
-        return self._encoder.encode(tuple(chunk), name, parts)
+        return self._encoder.encode(
+            tuple(chunk),
+            name,
+            lambda: {f"item {at}": item for at, item in enumerate(chunk.items, chunk.first)},
+        )
 
     def unpack(self, received: bytes) -> Report:
         """Return the report in *received*."""

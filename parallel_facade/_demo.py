@@ -6,6 +6,7 @@ import ast
 import hashlib
 import sys
 import sysconfig
+import threading
 import time
 import warnings
 from collections import Counter
@@ -30,6 +31,17 @@ class Facts(NamedTuple):
     digest: str
 
 
+_lock = threading.Lock()  # guards ast.parse
+
+
+def _parse(source: bytes) -> ast.Module:
+    """Return the syntax tree of *source*."""
+    # Python before 3.11.8 and 3.12.2 counts its depth in one place for all threads, and now and
+    # then raises SystemError: "AST constructor recursion depth mismatch" (CPython issue 106905).
+    with _lock:
+        return ast.parse(source)
+
+
 class SourceSurvey:
     """Reads the source files below *folder*."""
 
@@ -52,7 +64,7 @@ class SourceSurvey:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # old escapes in the tests of the parser
-                tree = ast.parse(source)
+                tree = _parse(source)
         except (SyntaxError, ValueError):
             return Facts(lines, 0, 0, 0, "", digest)  # kept there to test the parser with
         kinds = Counter(type(node) for node in ast.walk(tree))

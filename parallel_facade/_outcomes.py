@@ -114,7 +114,9 @@ def _payload_of(
     value: Any, position: int, encoder: Encoder, failures: dict[int, _SentFailure]
 ) -> bytes | None:
     try:
-        return encoder.encode(value, f"the result, a {type(value).__qualname__}", {"result": value})
+        return encoder.encode(
+            value, f"the result, a {type(value).__qualname__}", lambda: {"result": value}
+        )
     except SerializationError as exc:
         failures[position] = _sent(Failure(exc, ""), encoder)
         return None

@@ -21,6 +21,9 @@ decode: Callable[[bytes], Any] = pickle.loads
 """Returns the object that a payload holds; raises whatever the object's own code raises."""
 
 
+Parts = Callable[[], Mapping[str, Any]]
+
+
 class Encoder:
     """Turns the objects of one call into payloads.
 
@@ -36,21 +39,21 @@ class Encoder:
         self.returning = returning
         self._everywhere: frozenset[str] = frozenset()
 
-    def encode(self, obj: Any, name: str, parts: Mapping[str, Any] | None = None) -> bytes:
+    def encode(self, obj: Any, name: str, parts: Parts | None = None) -> bytes:
         """Return *obj* as a payload.
 
         Args:
             obj: What shall travel.
             name: What *obj* is in the user's words, for the error message.
-            parts: What the user knows of it, by the names that paths to parts begin with; `None`
-                for *obj* itself.
+            parts: Returns what the user knows of it, by the names that paths to parts begin with;
+                `None` for *obj* itself.
 
         Raises:
             SerializationError: *obj*, or something in it, cannot travel.
         """
         return self._encode(obj, name, parts)[0]
 
-    def encode_callable(self, obj: Any, name: str, parts: Mapping[str, Any]) -> bytes:
+    def encode_callable(self, obj: Any, name: str, parts: Parts) -> bytes:
         """Return *obj* as `encode` does; later payloads only name the classes that it defines."""
         payload, defined = self._encode(obj, name, parts)
         self._everywhere |= defined
@@ -64,9 +67,7 @@ class Encoder:
         """Return *obj* as bytes; raises whatever goes wrong."""
         return self._dump(obj, set(self._everywhere))
 
-    def _encode(
-        self, obj: Any, name: str, parts: Mapping[str, Any] | None
-    ) -> tuple[bytes, set[str]]:
+    def _encode(self, obj: Any, name: str, parts: Parts | None) -> tuple[bytes, set[str]]:
         defined = set(self._everywhere)
         try:
             return self._dump(obj, defined), defined
@@ -74,7 +75,7 @@ class Encoder:
             # SystemExit too, which an object raised while it was pickled: it is no wish to end.
             if isinstance(exc, KeyboardInterrupt) and not self.returning:
                 raise
-            raise self._refusal(exc, name, {name: obj} if parts is None else parts) from exc
+            raise self._refusal(exc, name, {name: obj} if parts is None else parts()) from exc
 
     def _refusal(
         self, exc: BaseException, name: str, parts: Mapping[str, Any]

@@ -15,13 +15,14 @@ from __future__ import annotations
 import mmap
 import os
 import socket
-import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-FIELDS: Final = struct.Struct("<QQ")  # the task's number, and the place of the item that runs + 1
+WORD_BYTES: Final = 8
+TASK, PLACE, WORDS = range(3)
+"""The task's number; the place of the item that runs, from 1, or 0; how many words there are."""
 GREETING: Final = b"J"
 """The byte that the memory's descriptor travels with."""
 CAN_SHARE: Final = hasattr(socket, "send_fds")
@@ -43,25 +44,25 @@ class Journal:
     """The memory, as one of the two processes has it."""
 
     def __init__(self, fd: int) -> None:
-        self._memory = mmap.mmap(fd, FIELDS.size)
-        self._task = 0
+        self._memory = mmap.mmap(fd, WORDS * WORD_BYTES)
+        self._words = memoryview(self._memory).cast("Q")
 
     def begin(self, task: int) -> None:
         """Note that the task with this number is taken up."""
-        self._task = task
-        FIELDS.pack_into(self._memory, 0, task, 0)
+        self._words[PLACE] = 0
+        self._words[TASK] = task
 
     def at(self, position: int) -> None:
         """Note that the item at *position* of the chunk is run now."""
-        FIELDS.pack_into(self._memory, 0, self._task, position + 1)
+        self._words[PLACE] = position + 1
 
     def read(self) -> Progress:
         """Return how far the worker came."""
-        task, place = FIELDS.unpack_from(self._memory, 0)
-        return Progress(task, place - 1)
+        return Progress(self._words[TASK], self._words[PLACE] - 1)
 
     def close(self) -> None:
         """Give the memory back."""
+        self._words.release()
         self._memory.close()
 
 
@@ -101,7 +102,7 @@ def _new_memory() -> Iterator[int]:
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     try:
-        os.ftruncate(fd, FIELDS.size)
+        os.ftruncate(fd, WORDS * WORD_BYTES)
         yield fd
     finally:
         os.close(fd)
