@@ -238,7 +238,11 @@ def run_initializer(payload: bytes) -> None:
     opened = OpenCall(payload)
     initializer = opened.call().func
     defined_in = getattr(getattr(initializer, "func", initializer), "__module__", "")
-    with _namespaces.pinning(opened.scope, defined_in), pinning_attributes(opened.scope):
+    with (
+        _namespaces.as_main(opened.scope),
+        _namespaces.pinning(opened.scope, defined_in),
+        pinning_attributes(opened.scope),
+    ):
         initializer()
     opened.close()
 

@@ -354,17 +354,21 @@ def test_ctrl_c_stops_a_running_map_and_the_next_call_works(trace, start_method)
 
 def test_the_process_keeps_its_start_method_and_pickle_as_they_were():
     code = """
-import copyreg, pickle, multiprocess, multiprocessing
-from parallel_facade import pmap
+import copyreg, pickle, sys, multiprocess, multiprocessing
+from parallel_facade import explain, pmap
+class Local: pass
+main, names = sys.modules["__main__"], set(globals()) | {"main", "names", "before", "dill", "settings"}
 before = dict(copyreg.dispatch_table), pickle.Pickler, pickle.dumps
 import dill
 settings = dict(dill.settings)
-pmap(lambda x: x, [1])
+assert type(pmap(lambda x: Local(), [1])[0]) is Local
+assert not explain(x for x in []).travels
+print(sys.modules["__main__"] is main, set(globals()) == names)
 print(multiprocess.get_start_method(allow_none=True), multiprocessing.get_start_method(True))
 print(before == (dict(copyreg.dispatch_table), pickle.Pickler, pickle.dumps))
 print(settings == dict(dill.settings))
 """
-    assert run("-c", code) == "None None\nTrue\nTrue\n"
+    assert run("-c", code) == "True True\nNone None\nTrue\nTrue\n"
 
 
 def test_print_and_exit_in_a_serial_task_are_the_callers(tmp_path):
