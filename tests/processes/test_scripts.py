@@ -357,7 +357,8 @@ def test_the_process_keeps_its_start_method_and_pickle_as_they_were():
 import copyreg, pickle, sys, multiprocess, multiprocessing
 from parallel_facade import explain, pmap
 class Local: pass
-main, names = sys.modules["__main__"], set(globals()) | {"main", "names", "before", "dill", "settings"}
+main = sys.modules["__main__"]
+names = {*globals(), "names", "before", "dill", "settings"}
 before = dict(copyreg.dispatch_table), pickle.Pickler, pickle.dumps
 import dill
 settings = dict(dill.settings)
