@@ -136,11 +136,14 @@ def test_a_failure_behind_a_slow_item_waits_for_it(backend, gate):
     opener.join()
 
 
-def test_the_first_failure_leaves_what_has_not_started_alone(backend, tmp_path):
+def test_the_first_failure_leaves_what_has_not_started_alone(backend, tmp_path, gate):
+    closed = gate()
+
     def run(x):
         (tmp_path / str(x)).touch()
         if x == 0:
             raise ValueError
+        closed.pass_through()
 
     with pytest.raises(ValueError):
         pmap(run, range(200), chunksize=1)
