@@ -28,6 +28,7 @@ from parallel_facade._importable import (
     is_importable,
     is_importable_name,
     is_of_user,
+    tell,
     was_replaced,
 )
 from parallel_facade._news import News, Place
@@ -35,6 +36,7 @@ from parallel_facade._plain import MOST_ELEMENTS, PROTOCOL, is_plain
 from parallel_facade._sources import names_of_literals
 
 _had: dict[Place, set[str]] = {}  # place → names that a call has read there
+_sent: set[tuple[Place, str]] = set()  # names for which workers were given an object once
 _first_ids: dict[tuple[Place, str], int] = {}  # the objects at first sight
 
 
@@ -48,6 +50,10 @@ class Follower:
     def __init__(self, dump: Callable[[Any], bytes]) -> None:
         self._dump = dump
         self._visited: set[int] = set()
+        # Each name once in a payload: told again inside its own value, it would be brought while
+        # that value is still being rebuilt.
+        self._noted: set[tuple[Place, str]] = set()
+        self._told: set[tuple[Place, str]] = set()  # those of them that travel as objects
 
     def news_of(self, obj: Any) -> News:
         """Return what *obj*, which goes by name, reads in the user's modules."""
@@ -74,9 +80,16 @@ class Follower:
         _note_gone(news, place, function.__globals__, global_names(function.__code__))
         rest = dict(self._others(news, place, reads))
         natives = {name: value for name, value in rest.items() if _is_native(value)}
-        for name in rest.keys() - natives.keys():
-            news.objects.setdefault(place, {})[name] = rest[name]
+        # All else, in its state of now; but for what is told already.
+        for name, value in reads.items():
+            is_told = (place, name) in self._told or is_plain(value) or _is_native(value)
+            if not is_told and type(value) is not ContextVar:
+                self._tell(place, name, value, news)
         self._follow(list(natives.values()), news)
+
+    def _tell(self, place: Place, name: str, value: Any, news: News) -> None:
+        self._told.add((place, name))
+        news.objects.setdefault(place, {})[name] = value
 
     def note_modules(self, within_reach: list[Any], code: types.CodeType, news: News) -> None:
         """Put in *news* what *code* may read as attributes of modules *within_reach*."""
@@ -91,6 +104,9 @@ class Follower:
                 continue
             self._visited.add(id(one))
             kind = type(one)
+            if not issubclass(kind, type) and is_of_user(kind.__module__):
+                # An instance: its methods may be called.
+                stack.append(kind)
             if kind is functools._lru_cache_wrapper:
                 stack.append(one.__wrapped__)
             elif kind is types.FunctionType:
@@ -126,6 +142,7 @@ class Follower:
         if is_of_user(name) and is_importable_name(name):
             space = vars(module)
             reads = {word: space[word] for word in words_in(code) if word in space}
+            _note_gone(news, (name, ""), space, words_in(code))
             yield from dict(self._others(news, (name, ""), reads)).values()
 
     def _in_class(self, cls: type, news: News) -> Iterator[Any]:
@@ -143,17 +160,28 @@ class Follower:
         """Put those of *reads* in *news* that workers may not have; yield the others."""
         module, path = place
         for name, value in reads.items():
+            if (place, name) in self._noted:
+                continue
+            self._noted.add((place, name))
             if type(value) is ContextVar:
                 news.variables.append(self._dump(value))
             if is_plain(value):
+                # If it is no plain value some time, workers must not be left with this one.
+                _first_ids.setdefault((place, name), id(value))
                 blob = pickle.dumps(value, PROTOCOL)
                 news.plain.setdefault(place, {})[name] = blob
             elif (
-                (not path and was_replaced(sys.modules[module], name))
+                (place, name) in _sent
+                or (not path and was_replaced(sys.modules[module], name))
                 or _is_of_script(value)
-                or (_was_changed(place, name, value) and self._can_travel(value))
+                or (
+                    (_was_changed(place, name, value) or _is_foreign(value, module))
+                    and self._can_travel(value)
+                )
             ):
-                news.objects.setdefault(place, {})[name] = value
+                _sent.add((place, name))
+                tell(module, f"{path}.{name}".lstrip("."))
+                self._tell(place, name, value, news)
             else:
                 if not path and (entries := _entries_of_script(value)):
                     news.entries[module, name] = entries
@@ -180,7 +208,11 @@ def _was_changed(place: Place, name: str, value: Any) -> bool:
     if isinstance(value, NATIVES) or name.startswith("__"):
         return False
     first = _first_ids.setdefault((place, name), id(value))
-    return first != id(value) or name in names_of_literals(place[0]).get(place[1], ())
+    return first != id(value) or name in _literals(place)
+
+
+def _literals(place: Place) -> frozenset[str]:
+    return names_of_literals(place[0]).get(place[1], frozenset())
 
 
 NATIVES: Final = (
@@ -212,6 +244,16 @@ def _is_of_script(value: Any) -> bool:
     return (
         isinstance(code, types.FunctionType | type)
         and getattr(code, "__module__", None) in NEVER_IMPORTED
+    )
+
+
+def _is_foreign(value: Any, module: str) -> bool:
+    """Return whether *value* is a function that another module made: a patch, or a decorator's."""
+    code = getattr(value, "__func__", value)
+    return (
+        isinstance(code, types.FunctionType)
+        and code.__module__ != module
+        and "<" in code.__qualname__
     )
 
 

@@ -15,6 +15,7 @@ import sys
 import sysconfig
 import types
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.machinery import PathFinder
 from typing import Any, Final
@@ -27,7 +28,8 @@ NEVER_IMPORTED: Final = frozenset({"__main__", "__mp_main__"})
 OURSELVES: Final = "parallel_facade"
 LIBRARIES: Final = ("stdlib", "platstdlib")
 
-_first_seen: dict[str, dict[str, weakref.ref[Any]]] = {}  # module → name → function or class
+_told: set[tuple[str, str]] = set()  # modules and paths of what workers were given another of
+_first_seen: dict[str, dict[str, Callable[[], Any]]] = {}  # module → name → function or class
 
 
 def is_importable(obj: Any) -> bool:
@@ -48,7 +50,7 @@ def find_path(obj: Any) -> tuple[str, str] | None:
     path = _follow(module, qualname.split("."), obj) or _other_name(module, obj)
     if path is None or was_replaced(module, path.split(".")[0]):
         return None
-    return module_name, path
+    return None if (module_name, path) in _told else (module_name, path)
 
 
 def is_importable_module(module: types.ModuleType) -> bool:
@@ -86,6 +88,18 @@ INSTALLED: Final = re.compile(r"[/\\](site|dist)-packages[/\\]")
 """Where the modules are that do not change while a program runs."""
 
 
+def _nothing() -> None:
+    """Stand for a reference to what is no longer the first."""
+
+
+def tell(module: str, path: str) -> None:
+    """Note that workers are given another object for the dotted *path* of *module*.
+
+    When the first one is put back, its name leads to the other in workers that are warm.
+    """
+    _told.add((module, path))
+
+
 def was_replaced(module: types.ModuleType, name: str) -> bool:
     """Return whether the function or class *name* of *module* is another than at first sight.
 
@@ -100,11 +114,11 @@ def was_replaced(module: types.ModuleType, name: str) -> bool:
             if isinstance(value, types.FunctionType | type)
         }
     value = vars(module).get(name)
-    if not isinstance(value, types.FunctionType | type):
+    if name not in seen and not isinstance(value, types.FunctionType | type):
         return False
     if name not in seen or seen[name]() is not value:
         # For good: when it is put back, workers still have what replaced it.
-        seen.pop(name, None)
+        seen[name] = _nothing
         return True
     return False
 

@@ -60,7 +60,7 @@ def parts_of(obj: Any, reducer: Reducer | None) -> Iterator[Part]:
     elif kind is types.MethodType:
         yield from _of_method(obj)
     elif reducer is not None and kind is types.FunctionType:
-        yield from () if is_importable(obj) else _of_function(obj, reducer.scope)
+        yield from _of_news(obj) if is_importable(obj) else _of_function(obj, reducer.scope)
     elif reducer is not None and issubclass(kind, type):
         yield from () if goes_by_name(obj) else _of_class(obj)
     elif reducer is not None and kind is types.ModuleType:
@@ -112,6 +112,14 @@ def _of_function(function: types.FunctionType, scope: str) -> Iterator[Part]:
             yield Label(f"global {variable!r}", is_place=True), value
     for attribute, value in {**state.attributes, **state.members}.items():
         yield Label(f".{attribute}"), value
+
+
+def _of_news(function: types.FunctionType) -> Iterator[Part]:
+    """Yield what travels beside the name of *function*."""
+    for (module, path), values in Follower(lambda _: b"").news_of(function).objects.items():
+        where = f"{module}.{path}".rstrip(".")
+        for name, value in values.items():
+            yield Label(f"global {name!r} of {where}", is_place=True), value
 
 
 def _of_class(cls: type) -> Iterator[Part]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import sys
 from typing import Any, Final
 
 PROTOCOL: Final = 5
@@ -20,11 +22,11 @@ def is_plain(value: Any, budget: int = MOST_ELEMENTS) -> bool:
     while stack:
         one = stack.pop()
         kind = type(one)
-        if kind in ATOMS:
+        if kind in ATOMS or _is_of_standard_library(kind):
             continue
-        if kind is dict:
+        if kind in MAPPINGS:
             stack += [*one.keys(), *one.values()] if len(one) <= left else [_MISSING]
-        elif kind in {list, tuple, set, frozenset}:
+        elif kind in {list, tuple, set, frozenset, collections.deque}:
             stack += one if len(one) <= left else [_MISSING]
         else:
             return False
@@ -35,16 +37,28 @@ def is_plain(value: Any, budget: int = MOST_ELEMENTS) -> bool:
     return True
 
 
+COMPARED_WHOLE: Final = frozenset({set, frozenset, collections.deque})
+MAPPINGS: Final = frozenset({dict, collections.OrderedDict, collections.Counter})
+VALUES: Final = frozenset({"datetime", "decimal", "fractions", "pathlib", "pathlib._local", "uuid"})
+"""Modules of the standard library whose objects are values as numbers are."""
+
+
+def _is_of_standard_library(kind: type) -> bool:
+    # By module, so that none of them is imported for the question.
+    return kind.__module__ in VALUES and kind.__module__ in sys.modules
+
+
 def is_same(value: Any, current: Any) -> bool:
     """Return whether *value* and *current* are one object, or plain and equal."""
     kind = type(value)
     if value is current or kind is not type(current):
         return value is current
-    if kind is dict:
+    if kind in MAPPINGS:
         return value.keys() == current.keys() and all(
             is_same(value[key], current[key]) for key in value
         )
     if kind in {list, tuple}:
         return len(value) == len(current) and all(map(is_same, value, current))
-    is_comparable = kind in ATOMS or (kind in {set, frozenset} and is_plain((value, current)))
+    is_comparable = kind in ATOMS or _is_of_standard_library(kind)
+    is_comparable = is_comparable or (kind in COMPARED_WHOLE and is_plain((value, current)))
     return is_comparable and bool(value == current)

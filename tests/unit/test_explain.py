@@ -219,6 +219,17 @@ def test_the_standard_serializer_is_asked_where_it_is_configured():
     assert explain(lambda x: x).travels
 
 
+def test_what_was_put_into_a_module(held, monkeypatch):
+    import helpers
+
+    assert explain(helpers.uses_helper).travels
+    monkeypatch.setattr(helpers, "helper", lambda x: held)
+
+    assert paths(helpers.uses_helper) == [
+        "closure cell 'held' of test_what_was_put_into_a_module.<locals>.<lambda>"
+    ]
+
+
 def test_modules_made_at_run_time(held):
     module = types.ModuleType("made")
     module.part = held

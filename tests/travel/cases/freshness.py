@@ -1,11 +1,13 @@
 """What is changed between two calls on a warm pool is seen by the next call."""
 
 import contextlib
+import datetime
 import functools
 import importlib
 import os
 import sys
 import tempfile
+from unittest import mock
 
 import helpers
 from runner import main, same
@@ -221,6 +223,46 @@ def case_a_function_of_another_module_replaced(pmap):
         [("patched", 1)],
         [("original", 1)],
     )
+
+
+def case_a_method_of_another_module_patched_and_put_back(pmap):
+    with mock.patch.object(helpers.Settings, "f", lambda self, x: ("patched", x)):
+        assert pmap(helpers.makes_settings, [2]) == [("patched", 2)]
+    assert pmap(helpers.makes_settings, [2]) == [2]
+    assert pmap(helpers.Settings().f, [2]) == [2]
+
+
+def case_a_function_of_another_module_replaced_by_other_callables(pmap):
+    with put_back((helpers, "helper")):
+        for callable_, expected in [
+            (lambda x: 9, 9),
+            (abs, 2),
+            (functools.partial(pow, 3), 9),
+            (functools.lru_cache(lambda x: 8), 8),
+        ]:
+            helpers.helper = callable_
+            assert pmap(helpers.uses_helper, [2]) == [expected]
+    assert pmap(helpers.uses_helper, [2]) == [("original", 2)]
+
+
+def case_globals_behind_an_instance_of_another_module(pmap):
+    with put_back((helpers, "RATE")):
+        helpers.RATE = 6
+        assert pmap(helpers.through_an_instance, [2]) == [12]
+    assert pmap(helpers.through_an_instance, [2]) == [2]
+
+
+def case_values_of_the_standard_library_in_another_module(pmap):
+    with put_back((helpers, "SINCE")):
+        helpers.SINCE = None
+        assert pmap(helpers.since, [0]) == [None]
+        helpers.SINCE = datetime.date(2022, 1, 1)
+        assert pmap(helpers.since, [0]) == [datetime.date(2022, 1, 1)]
+    helpers.counts["mark"] = 5
+    try:
+        assert pmap(lambda _: helpers.counts["mark"], [0]) == [5]
+    finally:
+        del helpers.counts["mark"]
 
 
 def case_classes_of_another_module(pmap):

@@ -1,6 +1,7 @@
 """A module of the user's, whose names the cases of `freshness` change from outside."""
 
 import collections
+import datetime
 import functools
 
 RATE = 1
@@ -8,6 +9,7 @@ TABLE = {"a": 1}
 NAMES = ["x"]
 MODEL = None
 PLUGINS = {}
+SINCE = datetime.date(2020, 1, 1)
 
 
 def rate(x):
@@ -66,6 +68,24 @@ class Settings:
     @classmethod
     def of_class(cls, _):
         return cls.rate, cls.extra, cls.instance is not None
+
+    def with_rate(self, x):
+        return RATE * x
+
+
+SETTINGS = Settings()
+
+
+def through_an_instance(x):
+    return SETTINGS.with_rate(x)
+
+
+def makes_settings(x):
+    return Settings().f(x)
+
+
+def since(_):
+    return SINCE
 
 
 class Named:
