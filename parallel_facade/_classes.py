@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final, TypedDict
 
 from parallel_facade._ctypes_classes import finish_ctypes, is_made_by_ctypes, split_ctypes
-from parallel_facade._enums import fill_members, new_enum, split_enum, states_of
+from parallel_facade._enums import NOT_CARRIED, fill_members, new_enum, split_enum, states_of
 from parallel_facade._errors import SerializationError
 from parallel_facade._freshness import Follower
 from parallel_facade._functions import classes_named, fill_function, function_state
@@ -30,9 +30,6 @@ from parallel_facade._identity import class_for, known_token, remember, token_fo
 from parallel_facade._namespaces import MAIN, publish, space_module
 from parallel_facade._news import News, bring
 from parallel_facade._plain import is_plain
-
-NOT_CARRIED: Final = frozenset({"__dict__", "__weakref__", "_abc_impl", "__slots__"})
-"""Made anew by the interpreter for each class, or given to the skeleton."""
 
 
 class _Example(TypedDict):

@@ -34,6 +34,7 @@ MEMBER_MACHINERY: Final = frozenset({"_value_", "_name_", "__objclass__", "_sort
 """What `enum.EnumType` gives each member."""
 
 NOT_CARRIED: Final = frozenset({"__dict__", "__weakref__", "_abc_impl", "__slots__"})
+"""Made anew by the interpreter for each class, or given to the skeleton."""
 
 COPIES: Final[dict[type, Any]] = {
     int: int.__index__,

@@ -52,8 +52,7 @@ class Follower:
         self._visited: set[int] = set()
         # Each name once in a payload: told again inside its own value, it would be brought while
         # that value is still being rebuilt.
-        self._noted: set[tuple[Place, str]] = set()
-        self._told: set[tuple[Place, str]] = set()  # those of them that travel as objects
+        self._noted: dict[tuple[Place, str], bool] = {}  # whether the news have its value
 
     def news_of(self, obj: Any) -> News:
         """Return what *obj*, which goes by name, reads in the user's modules."""
@@ -82,13 +81,13 @@ class Follower:
         natives = {name: value for name, value in rest.items() if _is_native(value)}
         # All else, in its state of now; but for what is told already.
         for name, value in reads.items():
-            is_told = (place, name) in self._told or is_plain(value) or _is_native(value)
+            is_told = self._noted[place, name] or _is_native(value)
             if not is_told and type(value) is not ContextVar:
                 self._tell(place, name, value, news)
         self._follow(list(natives.values()), news)
 
     def _tell(self, place: Place, name: str, value: Any, news: News) -> None:
-        self._told.add((place, name))
+        self._noted[place, name] = True
         news.objects.setdefault(place, {})[name] = value
 
     def note_modules(self, within_reach: list[Any], code: types.CodeType, news: News) -> None:
@@ -119,9 +118,7 @@ class Follower:
         name, code, space = str(function.__module__), function.__code__, function.__globals__
         if not is_of_user(name) or vars(sys.modules[name]) is not space:
             return
-        reads = {word: space[word] for word in global_names(code) if word in space}
-        _note_gone(news, (name, ""), space, global_names(code))
-        for _, value in self._others(news, (name, ""), reads):
+        for value in self._in_space(name, space, global_names(code), news):
             yield value
             if type(value) is types.ModuleType:
                 yield from self._in_module(value, code, news)
@@ -140,10 +137,15 @@ class Follower:
     ) -> Iterator[Any]:
         name = str(getattr(module, "__name__", ""))
         if is_of_user(name) and is_importable_name(name):
-            space = vars(module)
-            reads = {word: space[word] for word in words_in(code) if word in space}
-            _note_gone(news, (name, ""), space, words_in(code))
-            yield from dict(self._others(news, (name, ""), reads)).values()
+            yield from self._in_space(name, vars(module), words_in(code), news)
+
+    def _in_space(
+        self, module: str, space: Mapping[str, Any], names: AbstractSet[str], news: News
+    ) -> list[Any]:
+        """Put what *space* has of *names* in *news*; return what to follow there."""
+        reads = {name: space[name] for name in names if name in space}
+        _note_gone(news, (module, ""), space, names)
+        return [value for _, value in self._others(news, (module, ""), reads)]
 
     def _in_class(self, cls: type, news: News) -> Iterator[Any]:
         for one in cls.__mro__:
@@ -162,10 +164,10 @@ class Follower:
         for name, value in reads.items():
             if (place, name) in self._noted:
                 continue
-            self._noted.add((place, name))
+            self._noted[place, name] = is_plain(value)
             if type(value) is ContextVar:
                 news.variables.append(self._dump(value))
-            if is_plain(value):
+            if self._noted[place, name]:
                 # If it is no plain value some time, workers must not be left with this one.
                 _first_ids.setdefault((place, name), id(value))
                 blob = pickle.dumps(value, PROTOCOL)

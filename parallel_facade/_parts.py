@@ -70,7 +70,7 @@ def parts_of(obj: Any, reducer: Reducer | None) -> Iterator[Part]:
     elif reducer is not None and issubclass(kind, BaseException) and is_reduced_here(kind):
         yield from _of_exception(obj)
     else:
-        yield from _of_reduction(obj, _reduction(obj, reducer))
+        yield from _of_reduction(_reduction(obj, reducer))
 
 
 def _elements(sequence: Any) -> Iterator[Part]:
@@ -159,7 +159,7 @@ def _reduction(obj: Any, reducer: Reducer | None) -> Any:
     return obj.__reduce_ex__(PROTOCOL) if registered is None else registered(obj)
 
 
-def _of_reduction(obj: Any, reduced: Any) -> Iterator[Part]:
+def _of_reduction(reduced: Any) -> Iterator[Part]:
     if type(reduced) is str:
         return
     if type(reduced) is not tuple or not 2 <= len(reduced) <= 6:
@@ -182,7 +182,6 @@ def _of_reduction(obj: Any, reduced: Any) -> Iterator[Part]:
     yield from _entries(dict(entries)) if entries is not None else ()
     if fill is not None:
         yield Label(".__reduce__()[5]"), fill
-    del obj
 
 
 def _of_state(state: Any) -> Iterator[Part]:

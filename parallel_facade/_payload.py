@@ -65,12 +65,11 @@ class Encoder:
 
     def dump(self, obj: Any) -> bytes:
         """Return *obj* as bytes; raises whatever goes wrong."""
-        return self._dump(obj, set(self._everywhere))
+        return self._dump(obj)[0]
 
     def _encode(self, obj: Any, name: str, parts: Parts | None) -> tuple[bytes, set[str]]:
-        defined = set(self._everywhere)
         try:
-            return self._dump(obj, defined), defined
+            return self._dump(obj)
         except BaseException as exc:
             # SystemExit too, which an object raised while it was pickled: it is no wish to end.
             if isinstance(exc, KeyboardInterrupt) and not self.returning:
@@ -97,21 +96,19 @@ class Encoder:
             return None
         return Reducer(self.scope, defined, returning=self.returning)
 
-    def _dump(self, obj: Any, defined: set[str]) -> bytes:
-        before = set(defined)
+    def _dump(self, obj: Any) -> tuple[bytes, set[str]]:
+        """Return *obj* as bytes, and the tokens of the classes that these define."""
         try:
-            return self._dump_by(TravelPickler, obj, defined)
+            return self._dump_by(TravelPickler, obj)
         except RecursionError as exc:
             if self.serializer == "pickle" or not is_of_pickler(exc):
                 raise
-            defined.clear()
-            defined |= before
-            return with_room(lambda: self._dump_by(DeepPickler, obj, defined))
+            return with_room(lambda: self._dump_by(DeepPickler, obj))
 
-    def _dump_by(self, pickler: Any, obj: Any, defined: set[str]) -> bytes:
-        buffer = io.BytesIO()
+    def _dump_by(self, pickler: Any, obj: Any) -> tuple[bytes, set[str]]:
+        buffer, defined = io.BytesIO(), set(self._everywhere)
         if (reducer := self._reducer(defined)) is None:
             StandardPickler(buffer, PROTOCOL).dump(obj)
         else:
             pickler(buffer, reducer).dump(obj)
-        return buffer.getvalue()
+        return buffer.getvalue(), defined

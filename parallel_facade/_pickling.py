@@ -85,7 +85,7 @@ class StandardPickler(pickle.Pickler):
         if isinstance(obj, types.FunctionType | type) and obj.__module__ in NEVER_IMPORTED:
             raise pickle.PicklingError(f"{obj!r} belongs to the main script, not to a module")
         if type(obj) is types.FunctionType:
-            return _reduce_importable(obj)
+            return _reduce_named(None, obj, find_path(obj))
         return NotImplemented
 
 
@@ -228,23 +228,22 @@ def _reduce_instance(_: Reducer, obj: Any) -> Any:
     return reduce_singleton(obj, reduced) if type(reduced) is str else reduced
 
 
-def _reduce_importable(obj: types.FunctionType | type) -> Any:
-    found = find_path(obj)
-    if found is None or found[1] == obj.__qualname__:
+def _reduce_named(reducer: Reducer | None, obj: Any, found: tuple[str, str] | None) -> Any:
+    """Return how to find *obj* by its name, with what it reads in the user's modules.
+
+    Args:
+        reducer: Of the payload; `None` for the standard pickler, which brings no news.
+        obj: A function, a class, or a function with a cache.
+        found: The module and path that `find_path` gave; `None` to leave *obj* to pickle.
+    """
+    if found is None:
         return NotImplemented
+    if reducer is not None and reducer.follower is not None:
+        news = reducer.follower.news_of(obj)
+        if any(news):
+            return object_at, found, (reducer.scope, news), None, None, bring_beside
     # A private function of a class: pickle would look for its name, which is not its attribute's.
-    return object_at, found
-
-
-def _reduce_by_name(reducer: Reducer, obj: types.FunctionType | type) -> tuple[Any, ...] | None:
-    """Return how to find *obj* and what it reads in the user's modules, if it reads anything."""
-    if reducer.follower is None:
-        return None
-    news = reducer.follower.news_of(obj)
-    found = find_path(obj)
-    if found is None or not any(news):
-        return None
-    return object_at, found, (reducer.scope, news), None, None, bring_beside
+    return NotImplemented if found[1] == obj.__qualname__ else (object_at, found)
 
 
 def bring_beside(_: object, state: tuple[str, News]) -> None:
@@ -258,8 +257,8 @@ def object_at(module: str, path: str) -> Any:
 
 
 def _reduce_function(reducer: Reducer, function: types.FunctionType) -> Any:
-    if is_importable(function):
-        return _reduce_by_name(reducer, function) or _reduce_importable(function)
+    if (found := find_path(function)) is not None:
+        return _reduce_named(reducer, function, found)
     reducer.function_cells.update(map(id, function.__closure__ or ()))
     if id(function) in reducer.shells:
         reducer.shells.discard(id(function))
@@ -268,8 +267,16 @@ def _reduce_function(reducer: Reducer, function: types.FunctionType) -> Any:
 
 
 def _reduce_class(reducer: Reducer, cls: type) -> Any:
-    if goes_by_name(cls):
-        return _reduce_named_class(reducer, cls)
+    if cls.__module__ == "builtins":
+        return _reduce_builtin_class(cls)
+    if (found := find_path(cls)) is not None:
+        return _reduce_named(reducer, cls, found)
+    if cls.__module__ == "_ctypes":
+        return reduce_metaclass(cls)
+    return _reduce_class_by_value(reducer, cls)
+
+
+def _reduce_class_by_value(reducer: Reducer, cls: type) -> Any:
     if is_made_by_ctypes(cls) and (derived := reduce_derived(cls)) is not None:
         return derived
     if reducer.returning and _classes.came_from_caller(cls):
@@ -280,14 +287,6 @@ def _reduce_class(reducer: Reducer, cls: type) -> Any:
     if token_for(cls) in reducer.defined:
         return _classes.reduce_to_token(cls)
     return _reduce_family(reducer, cls)
-
-
-def _reduce_named_class(reducer: Reducer, cls: type) -> Any:
-    if cls.__module__ == "builtins":
-        return _reduce_builtin_class(cls)
-    if is_importable(cls):
-        return _reduce_by_name(reducer, cls) or _reduce_importable(cls)
-    return reduce_metaclass(cls)
 
 
 def _reduce_builtin_class(cls: type) -> Any:
@@ -371,8 +370,8 @@ def fill_space(module: types.ModuleType, values: dict[str, Any]) -> None:
 
 
 def _reduce_lru_cache(reducer: Reducer, wrapper: Any) -> Any:
-    if is_importable(wrapper):
-        return _reduce_by_name(reducer, wrapper) or NotImplemented
+    if (found := find_path(wrapper)) is not None:
+        return _reduce_named(reducer, wrapper, found)
     return _functions.reduce_lru_cache(wrapper)
 
 

@@ -24,6 +24,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 kinds = st.sampled_from(hostile.KINDS)
 behaviours = st.sampled_from(hostile.BEHAVIOURS)
+in_chunks = given(
+    kind=kinds,
+    behaviour=behaviours,
+    position=st.integers(0, 4),
+    chunksize=st.sampled_from([1, 2, 5]),
+)
 harmless_to_the_caller = st.sampled_from([one for one in hostile.BEHAVIOURS if one != "kill"])
 
 
@@ -82,12 +88,7 @@ def test_arguments_that_harm_while_they_are_sent(kind, behaviour, position):
 
 
 @EXAMPLES
-@given(
-    kind=kinds,
-    behaviour=behaviours,
-    position=st.integers(0, 4),
-    chunksize=st.sampled_from([1, 2, 5]),
-)
+@in_chunks
 def test_arguments_that_harm_in_the_worker(kind, behaviour, position, chunksize):
     if kind is hostile.Dies and behaviour == "kill":
         chunksize = 1  # an item is dropped when all of its chunk have run
@@ -102,12 +103,7 @@ def test_arguments_that_harm_in_the_worker(kind, behaviour, position, chunksize)
 
 
 @EXAMPLES
-@given(
-    kind=kinds,
-    behaviour=behaviours,
-    position=st.integers(0, 4),
-    chunksize=st.sampled_from([1, 2, 5]),
-)
+@in_chunks
 def test_results_that_harm_in_the_worker(kind, behaviour, position, chunksize):
     if behaviour == "kill":
         chunksize = 1  # the results of those before it in a chunk are lost with the worker
