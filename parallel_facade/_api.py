@@ -91,6 +91,7 @@ def pmap(
     timeout: float | None = None,
     task_timeout: float | None = None,
     retries: int | None = None,
+    retry_delay: float | None = None,
     retry_on: ErrorTypes = (),
     return_exceptions: bool = False,
     progress: ProgressLike | None = None,
@@ -109,9 +110,10 @@ def pmap(
         workers: Workers at most.
         chunksize: Items sent together, exactly; `None` chooses.
         timeout: Seconds for the whole call.
-        task_timeout: Seconds for one item, from the moment it is sent to an idle worker, which is
-            stopped when they have passed.
+        task_timeout: Seconds for one item, from the moment it starts. When they have passed, its
+            worker is stopped, with the processes that the item has started.
         retries: Additional attempts for items lost to a crash or a *task_timeout*.
+        retry_delay: Seconds between two attempts at an item; other items go on meanwhile.
         retry_on: Exception classes for which *retries* applies as well.
         return_exceptions: Put an exception in its item's place instead of raising.
         progress: `True` for a bar, a description for a bar with it, or a callable that is given a
@@ -128,7 +130,9 @@ def pmap(
         WorkerCrashedError: A worker died.
 
     What *func* raises is raised here as it is, for the item with the lowest index that failed,
-    with the worker's traceback as its cause and the item in a note.
+    with the worker's traceback as its cause and the item in a note. Every error that ends the call
+    has an attribute *partial_results*: a dictionary from the index of each item that had ended to
+    its result.
 
     >>> pmap(lambda x: x * x, range(5))
     [0, 1, 4, 9, 16]
@@ -147,6 +151,7 @@ def pmap(
             timeout=timeout,
             task_timeout=task_timeout,
             retries=retries,
+            retry_delay=retry_delay,
             retry_on=retry_on,
             return_exceptions=return_exceptions,
             progress=progress,
@@ -231,6 +236,7 @@ def imap(
     timeout: float | None = None,
     task_timeout: float | None = None,
     retries: int | None = None,
+    retry_delay: float | None = None,
     retry_on: ErrorTypes = (),
     return_exceptions: bool = False,
     progress: ProgressLike | None = None,
@@ -255,6 +261,7 @@ def imap(
         timeout: Seconds from this call to the last result.
         task_timeout: As in `pmap`.
         retries: As in `pmap`.
+        retry_delay: As in `pmap`.
         retry_on: As in `pmap`.
         return_exceptions: Yield an exception in its item's place, and go on.
         progress: As in `pmap`.
@@ -286,6 +293,7 @@ def imap(
             timeout=timeout,
             task_timeout=task_timeout,
             retries=retries,
+            retry_delay=retry_delay,
             retry_on=retry_on,
             return_exceptions=return_exceptions,
             progress=progress,
@@ -312,6 +320,7 @@ def apply_async(
     timeout: float | None = None,
     task_timeout: float | None = None,
     retries: int | None = None,
+    retry_delay: float | None = None,
     retry_on: ErrorTypes = (),
     seed: int | None = None,
     serializer: str | None = None,
@@ -332,6 +341,7 @@ def apply_async(
         timeout: Seconds until the result fails with a `TaskTimeoutError`.
         task_timeout: As in `pmap`.
         retries: As in `pmap`.
+        retry_delay: As in `pmap`.
         retry_on: As in `pmap`.
         seed: Start the random stream of item index 0, as in `pmap`.
         serializer: As in `pmap`.
@@ -356,6 +366,7 @@ def apply_async(
             timeout=timeout,
             task_timeout=task_timeout,
             retries=retries,
+            retry_delay=retry_delay,
             retry_on=retry_on,
             seed=seed,
             serializer=serializer,

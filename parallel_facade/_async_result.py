@@ -20,11 +20,12 @@ from typing import Any, Generic, TypeVar
 
 from parallel_facade._carriers import carrier_for
 from parallel_facade._delivery import Delivery
-from parallel_facade._errors import TaskTimeoutError
+from parallel_facade._errors import TaskTimeoutError, described
 from parallel_facade._options import Options
+from parallel_facade._notes import note_attempts
 from parallel_facade._outcomes import Failure, Report
 from parallel_facade._worker import Call, Chunk
-from parallel_facade.backends import Backend
+from parallel_facade.backends import Backend, WorkerLost
 
 R = TypeVar("R")
 
@@ -124,6 +125,21 @@ class AsyncResult(Future[R], Generic[R]):
             return self.cancelled()
         return super().cancel()
 
+    def stop(self) -> bool:
+        """Cancel the task, also while it runs, and return whether that worked.
+
+        On the process back-end its worker is stopped, with the processes that it has started, and
+        replaced. Threads, the caller itself and foreign executors cannot be stopped.
+
+        >>> from parallel_facade import apply_async
+        >>> import time
+        >>> result = apply_async(time.sleep, (3600,), backend="process")
+        >>> result.stop(), result.cancelled()
+        (True, True)
+        """
+        submission = self._submission
+        return submission is not None and not self.done() and submission.stop()
+
     def running(self) -> bool:
         """Return whether the task runs now."""
         submission = self._submission
@@ -213,7 +229,9 @@ class Submission:
         packed_call = self._carrier.pack_call(call)
         self._cargo = self._carrier.pack_chunk(Chunk(0, [arguments]))
         self._handle = backend.put(packed_call)
-        self._attempts_left = options.retries
+        self._earlier: list[str] = []  # how earlier attempts ended
+        self._deciding = threading.Lock()  # guards _delay
+        self._delay: threading.Timer | None = None  # until the next attempt
         self._alarm: threading.Timer | None = None
         self._inner: Future[Any] = Future()
         self.result: AsyncResult[Any] = AsyncResult(delivery)
@@ -237,7 +255,22 @@ class Submission:
 
     def cancel(self) -> bool:
         """Cancel the current attempt if it does not run yet."""
+        with self._deciding:
+            delay, self._delay = self._delay, None
+        if delay is not None:
+            delay.cancel()
+            self._end()
+            return True
         return self._inner.cancel()
+
+    def stop(self) -> bool:
+        """End the current attempt if the back-end can; the result is cancelled then."""
+        if self.cancel():
+            return True
+        if self._inner.done() or not self._backend.stop(self._inner):
+            return False
+        self.result._cancelled()
+        return True
 
     def running(self) -> bool:
         """Return whether an attempt runs now."""
@@ -257,40 +290,68 @@ class Submission:
         if inner.cancelled():
             self._end()
             self.result._cancelled()
-        elif self._attempts_left and self._may_have_failed(inner):
+        elif len(self._earlier) < self._options.retries and self._may_have_failed(inner):
             self._decisions.deliver(self._decide, inner)
         else:
             self._settle(inner)
 
     def _may_have_failed(self, inner: Future[Any]) -> bool:
-        return inner.exception() is not None or self._carrier.has_failures(inner.result())
+        error, received = _received(inner)
+        return error is not None or self._carrier.has_failures(received)
 
     def _decide(self, inner: Future[Any]) -> None:
         """Retry, or settle with the failure."""
-        if self.result.done() or not self._is_retried(inner):
+        if self.result.done() or (error := self._retried_error(inner)) is None:
             self._settle(inner)
             return
-        self._attempts_left -= 1
+        self._earlier.append(described(error))
+        if not self._options.retry_delay:
+            self._attempt_again()
+            return
+        with self._deciding:
+            self._delay = threading.Timer(self._options.retry_delay, self._after_delay)
+            self._delay.daemon = True
+            self._delay.start()
+
+    def _after_delay(self) -> None:
+        with self._deciding:
+            delay, self._delay = self._delay, None
+        if delay is not None:  # not cancelled meanwhile
+            self._decisions.deliver(self._attempt_again)
+
+    def _attempt_again(self) -> None:
+        if self.result.done():
+            return
         try:
             self._attempt()
         except BaseException as exc:
             self._end()
             self.result._fail_with(exc)
 
-    def _is_retried(self, inner: Future[Any]) -> bool:
-        if inner.exception() is not None:
-            return True
-        failure = self._carrier.unpack(inner.result()).failures[0]
-        return isinstance(failure.error, self._options.retry_on)
+    def _retried_error(self, inner: Future[Any]) -> BaseException | None:
+        """Return what the attempt failed with, if there shall be another."""
+        error, received = _received(inner)
+        if error is not None:
+            return self._backend.translate(error)
+        error = self._carrier.unpack(received).failures[0].error
+        return error if isinstance(error, self._options.retry_on) else None
 
     def _settle(self, inner: Future[Any]) -> None:
         self._end()
-        if (error := inner.exception()) is not None:
-            self.result._fail_with(self._backend.translate(error))
+        error, received = _received(inner)
+        if error is not None:
+            told = self._backend.translate(error)
+            note_attempts(told, self._earlier)
+            self.result._fail_with(told)
             return
-        received = inner.result()
         failed = self._carrier.has_failures(received)
-        self.result._end_with(lambda: self._carrier.unpack(received), failed=failed)
+        self.result._end_with(lambda: self._unpacked(received), failed=failed)
+
+    def _unpacked(self, received: Any) -> Report:
+        report = self._carrier.unpack(received)
+        for failure in report.failures.values():
+            note_attempts(failure.error, self._earlier)
+        return report
 
     def _expire(self) -> None:
         seconds = self._options.timeout
@@ -304,3 +365,12 @@ class Submission:
         handle, self._handle = self._handle, None
         if handle is not None:
             self._backend.drop(handle)
+
+
+def _received(inner: Future[Any]) -> tuple[BaseException | None, Any]:
+    """Return why *inner* has no report, or else the report as it was received."""
+    error = inner.exception()
+    if isinstance(error, WorkerLost) and error.parts:
+        # Its worker died after the call, and before it could say so.
+        return None, list(error.parts)
+    return (error, None) if error is not None else (None, inner.result())

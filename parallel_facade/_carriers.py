@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from parallel_facade import _namespaces
-from parallel_facade._outcomes import Report, decode_report, has_failures
+from parallel_facade._outcomes import Report, decode_report, have_failures
 from parallel_facade._payload import Encoder
 from parallel_facade._plain import PROTOCOL
 from parallel_facade._scopes import new_scope
@@ -97,16 +97,16 @@ class PayloadCarrier:
             lambda: {f"item {at}": item for at, item in enumerate(chunk.items, chunk.first)},
         )
 
-    def unpack(self, received: bytes) -> Report:
-        """Return the report in *received*."""
+    def unpack(self, received: list[bytes]) -> Report:
+        """Return the report whose parts are in *received*."""
         report = decode_report(received)
         # Functions among the results keep their globals themselves.
         _namespaces.forget(self._encoder.scope)
         return report
 
-    def has_failures(self, received: bytes) -> bool:
+    def has_failures(self, received: list[bytes]) -> bool:
         """Return whether anything failed."""
-        return has_failures(received)
+        return have_failures(received)
 
 
 def _working_folder() -> str:

@@ -43,6 +43,7 @@ class Config(NamedTuple):
         timeout: Seconds for a whole call; `None` for no limit.
         task_timeout: Seconds for one task; `None` for no limit.
         retries: Additional attempts after the first.
+        retry_delay: Seconds between two attempts.
         progress: `False`, `True`, a description, or a callable.
         seed: Seeds one random stream per item; `None` leaves random state alone.
         serializer: ``"dill"``, or ``"pickle"`` for the standard library only.
@@ -55,6 +56,7 @@ class Config(NamedTuple):
     timeout: float | None
     task_timeout: float | None
     retries: int
+    retry_delay: float
     progress: bool | str | Callable[..., object]
     seed: int | None
     serializer: str
@@ -87,11 +89,22 @@ def _whole(minimum: int | None) -> Callable[[Any], int]:
     return check
 
 
-def _seconds(value: Any) -> float:
+def _number(value: Any) -> float:
     if isinstance(value, bool | str):
         raise TypeError
-    number = float(value)
+    return float(value)
+
+
+def _seconds(value: Any) -> float:
+    number = _number(value)
     if math.isnan(number) or number <= 0:
+        raise ValueError
+    return number
+
+
+def _delay(value: Any) -> float:
+    number = _number(value)
+    if not 0 <= number <= LONGEST_DELAY:
         raise ValueError
     return number
 
@@ -130,6 +143,8 @@ def _backend(value: Any) -> Any:
 
 POSITIVE: Final = "a whole number of at least 1"
 SECONDS: Final = "a number of seconds above 0 (inf for no limit)"
+LONGEST_DELAY: Final = 86_400.0
+"""Seconds; a day is longer than anybody waits for a retry, and short enough for every clock."""
 
 SETTINGS: Final[dict[str, Setting]] = {
     "backend": Setting(
@@ -141,6 +156,9 @@ SETTINGS: Final[dict[str, Setting]] = {
     "timeout": Setting(_seconds, float, SECONDS),
     "task_timeout": Setting(_seconds, float, SECONDS),
     "retries": Setting(_whole(0), int, "a whole number of at least 0", 0),
+    "retry_delay": Setting(
+        _delay, float, f"a number of seconds from 0 to {LONGEST_DELAY:.0f}", 0.0
+    ),
     "progress": Setting(
         _progress, _parse_progress, "True, False, a description, or a callable", False
     ),

@@ -19,7 +19,6 @@ Assumes:
 from __future__ import annotations
 
 import copy
-import reprlib
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -36,13 +35,15 @@ from parallel_facade._errors import (
     SerializationError,
     TaskTimeoutError,
     WorkerCrashedError,
+    described,
 )
 from parallel_facade._mailbox import Mailbox
+from parallel_facade._notes import note_attempts, note_item
 from parallel_facade._options import Options
 from parallel_facade._outcomes import Failure, Report
 from parallel_facade._progress import open_reporter
 from parallel_facade._worker import THE_ARGUMENTS, Call, Chunk
-from parallel_facade.backends import Backend
+from parallel_facade.backends import Backend, Stage, WorkerLost
 
 CHUNKS_IN_FLIGHT: Final = 2
 """Chunks per worker: one runs, one waits so that no worker idles. More only delays cancelling."""
@@ -114,7 +115,8 @@ class Map:
         self._waiting: deque[Chunk] = deque()  # to be packed, before more is pulled
         self._packed: deque[_Packed] = deque()
         self._in_flight: dict[Future[Any], _Packed] = {}
-        self._attempts: dict[int, int] = {}
+        self._later: deque[tuple[Deadline, Chunk]] = deque()  # to be packed when it is time
+        self._attempts: dict[int, list[str]] = {}  # what went wrong with items that are retried
         self._outcomes: dict[int, Outcome] = {}
         self._arrival_order: deque[int] = deque()
         self._first_failure: int | None = None
@@ -173,14 +175,25 @@ class Map:
 
     @property
     def must_wait(self) -> bool:
-        """Whether only the end of a running chunk can bring the next outcome."""
-        return bool(self._in_flight) and not self.has_next
+        """Whether only the end of a running chunk, or time, can bring the next outcome."""
+        return bool(self._in_flight or self._later) and not self.has_next
 
     @property
     def is_over(self) -> bool:
         """Whether there is nothing more to take or to wait for."""
-        nothing_to_send = self._exhausted and not self._packed and not self._waiting
+        nothing_to_send = self._exhausted and not (self._packed or self._waiting or self._later)
         return nothing_to_send and not self._in_flight and not self._outcomes
+
+    def values_not_taken(self) -> dict[int, Any]:
+        """Return the values of items that have ended and were not taken, by index."""
+        while (future := self._mailbox.take(0)) is not None:
+            with suppress(Exception):  # the call has its error
+                self._collect(future)
+        return {
+            index: outcome.value
+            for index, outcome in sorted(self._outcomes.items())
+            if isinstance(outcome, Success)
+        }
 
     def finish(self) -> None:
         """Raise what the input raised, if anything; to be called when the map is over."""
@@ -189,12 +202,12 @@ class Map:
 
     def wait(self) -> None:
         """Wait for a chunk to end, and collect it and all others that have."""
-        assert self._in_flight, "there is something to wait for"
-        self._receive(self._mailbox.take(self._deadline.remaining()))
+        assert self.must_wait, "there is something to wait for"
+        self._receive(self._mailbox.take(self._seconds_to_wait()))
 
     async def wait_async(self) -> None:
         """Do as `wait` does, without blocking the event loop."""
-        await self._mailbox.arrival(self._deadline.remaining())
+        await self._mailbox.arrival(self._seconds_to_wait())
         self._receive(self._mailbox.take(0))
 
     def close(self, *, stop_running: bool) -> None:
@@ -206,6 +219,7 @@ class Map:
         self._exhausted = True
         self._packed.clear()
         self._waiting.clear()
+        self._later.clear()
         if self._reporter is not None:
             self._reporter.close()
         running = [future for future in self._in_flight if not future.cancel()]
@@ -225,6 +239,8 @@ class Map:
         return self._pack_next()
 
     def _pack_next(self) -> _Packed | None:
+        while self._later and self._later[0][0].has_passed():
+            self._waiting.append(self._later.popleft()[1])
         while (chunk := self._waiting.popleft() if self._waiting else self._pull()) is not None:
             if (packed := self._pack(chunk)) is not None:
                 return packed
@@ -267,10 +283,9 @@ class Map:
         except PoolClosedError:
             raise
         except Exception as exc:
-            error = self._backend.translate(exc)
             if not self._backend.is_usable:
-                raise error from exc.__cause__
-            self._lose(packed.chunk, error)
+                raise self._backend.translate(exc) from exc.__cause__
+            self._lose(packed.chunk, exc)
             return
         self._in_flight[future] = packed
         future.add_done_callback(self._mailbox.put)
@@ -279,7 +294,24 @@ class Map:
 
     def _again(self, chunks: list[Chunk]) -> None:
         """Run *chunks* before anything that has not been submitted."""
-        self._waiting.extendleft(reversed(chunks))
+        self._waiting.extendleft(chunk for chunk in reversed(chunks) if self._matters(chunk))
+
+    def _retry(self, chunks: list[Chunk]) -> None:
+        """Run *chunks*, each an item that has failed, after the delay."""
+        if not (delay := self._options.retry_delay):
+            self._again(chunks)
+            return
+        self._later.extend((Deadline(delay), chunk) for chunk in chunks if self._matters(chunk))
+
+    def _matters(self, chunk: Chunk) -> bool:
+        """Return whether *chunk* comes before everything that has failed."""
+        return self._first_failure is None or chunk.first < self._first_failure
+
+    def _seconds_to_wait(self) -> float | None:
+        seconds = [self._deadline.remaining()]
+        if self._later:
+            seconds.append(self._later[0][0].remaining())
+        return min((one for one in seconds if one is not None), default=None)
 
     # ── receiving ─────────────────────────────────────────────────────────────────────────────
 
@@ -300,9 +332,8 @@ class Map:
             self._lose(packed.chunk, PoolClosedError("the pool was closed before the task ran"))
             return
         if (error := future.exception()) is not None:
-            error = self._backend.translate(error)
             if not self._backend.is_usable:
-                raise error
+                raise self._backend.translate(error)
             self._lose(packed.chunk, error)
             return
         report = self._carrier.unpack(future.result())
@@ -322,12 +353,12 @@ class Map:
             if failure is None:
                 self._end(chunk, position, Success(value))
             elif isinstance(failure.error, self._options.retry_on) and self._may_retry(
-                chunk.first + position
+                chunk.first + position, failure.error
             ):
                 again.append(_single(chunk, position))
             else:
                 self._end(chunk, position, failure)
-        self._again(again)
+        self._retry(again)
 
     def _settle_unread(self, chunk: Chunk, report: Report) -> None:
         """Nothing of the chunk was run: find out which item it is that cannot be rebuilt."""
@@ -339,39 +370,57 @@ class Map:
 
     def _lose(self, chunk: Chunk, error: BaseException) -> None:
         """The chunk's worker was lost, or stopped for its timeout."""
-        reached = getattr(error, "position", None)
-        if reached == -1 and len(chunk.items) > 1:
+        lost = error if isinstance(error, WorkerLost) else WorkerLost(error)
+        told = self._backend.translate(lost.error)
+        if lost.parts:
+            report = self._carrier.unpack(list(lost.parts))
+            self._settle(chunk, report)
+            chunk = _rest(chunk, len(report.values))
+        if not chunk.items:
+            return
+        if lost.stage is Stage.ITEMS:
+            if (rest := _rest(chunk, 1)).items:
+                self._again([rest])
+            self._lose_items(chunk, 1, told)
+        elif lost.stage is Stage.ARGUMENTS and len(chunk.items) > 1:
             # It died while it rebuilt the arguments: find out which.
             self._again(_singles(chunk))
-            return
-        held = len(chunk.items) if reached is None else max(reached, 0) + 1
+        else:
+            self._lose_items(chunk, len(chunk.items), told)
+
+    def _lose_items(self, chunk: Chunk, count: int, error: BaseException) -> None:
+        """Run the first *count* items again, where they may, or fail them with *error*."""
         again = []
-        for position in range(held):
-            if self._may_retry(chunk.first + position):
+        for position in range(count):
+            # One error each: the notes on it are about one item.
+            own = copy.deepcopy(error) if isinstance(error, ParallelFacadeError) else error
+            if isinstance(own, WorkerCrashedError | TaskTimeoutError):
+                own.index = chunk.first + position
+            if count > 1:
+                own.add_note(f"the worker held items {chunk.first} to {chunk.first + count - 1}")
+            if self._may_retry(chunk.first + position, own):
                 again.append(_single(chunk, position))
             else:
-                own = _own_error(error, chunk, position, held)
                 self._end(chunk, position, Failure(own))
-        if held < len(chunk.items):
-            again.append(Chunk(chunk.first + held, chunk.items[held:]))
-        self._again(again)
+        self._retry(again)
 
-    def _may_retry(self, index: int) -> bool:
-        """Return whether item *index* has an attempt left, and count it as used."""
-        used = self._attempts.get(index, 0)
+    def _may_retry(self, index: int, error: BaseException) -> bool:
+        """Return whether item *index*, which failed with *error*, has an attempt left; use it."""
+        used = len(self._attempts.get(index, ()))
         if used >= self._options.retries:
             return False
-        self._attempts[index] = used + 1
+        self._attempts.setdefault(index, []).append(described(error))
         return True
 
     def _end(self, chunk: Chunk, position: int, outcome: Outcome) -> None:
         index = chunk.first + position
         failed = isinstance(outcome, Failure)
+        attempts = self._attempts.pop(index, [])
         if isinstance(outcome, Failure):
             note_item(outcome.error, index, chunk.items[position])
+            note_attempts(outcome.error, attempts)
             if not self._keeps(outcome):
                 self._fail_at(index)
-        self._attempts.pop(index, None)
         self._outcomes[index] = outcome
         if not self._ordered:
             self._arrival_order.append(index)
@@ -394,6 +443,7 @@ class Map:
         self._exhausted = True
         self._packed = deque(packed for packed in self._packed if packed.chunk.first < index)
         self._waiting = deque(chunk for chunk in self._waiting if chunk.first < index)
+        self._later = deque(one for one in self._later if one[1].first < index)
         for future, packed in list(self._in_flight.items()):
             if packed.chunk.first > index and future.cancel():
                 self._in_flight.pop(future, None)
@@ -425,17 +475,8 @@ def _singles(chunk: Chunk) -> list[Chunk]:
     return [_single(chunk, position) for position in range(len(chunk.items))]
 
 
-def _own_error(error: BaseException, chunk: Chunk, position: int, held: int) -> BaseException:
-    """Return *error* for one of the first *held* items of *chunk*, which a worker took along."""
-    # One error each: the note on it names one item.
-    own = copy.deepcopy(error) if isinstance(error, ParallelFacadeError) else error
-    if isinstance(own, WorkerCrashedError) and held > 1:
-        first, last = chunk.first, chunk.first + held - 1
-        if own.position is None:
-            own.add_note(f"the worker held items {first} to {last}")
-        elif position < held - 1:
-            own.add_note(f"it had run; its result was lost with the worker, at item {last}")
-    return own
+def _rest(chunk: Chunk, position: int) -> Chunk:
+    return Chunk(chunk.first + position, chunk.items[position:])
 
 
 def _when_all_done(futures: list[Future[Any]], action: Any) -> None:
@@ -456,20 +497,3 @@ def _when_all_done(futures: list[Future[Any]], action: Any) -> None:
 
     for future in futures:
         future.add_done_callback(count)
-
-
-def note_item(error: BaseException, index: int, item: object) -> None:
-    """Say on *error* which item caused it."""
-    note = f"while running item {index}: {_shown(item)}"
-    with suppress(Exception):  # an exception may refuse attributes, and stays the user's own
-        if note not in getattr(error, "__notes__", ()):
-            error.add_note(note)
-
-
-def _shown(item: object) -> str:
-    try:
-        return reprlib.repr(item)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        return f"<{type(item).__qualname__} whose repr() fails>"

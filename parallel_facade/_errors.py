@@ -71,7 +71,13 @@ class SerializationError(ParallelFacadeError, TypeError):
 
 
 class TaskTimeoutError(ParallelFacadeError, TimeoutError, MultiprocessingTimeoutError):
-    """Raised when a call, or one task of it, took longer than it was allowed to."""
+    """Raised when a call, or one task of it, took longer than it was allowed to.
+
+    Attributes:
+        index: The item that took too long; `None` if it was the whole call.
+    """
+
+    index: int | None = None
 
 
 class WorkerCrashedError(ParallelFacadeError, RuntimeError):
@@ -80,14 +86,13 @@ class WorkerCrashedError(ParallelFacadeError, RuntimeError):
     Attributes:
         exitcode: The worker's exit code; minus the signal's number if a signal ended it;
             `None` when it is not known.
-        position: Which item of its chunk the worker was running, from 0; -1 if it had not begun
-            with the first; `None` when it is not known.
+        index: The item that the worker was running; `None` if there was none.
     """
 
     def __init__(self, message: str, *, exitcode: int | None) -> None:
         super().__init__(message)
         self.exitcode = exitcode
-        self.position: int | None = None
+        self.index: int | None = None
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - it is a text to show, never raised

@@ -24,6 +24,7 @@ class Options(NamedTuple):
     timeout: float | None
     task_timeout: float | None
     retries: int
+    retry_delay: float
     retry_on: ErrorTypes
     return_exceptions: bool
     progress: Any
@@ -45,6 +46,7 @@ REQUIREMENTS = (
     Requirement("seed", "has_private_state", "shares one random state among its workers"),
     Requirement("initializer", "can_initialize", "does not start its workers itself"),
     Requirement("max_tasks_per_worker", "can_recycle", "cannot replace its workers"),
+    Requirement("max_memory_per_worker", "can_recycle", "cannot replace its workers"),
 )
 
 
@@ -81,6 +83,7 @@ def make_options(
         timeout=_or_none(resolved.timeout),
         task_timeout=task_timeout,
         retries=resolved.retries,
+        retry_delay=resolved.retry_delay,
         retry_on=_error_types(retry_on),
         return_exceptions=check_switch("return_exceptions", return_exceptions),
         progress=resolved.progress,

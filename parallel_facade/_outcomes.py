@@ -1,7 +1,7 @@
 """What a task came to, as a value: what workers give back, and how it crosses a border.
 
-    worker:  function ──► value or exception ──► Report ──encode──► bytes
-    caller:  bytes ──decode──► Report: values in order, and a Failure for each item that raised
+    worker:  function ──► value or exception ──encode──► parts of a report, as bytes
+    caller:  parts ──decode──► Report: values in order, and a Failure for each item that raised
 
 Guarantees:
     - A report can always be encoded: what cannot travel is its own item's failure.
@@ -28,7 +28,10 @@ from parallel_facade._payload import Encoder, decode
 from parallel_facade._plain import PROTOCOL
 
 PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
-"""Types that cannot fail to travel, so that a chunk of them is written at once."""
+"""Types that cannot fail to travel, so that they need no payload of their own."""
+
+CALLS_THE_USER: Final = "parallel_facade._worker"
+"""The module whose frames above the user's are left out of tracebacks."""
 
 ALL_SUCCEEDED: Final = b"S"
 SOME_FAILED: Final = b"F"
@@ -68,7 +71,7 @@ class Report(NamedTuple):
     unread: str = ""
 
 
-class _SentFailure(NamedTuple):
+class SentFailure(NamedTuple):
     """A failure as it travels: the exception in its own payload, and what to say without it."""
 
     payload: bytes | None
@@ -77,49 +80,87 @@ class _SentFailure(NamedTuple):
     traceback: str
 
 
-def encode_report(report: Report, encoder: Encoder) -> bytes:
-    """Return *report* as bytes; its first byte says whether anything failed."""
-    failures = {position: _sent(failure, encoder) for position, failure in report.failures.items()}
-    if PLAIN.issuperset(map(type, report.values)):
-        body: tuple[Any, ...] = (True, report.values, failures, report.unread)
-    else:
-        # One payload each: a value that cannot be rebuilt must not take its neighbours along.
-        payloads = [
-            None if position in failures else _payload_of(value, position, encoder, failures)
-            for position, value in enumerate(report.values)
-        ]
-        body = (False, payloads, failures, report.unread)
+def encode_part(
+    prefix: tuple[str, bytes],
+    values: list[Any],
+    payloads: dict[int, bytes],
+    failures: dict[int, SentFailure],
+    unread: str = "",
+) -> bytes:
+    """Return consecutive outcomes as bytes; the first byte says whether anything failed.
+
+    Args:
+        prefix: The first values, as an array's type code and bytes; both empty for none.
+        values: The outcomes behind those; `None` for what the next two hold.
+        payloads: Values that are not `PLAIN`, by their place in *values*, each in a payload of its
+            own: one that cannot be rebuilt must not take its neighbours along.
+        failures: What went wrong, by place in *values*.
+        unread: As in `Report`.
+    """
     flag = SOME_FAILED if failures else ALL_SUCCEEDED
-    return flag + pickle.dumps(body, PROTOCOL)
+    return flag + pickle.dumps((prefix, values, payloads, failures, unread), PROTOCOL)
 
 
-def has_failures(data: bytes) -> bool:
+def encode_records(prefix: tuple[str, bytes], records: list[Any]) -> bytes:
+    """Return as a part what a dead worker's log held.
+
+    Args:
+        prefix: As in `encode_part`.
+        records: A plain value as it is, a payload as a tuple of one, a `SentFailure` as a tuple.
+    """
+    values: list[Any] = []
+    payloads: dict[int, bytes] = {}
+    failures: dict[int, SentFailure] = {}
+    for place, record in enumerate(records):
+        is_plain = type(record) is not tuple
+        values.append(record if is_plain else None)
+        if not is_plain and len(record) == 1:
+            payloads[place] = record[0]
+        elif not is_plain:
+            failures[place] = SentFailure(*record)
+    return encode_part(prefix, values, payloads, failures)
+
+
+def encode_unread(part: str, failure: Failure, encoder: Encoder) -> bytes:
+    """Return the report of a chunk of which *part* could not be rebuilt."""
+    return encode_part(("", b""), [], {}, {0: sent_failure(failure, encoder)}, part)
+
+
+def have_failures(parts: list[bytes]) -> bool:
     """Return whether an encoded report holds a failure, without decoding it."""
-    return data[:1] == SOME_FAILED
+    return any(part[:1] == SOME_FAILED for part in parts)
 
 
-def decode_report(data: bytes) -> Report:
-    """Return the report that *data* holds."""
-    is_plain, values, sent, unread = pickle.loads(memoryview(data)[1:])
-    failures = {position: _received(_SentFailure(*fields)) for position, fields in sent.items()}
-    if not is_plain:
-        values = [
-            None if payload is None else _value_of(payload, position, failures)
-            for position, payload in enumerate(values)
-        ]
-    return Report(values, failures, unread)
+def decode_report(parts: list[bytes]) -> Report:
+    """Return the report that *parts* hold together."""
+    report = Report([], {})
+    for part in parts:
+        prefix, values, payloads, failures, unread = pickle.loads(memoryview(part)[1:])
+        report.values.extend(_numbers(*prefix))
+        first = len(report.values)
+        report.values.extend(values)
+        for place, failure in failures.items():
+            report.failures[first + place] = _received(SentFailure(*failure))
+        for place, payload in payloads.items():
+            position = first + place
+            report.values[position] = _value_of(payload, position, report.failures)
+        if unread:
+            report = report._replace(unread=unread)
+    return report
 
 
-def _payload_of(
-    value: Any, position: int, encoder: Encoder, failures: dict[int, _SentFailure]
-) -> bytes | None:
+def _numbers(code: str, data: bytes) -> list[Any]:
+    return memoryview(data).cast(code).tolist() if code else []
+
+
+def encode_result(value: Any, encoder: Encoder) -> bytes | SentFailure:
+    """Return *value* as a payload, or the failure that it cannot be."""
     try:
         return encoder.encode(
             value, f"the result, a {type(value).__qualname__}", lambda: {"result": value}
         )
     except SerializationError as exc:
-        failures[position] = _sent(Failure(exc, ""), encoder)
-        return None
+        return sent_failure(Failure(exc, ""), encoder)
 
 
 def _value_of(payload: bytes, position: int, failures: dict[int, Failure]) -> Any:
@@ -140,9 +181,10 @@ def _value_of(payload: bytes, position: int, failures: dict[int, Failure]) -> An
 def captured(error: BaseException) -> Failure:
     """Return *error*, just caught in a worker, with its traceback as text."""
     tb = error.__traceback__
-    # The first frame is the one that caught it, in this library. By the method of BaseException,
-    # around what a class of the user's may define.
-    BaseException.with_traceback(error, tb.tb_next if tb is not None else None)
+    while tb is not None and tb.tb_frame.f_globals.get("__name__") == CALLS_THE_USER:
+        tb = tb.tb_next
+    # By the method of BaseException, around what a class of the user's may define.
+    BaseException.with_traceback(error, tb)
     return Failure(error, describe(error))
 
 
@@ -154,10 +196,11 @@ def describe(error: BaseException) -> str:
         return f"{type(error).__qualname__} (its traceback cannot be printed: {type(exc).__name__})"
 
 
-def _sent(failure: Failure, encoder: Encoder) -> _SentFailure:
+def sent_failure(failure: Failure, encoder: Encoder) -> SentFailure:
+    """Return *failure* as it travels, having seen that the exception can be rebuilt."""
     error = failure.error
     cls = type(error)
-    return _SentFailure(
+    return SentFailure(
         _proven(error, encoder),
         f"{cls.__module__}.{cls.__qualname__}",
         message_of(error),
@@ -184,7 +227,7 @@ def _proven(error: BaseException, encoder: Encoder) -> bytes | None:
     return payload_of(error) or payload_of(portable(error, can_travel))
 
 
-def _received(sent: _SentFailure) -> Failure:
+def _received(sent: SentFailure) -> Failure:
     if sent.payload is not None:
         try:
             return Failure(decode(sent.payload), sent.traceback)

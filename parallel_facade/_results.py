@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from parallel_facade._dispatch import Map, Outcome
@@ -25,6 +26,11 @@ def collect(run: Map, *, return_exceptions: bool) -> list[Any]:
             if run.must_wait:
                 run.wait()
     except BaseException as exc:
+        with suppress(Exception):  # an exception may refuse attributes, and stays the user's own
+            exc.partial_results = {  # type: ignore[attr-defined]
+                **dict(enumerate(values)),
+                **run.values_not_taken(),
+            }
         run.close(stop_running=_is_urgent(run, exc))
         raise
     run.close(stop_running=False)

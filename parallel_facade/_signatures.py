@@ -28,6 +28,7 @@ class TaskOptions(TypedDict, total=False):
     timeout: float | None
     task_timeout: float | None
     retries: int | None
+    retry_delay: float | None
     retry_on: ErrorTypes
     seed: int | None
     serializer: str | None

@@ -1,28 +1,30 @@
 """What runs on the far side: a chunk's items through the callable, and never an exception out.
 
     call payload ──once per call──► Call ─┐
-    chunk payload ──────────────────────► run_chunk ──► Report ──► report payload
+    chunk payload ──────────────────────► run_recorded ──► Ledger ──► parts of a report
 
 Guarantees:
-    - `run_payload` returns a report whatever the user's objects do while they are rebuilt or run.
+    - `OpenCall.run` returns a report whatever the user's objects do while they are rebuilt or run.
     - A call's callable is decoded once per worker, and dropped when the call ends.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from typing import Any, Final, NamedTuple
 
 from parallel_facade import _namespaces, _news
 from parallel_facade._classes import pinning_attributes
 from parallel_facade._errors import SerializationError, described
-from parallel_facade._outcomes import Failure, Report, captured, encode_report
+from parallel_facade._ledger import BLOCK, NO_SLOTS, Ledger, Log
+from parallel_facade._outcomes import Failure, Report, captured, encode_unread
 from parallel_facade._payload import Encoder, decode
 from parallel_facade._seeds import kept_state, seed_item
 from parallel_facade._values import kept_alive
@@ -73,6 +75,7 @@ FORMS: Final = {"one": _apply_one, "many": _apply_many, "call": _apply_call}
 
 THE_CALLABLE: Final = "the callable"
 THE_ARGUMENTS: Final = "the arguments"
+THE_INITIALIZER: Final = "the initializer"
 
 _inside: ContextVar[bool] = ContextVar("parallel_facade_worker", default=False)
 """A context variable, which asyncio.to_thread and its like carry into their threads."""
@@ -107,14 +110,8 @@ def has_private_state() -> bool:
     return _process_is_worker or not _inside.get()
 
 
-Note = Callable[[int], None]
-
-
 def run_chunk(
-    call: Call,
-    chunk: Chunk,
-    catch: type[BaseException] = BaseException,
-    note: Note | None = None,
+    call: Call, chunk: Chunk, catch: type[BaseException] = BaseException
 ) -> Report:
     """Apply *call* to the items of *chunk* and return what they came to.
 
@@ -123,18 +120,12 @@ def run_chunk(
         chunk: What to apply it to.
         catch: What counts as an item's failure. In a worker that is everything, since a
             `SystemExit` would end the worker and with it the innocent items.
-        note: Called with the position of each item before it is run.
     """
-    apply = FORMS[call.form](call.func)
     values: list[Any] = []
     failures: dict[int, Failure] = {}
-    with nullcontext() if call.seed is None else kept_state():
+    with _applying(call, chunk.first) as apply:
         for position, item in enumerate(chunk.items):
-            if note is not None:
-                note(position)
             try:
-                if call.seed is not None:
-                    seed_item(call.seed, chunk.first + position)
                 values.append(apply(item))
             except catch as exc:
                 values.append(None)
@@ -142,6 +133,63 @@ def run_chunk(
                 if call.stops_at_failure:
                     break
     return Report(values, failures)
+
+
+def run_recorded(call: Call, chunk: Chunk, ledger: Ledger) -> int:
+    """Apply *call* to the items of *chunk*, put what they come to into *ledger*; return how many.
+
+    Nothing is called for an item whose value goes into a slot: most items of large maps are tiny.
+    """
+    count = 0
+    with _applying(call, chunk.first) as apply:
+        while count < len(chunk.items):
+            if count:
+                ledger.flush()
+            ended = _run_block(call, apply, chunk.items[count : count + BLOCK], ledger)
+            count += abs(ended)
+            if ended < 0:
+                break
+    return count
+
+
+def _run_block(call: Call, apply: Callable[[Any], Any], items: list[Any], ledger: Ledger) -> int:
+    """Return how many items were run, as a negative number if the rest shall not be."""
+    ledger.open(len(items))
+    kind, slots = NO_SLOTS
+    for place, item in enumerate(items):
+        try:
+            value = apply(item)
+        except BaseException as exc:
+            kind, slots = ledger.fail(place, exc)
+            if call.stops_at_failure:
+                return -place - 1
+            continue
+        if type(value) is kind:
+            try:
+                slots[place] = value
+                continue
+            except ValueError:  # an integer of more than 64 bits
+                pass
+        kind, slots = ledger.add(place, value)
+    ledger.close(len(items))
+    return len(items)
+
+
+@contextmanager
+def _applying(call: Call, first: int) -> Iterator[Callable[[Any], Any]]:
+    """Give what to call with each item in turn, the first of which has index *first*."""
+    apply = FORMS[call.form](call.func)
+    if call.seed is None:
+        yield apply
+        return
+    seed, indexes = call.seed, itertools.count(first)
+
+    def seeded(item: Any) -> Any:
+        seed_item(seed, next(indexes))
+        return apply(item)
+
+    with kept_state():
+        yield seeded
 
 
 class Surroundings(NamedTuple):
@@ -181,25 +229,48 @@ class OpenCall:
         # Context variables that travelled are set here, and for this call alone.
         self._context = copy_context()
 
-    def run(self, payload: bytes, note: Note | None = None) -> tuple[bytes, int]:
-        """Run the chunk in *payload*; return the report as bytes, and how many items were run.
+    def run(
+        self,
+        payload: bytes,
+        log: Log | None = None,
+        send_part: Callable[[bytes], object] | None = None,
+        on_begin: Callable[[], object] | None = None,
+    ) -> tuple[bytes, int]:
+        """Run the chunk in *payload*; return the last part of the report, and how many were run.
 
         Args:
             payload: The chunk.
-            note: Called with the position of each item before it is run.
+            log: Where outcomes are safe from the end of this process; `None` for nowhere.
+            send_part: Sends a part of the report at once.
+            on_begin: Called when the callable is there, before the arguments are rebuilt.
         """
-        return self._context.run(self._run, payload, note)
+        ledger = Ledger(self._encoder, log, send_part)
+        return self._context.run(self._run, payload, ledger, on_begin)
 
-    def _run(self, payload: bytes, note: Note | None) -> tuple[bytes, int]:
+    def _run(
+        self, payload: bytes, ledger: Ledger, on_begin: Callable[[], object] | None
+    ) -> tuple[bytes, int]:
         try:
             call = self.call()
         except BaseException as exc:
-            return self._told(_unread(THE_CALLABLE, exc))
+            return self._unread(THE_CALLABLE, exc)
+        if on_begin is not None:
+            on_begin()
         with _namespaces.as_main(self.scope), kept_alive():
-            return self._told(_report(call, payload, note))
+            try:
+                chunk = Chunk(*decode(payload))
+            except BaseException as exc:
+                return self._unread(THE_ARGUMENTS, exc)
+            ledger.enter()
+            count = run_recorded(call, chunk, ledger)
+            return ledger.part(), count
 
-    def _told(self, report: Report) -> tuple[bytes, int]:
-        return encode_report(report, self._encoder), len(report.values)
+    def _unread(self, part: str, exc: BaseException) -> tuple[bytes, int]:
+        error = SerializationError(
+            f"{part} could not be rebuilt in the worker: {described(exc)}", path=part
+        )
+        failure = Failure(error, captured(exc).traceback)
+        return encode_unread(part, failure, self._encoder), 0
 
     def call(self) -> Call:
         """Return the call, decoding it on first use."""
@@ -216,21 +287,6 @@ class OpenCall:
         self._kept = []
         _namespaces.forget(self.scope)
         _news.forget(self.scope)
-
-
-def _report(call: Call, payload: bytes, note: Note | None) -> Report:
-    try:
-        chunk = Chunk(*decode(payload))
-    except BaseException as exc:
-        return _unread(THE_ARGUMENTS, exc)
-    return run_chunk(call, chunk, note=note)
-
-
-def _unread(part: str, exc: BaseException) -> Report:
-    error = SerializationError(
-        f"{part} could not be rebuilt in the worker: {described(exc)}", path=part
-    )
-    return Report([], {0: Failure(error, captured(exc).traceback)}, part)
 
 
 def run_initializer(payload: bytes) -> None:
@@ -254,7 +310,7 @@ _open_calls: OrderedDict[str, OpenCall] = OrderedDict()
 _open_calls_lock = threading.Lock()  # guards _open_calls, where an executor's workers are threads
 
 
-def run_payload(scope: str, call: bytes, chunk: bytes) -> bytes:
+def run_payload(scope: str, call: bytes, chunk: bytes) -> list[bytes]:
     """Run an encoded chunk through an encoded call, as a plain function of an executor's worker.
 
     Args:
@@ -263,7 +319,7 @@ def run_payload(scope: str, call: bytes, chunk: bytes) -> bytes:
         chunk: The chunk's payload.
     """
     with worker_role():
-        return _opened(scope, call).run(chunk)[0]
+        return [_opened(scope, call).run(chunk)[0]]
 
 
 def _opened(scope: str, payload: bytes) -> OpenCall:

@@ -7,7 +7,10 @@
         _packets       the pool's own queues, without locks
         _frames        messages on a channel
         _link          the caller's end of one worker's channel
+        _handover      what a worker is given: _journal, _lifeline, _start_messages
         _switchboard   the thread that talks to all workers
+        _departures    workers on their way out, with what they started: _family
+        _causes        why workers died, in words
         _serve         the worker's end
     _executor      in any concurrent.futures.Executor
     _borrowed      a back-end of somebody else's, given back as it was
@@ -20,6 +23,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future
+from enum import Enum, auto
 from typing import Any, NamedTuple
 
 
@@ -63,11 +67,42 @@ class WorkerSettings(NamedTuple):
     max_tasks_per_worker: int | None = None
 
 
+class Stage(Enum):
+    """What a worker was doing with a chunk when it was lost."""
+
+    UNKNOWN = auto()
+    CALLABLE = auto()
+    """It rebuilt the callable, or had not begun: nothing was run."""
+    ARGUMENTS = auto()
+    """It rebuilt the arguments: nothing was run."""
+    ITEMS = auto()
+    """It ran the first item without an outcome; none behind it."""
+
+
+class WorkerLost(Exception):  # noqa: N818 - it stays inside, and carries the error
+    """Says of a worker that ended while it had a chunk how far it came.
+
+    Args:
+        error: What to tell the user.
+        stage: What it was doing.
+        parts: The outcomes of the chunk's first items, as parts of a report.
+    """
+
+    def __init__(
+        self, error: BaseException, stage: Stage = Stage.UNKNOWN, parts: tuple[bytes, ...] = ()
+    ) -> None:
+        super().__init__(error)
+        self.error = error
+        self.stage = stage
+        self.parts = parts
+
+
 class Backend(ABC):
     """A way to run calls.
 
     `call` and `chunk` are `_worker.Call` and `_worker.Chunk` objects, or their payloads as bytes
-    where `Capabilities.needs_serialization`; the future's result is a `Report`, or its bytes.
+    where `Capabilities.needs_serialization`; the future's result is a `Report`, or a list of its
+    parts as bytes. Its exception is what was lost, as `WorkerLost` where more is known.
 
     Guarantees:
         - Each future is resolved exactly once, also when its worker dies.
@@ -102,8 +137,9 @@ class Backend(ABC):
             task_timeout: Seconds from its start after which the chunk is stopped.
         """
 
-    def stop(self, future: Future[Any]) -> None:  # noqa: B027 - nothing to do for most
-        """End the running task behind *future*, where the back-end can."""
+    def stop(self, future: Future[Any]) -> bool:  # noqa: ARG002
+        """End the running task behind *future*; return whether that is possible."""
+        return False
 
     def drop(self, handle: Any) -> None:  # noqa: B027 - nothing to do for some
         """Forget the call behind *handle*; none of its chunks is in flight any more."""

@@ -1,11 +1,12 @@
 """Messages on a worker's channel: a fixed header, then a body of the length it gives.
 
-    ┌──────┬────────┬────────┬───────────┐
-    │ kind │ number │ length │ body …    │
-    └──────┴────────┴────────┴───────────┘
+    ┌───────┬──────┬────────┬────────┬───────────┐
+    │ magic │ kind │ number │ length │ body …    │
+    └───────┴──────┴────────┴────────┴───────────┘
 
-    caller → worker   START settings · CALL number, payload · TASK number, call + payload · FORGET
-    worker → caller   READY · FAILED report · REPORT or LAST_REPORT number, report
+    caller → worker   START settings · CALL number, payload · TASK number, head + payload · FORGET
+    worker → caller   READY · FAILED report · STARTED number · PART number, outcomes
+                      REPORT or LAST_REPORT number, the other outcomes
 
 Assumes:
     - Both ends are this library in the same version, of one user: the channel is an anonymous pair
@@ -19,13 +20,15 @@ import struct
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-HEADER: Final = struct.Struct("<BQQ")
+HEADER: Final = struct.Struct("<2sBQQ")
+MAGIC: Final = b"\xf1\xac"
+"""Leads each message: what a task writes to a descriptor that is not its own has something else."""
 JOINED_BYTES: Final = 1 << 14
 """A smaller body is sent together with its header, which saves the receiver a wake-up; a larger
 one is not worth the copy."""
 
-CALL_NUMBER: Final = struct.Struct("<Q")
-"""Leads the body of a TASK: the call that it belongs to."""
+TASK_HEAD: Final = struct.Struct("<Q?")
+"""Leads the body of a TASK: the call that it belongs to, and whether to say STARTED."""
 
 
 class Kind(IntEnum):
@@ -39,12 +42,18 @@ class Kind(IntEnum):
     FAILED = 6
     REPORT = 7
     LAST_REPORT = 8
+    STARTED = 9
+    PART = 10
+
+
+class GarbageError(Exception):
+    """What arrived is no message."""
 
 
 class Frame(NamedTuple):
     """One message."""
 
-    kind: int
+    kind: Kind
     number: int
     body: bytearray
 
@@ -63,6 +72,7 @@ class FrameReader:
 
         Raises:
             EOFError: The other end is closed.
+            GarbageError: What arrived is no message; there is no way to find the next one.
             BlockingIOError: Never; a non-blocking socket without data gives `None`.
         """
         while True:
@@ -77,8 +87,7 @@ class FrameReader:
                     raise EOFError
                 self._missing = self._missing[count:]
             if self._frame is None:
-                kind, number, length = HEADER.unpack(self._header)
-                self._frame = Frame(kind, number, bytearray(length))
+                self._frame = _begun(self._header)
                 self._start(self._frame.body)
             else:
                 frame, self._frame = self._frame, None
@@ -89,11 +98,26 @@ class FrameReader:
         self._missing = memoryview(buffer)
 
 
+def header(kind: Kind, number: int, length: int) -> bytes:
+    """Return what leads a message."""
+    return HEADER.pack(MAGIC, kind, number, length)
+
+
+def _begun(data: bytearray) -> Frame:
+    magic, kind, number, length = HEADER.unpack(data)
+    try:
+        if magic != MAGIC:
+            raise ValueError
+        return Frame(Kind(kind), number, bytearray(length))
+    except (ValueError, OverflowError, MemoryError):
+        raise GarbageError(f"{bytes(data)!r} does not lead a message") from None
+
+
 def send_frame(sock: socket.socket, kind: Kind, number: int = 0, body: bytes = b"") -> None:
     """Send a whole frame on a blocking socket."""
-    header = HEADER.pack(kind, number, len(body))
+    head = header(kind, number, len(body))
     if len(body) < JOINED_BYTES:
-        sock.sendall(header + body)
+        sock.sendall(head + body)
     else:
-        sock.sendall(header)
+        sock.sendall(head)
         sock.sendall(body)

@@ -1,10 +1,19 @@
-"""What a worker is doing, in memory that outlives it.
+"""What a worker does and has done, in memory that outlives it.
 
-    worker:  begin(task) ── at(0) ── at(1) ──►  16 bytes  ──► caller, when the worker has died
+    worker:  begin(task) ── enter() ── outcome ── outcome ──►  shared memory  ──► caller, when the
+                                                                                 worker has died
+
+    ┌───────┬────────────────────────┬──────────────────────────────┐
+    │ words │ slots: 8 bytes a value │ records: marshalled outcomes │
+    └───────┴────────────────────────┴──────────────────────────────┘
+
+A chunk's first outcomes are slots for as long as they are all small integers, or all floats: one
+store each. From the first that is not, they are records.
 
 Guarantees:
-    - To write costs a store into memory, no message.
-    - A task that was not begun, or an item that was not reached, was not run.
+    - To note an outcome costs a store into memory, no message.
+    - A task that was not begun was not run, and neither was an item behind the first without an
+      outcome. An outcome is either whole or not there.
 
 Assumes:
     - One worker writes; the caller reads once the worker's process has ended.
@@ -12,97 +21,158 @@ Assumes:
 
 from __future__ import annotations
 
+import io
+import marshal
 import mmap
 import os
-import socket
+import secrets
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Final, NamedTuple
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+from parallel_facade._ledger import BLOCK
 
 WORD_BYTES: Final = 8
-TASK, PLACE, WORDS = range(3)
-"""The task's number; the place of the item that runs, from 1, or 0; how many words there are."""
-GREETING: Final = b"J"
-"""The byte that the memory's descriptor travels with."""
-CAN_SHARE: Final = hasattr(socket, "send_fds")
+TASK, IS_RUNNING, PARTS, SLOT_CODE, SLOTS, RECORD_BYTES, UNSET, WORDS = range(8)
+"""The task's number; whether its items are run; parts that were sent; the slots' type, as a
+character, or 0; how many there are; bytes of records; what an unset slot holds; how many words."""
+
+RECORDS_AT_MOST: Final = 1 << 15
+"""Bytes; what does not fit is sent at once."""
+RECORDS_AT: Final = (WORDS + BLOCK) * WORD_BYTES
+
+SLOT_CODES: Final = {int: "q", float: "d"}
 
 
 class Progress(NamedTuple):
-    """How far a worker came.
+    """How far a worker came with its last task.
 
     Attributes:
-        task: The number of the last task that it began.
-        position: The item of its chunk that ran; -1 while the arguments were rebuilt.
+        task: The task's number.
+        is_running: Whether it had the arguments, and ran the items.
+        parts: How many parts of the report it had sent.
+        slots: The first outcomes after those, as an array's type code and bytes.
+        records: The outcomes behind those.
     """
 
     task: int
-    position: int
+    is_running: bool
+    parts: int
+    slots: tuple[str, bytes]
+    records: list[Any]
+
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether there are any behind the parts."""
+        return bool(self.slots[1] or self.records)
 
 
 class Journal:
     """The memory, as one of the two processes has it."""
 
     def __init__(self, fd: int) -> None:
-        self._memory = mmap.mmap(fd, WORDS * WORD_BYTES)
-        self._words = memoryview(self._memory).cast("Q")
+        self._memory = mmap.mmap(fd, RECORDS_AT + RECORDS_AT_MOST)
+        self._bytes = memoryview(self._memory)
+        self._words = self._bytes[: WORDS * WORD_BYTES].cast("Q")
+        self._slots = self._bytes[WORDS * WORD_BYTES : RECORDS_AT]
+        self._records = self._bytes[RECORDS_AT:]
+        self._end = 0
+
+    @classmethod
+    def new(cls, fd: int) -> Journal:
+        """Return a journal in new memory, as the caller has it."""
+        journal = cls(fd)
+        # What an unset slot holds: 64 bits that no value is likely to have.
+        journal._words[UNSET] = secrets.randbits(64)
+        return journal
+
+    # ── the worker's side ─────────────────────────────────────────────────────────────────────
 
     def begin(self, task: int) -> None:
-        """Note that the task with this number is taken up."""
-        self._words[PLACE] = 0
+        """Note that the task with this number is taken up: now its arguments are rebuilt."""
+        self._words[IS_RUNNING] = False
+        self._words[PARTS] = 0
+        self._erase()
         self._words[TASK] = task
 
-    def at(self, position: int) -> None:
-        """Note that the item at *position* of the chunk is run now."""
-        self._words[PLACE] = position + 1
+    def enter(self) -> None:
+        """Note that the items are run now."""
+        self._words[IS_RUNNING] = True
+
+    def open_slots(self, kind: type, count: int) -> memoryview:
+        """Return *count* slots for values of type *kind*, to be set one after the other."""
+        code = SLOT_CODES[kind]
+        unset = bytes(self._bytes[UNSET * WORD_BYTES : (UNSET + 1) * WORD_BYTES])
+        slots = self._slots[: count * WORD_BYTES]
+        slots[:] = unset * count
+        self._words[SLOTS] = count
+        self._words[SLOT_CODE] = ord(code)
+        return slots.cast(code)
+
+    def write(self, record: bytes) -> bool:
+        """Note an outcome, and return whether there was room for it."""
+        end = self._end + len(record)
+        if end > RECORDS_AT_MOST:
+            return False
+        self._records[self._end : end] = record
+        self._words[RECORD_BYTES] = self._end = end
+        return True
+
+    def sent(self) -> None:
+        """Note that all outcomes so far were sent, as one more part.
+
+        In this order, as the worker may die between any two of these lines: before the last one,
+        the caller has a part more than the journal knows of, and does not look at the outcomes.
+        """
+        self._erase()
+        self._words[PARTS] += 1
+
+    def _erase(self) -> None:
+        self._words[SLOT_CODE] = 0
+        self._words[RECORD_BYTES] = self._end = 0
+
+    # ── the caller's side ─────────────────────────────────────────────────────────────────────
 
     def read(self) -> Progress:
         """Return how far the worker came."""
-        return Progress(self._words[TASK], self._words[PLACE] - 1)
+        words = self._words
+        code = chr(words[SLOT_CODE]) if words[SLOT_CODE] else ""
+        return Progress(
+            task=words[TASK],
+            is_running=bool(words[IS_RUNNING]),
+            parts=words[PARTS],
+            slots=(code, self._set_slots() if code else b""),
+            records=_unmarshalled(bytes(self._records[: words[RECORD_BYTES]])),
+        )
+
+    def _set_slots(self) -> bytes:
+        count = self._words[SLOTS]
+        slots = self._slots[: count * WORD_BYTES].cast("Q").tolist()
+        with suppress(ValueError):  # all of them are set
+            count = slots.index(self._words[UNSET])
+        return bytes(self._slots[: count * WORD_BYTES])
 
     def close(self) -> None:
         """Give the memory back."""
-        self._words.release()
+        for view in (self._words, self._slots, self._records, self._bytes):
+            view.release()
         self._memory.close()
 
 
-def offer(sock: socket.socket) -> Journal | None:
-    """Make a journal for the worker behind *sock* and send it there; `None` where none can be."""
-    if not CAN_SHARE:
-        return None
-    with _new_memory() as fd:
-        journal = Journal(fd)
-        try:
-            socket.send_fds(sock, [GREETING], [fd])
-        except OSError:  # the worker is gone; reading its channel will say so
-            journal.close()
-            return None
-    return journal
+def _unmarshalled(data: bytes) -> list[Any]:
+    source = io.BytesIO(data)
+    found = []
+    while source.tell() < len(data):
+        found.append(marshal.load(source))
+    return found
 
 
-def accept(sock: socket.socket) -> Journal | None:
-    """Return the journal that the caller sent; `None` where none can be."""
-    if not CAN_SHARE:
-        return None
-    greeting, fds, *_ = socket.recv_fds(sock, len(GREETING), 1)
-    if greeting != GREETING or not fds:
-        raise EOFError
-    try:
-        return Journal(fds[0])
-    finally:
-        os.close(fds[0])
-
-
-@contextmanager
-def _new_memory() -> Iterator[int]:
-    """Give a descriptor of memory without a name, closed at the end of the block."""
+def new_memory() -> int:
+    """Return a descriptor of memory without a name, for a journal."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("parallel_facade-journal", os.MFD_CLOEXEC)
     else:
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
-    try:
-        os.ftruncate(fd, WORDS * WORD_BYTES)
-        yield fd
-    finally:
-        os.close(fd)
+    os.ftruncate(fd, RECORDS_AT + RECORDS_AT_MOST)
+    return fd

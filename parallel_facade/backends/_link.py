@@ -11,8 +11,10 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._deadlines import Deadline
-from parallel_facade.backends._frames import HEADER, JOINED_BYTES, Frame, FrameReader, Kind
-from parallel_facade.backends._journal import Journal, Progress
+from parallel_facade.backends._frames import JOINED_BYTES, Frame, FrameReader, Kind, header
+from parallel_facade.backends._handover import Kept
+from parallel_facade.backends._journal import Progress
+from parallel_facade.backends._start_messages import StartMessages
 
 MOST_PARTS: Final = 64
 """Parts that are sent together; every system takes far more (IOV_MAX)."""
@@ -34,6 +36,7 @@ class Task:
         "deadline",
         "future",
         "number",
+        "parts",
         "payload",
         "task_timeout",
     )
@@ -48,6 +51,8 @@ class Task:
         """How often it was sent; again only if a worker died before it took it up."""
         self.deadline = Deadline(None)
         """When it has to end; known once it was sent."""
+        self.parts: list[bytes] = []
+        """What the worker has sent of the report."""
         self.future: Future[Any] = Future()
 
 
@@ -58,9 +63,13 @@ class Link:
         - One thread reads; whoever writes holds the switchboard's lock.
     """
 
-    def __init__(self, process: Any, sock: socket.socket, journal: Journal | None = None) -> None:
+    def __init__(self, process: Any, sock: socket.socket, kept: Kept | None = None) -> None:
         sock.setblocking(False)
-        self._journal = journal
+        self._kept = kept
+        self.messages = (
+            None if kept is None or kept.stderr is None else StartMessages(kept.stderr)
+        )
+        """What the worker says while it starts, if that is heard."""
         self.process = process
         self.socket = sock
         self.task: Task | None = None
@@ -70,7 +79,9 @@ class Link:
         self.is_leaving = False
         """The worker will take no more tasks."""
         self.stopped_for: BaseException | None = None
-        """Why we ended the worker, if we did: the error for its task."""
+        """Why we end the worker, if we do: the error for its task."""
+        self.may_run_again = True
+        """The task may be given to another worker, if this one had not begun it."""
         self.known_calls: set[int] = set()
         self._frames = FrameReader(sock)
         self._unsent: deque[memoryview] = deque()
@@ -83,11 +94,11 @@ class Link:
     def queue(self, kind: Kind, number: int = 0, *body: bytes) -> None:
         """Keep a message for `flush`, to go out together with the next one."""
         length = sum(map(len, body))
-        header = HEADER.pack(kind, number, length)
+        head = header(kind, number, length)
         if length < JOINED_BYTES:
-            self._unsent.append(memoryview(b"".join((header, *body))))
+            self._unsent.append(memoryview(b"".join((head, *body))))
         else:
-            self._unsent.extend(map(memoryview, (header, *filter(None, body))))
+            self._unsent.extend(map(memoryview, (head, *filter(None, body))))
 
     def flush(self) -> None:
         """Send what the socket takes."""
@@ -125,11 +136,21 @@ class Link:
 
     def progress(self) -> Progress | None:
         """Return how far the worker came, if it keeps a journal."""
-        return None if self._journal is None else self._journal.read()
+        return None if self._kept is None else self._kept.journal.read()
+
+    @property
+    def pid(self) -> int:
+        """The number of the worker's process."""
+        return int(self.process.pid)
+
+    def exit_code(self) -> int | None:
+        """Return the exit code of the worker's process; `None` while it runs."""
+        code: int | None = self.process.exitcode
+        return code
 
     def kill(self) -> None:
         """End the worker's process at once."""
-        if self.process.exitcode is None:
+        if self.exit_code() is None:
             self.process.kill()
 
     def end(self, patience: float) -> int | None:
@@ -139,17 +160,26 @@ class Link:
                 self.kill()
             with suppress(OSError):  # the system may refuse to wait, and the code is still known
                 self.process.join(patience)
-            if (code := self.process.exitcode) is not None:
-                return int(code)
+            if (code := self.exit_code()) is not None:
+                return code
         return None
 
     def close(self) -> None:
-        """Close the channel, which tells the worker to leave."""
+        """Close the channel, which tells the worker to leave; closing twice is fine."""
         if sys.platform != "win32" and self.socket.fileno() >= 0:
             # shutdown, since a copy of the descriptor in a forked process would keep it open.
             with suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
-        if self._journal is not None:
-            self._journal.close()
-            self._journal = None
+
+    def release(self) -> None:
+        """Give back what was kept of a worker that has ended."""
+        self.close()
+        if self._kept is not None:
+            self._kept.journal.close()
+            # The end of it would end a worker that is still there.
+            self._kept.lifeline.close()
+            self._kept = None
+        if self.messages is not None:
+            self.messages.close()
+            self.messages = None

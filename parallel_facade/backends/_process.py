@@ -25,7 +25,8 @@ from typing import Any, Final
 
 from parallel_facade._errors import TaskTimeoutError
 from parallel_facade._outcomes import decode_report
-from parallel_facade.backends import Backend, Capabilities, WorkerSettings
+from parallel_facade.backends import Backend, Capabilities, WorkerLost, WorkerSettings
+from parallel_facade.backends._family import Family
 from parallel_facade.backends._launch import WorkerContext, default_start_method
 from parallel_facade.backends._link import CallHandle, Link, Task
 from parallel_facade.backends._serve import serve, start_body
@@ -64,6 +65,7 @@ class ProcessBackend(Backend):
         )
         self._switchboard = Switchboard(
             start_body(initializer, settings.max_tasks_per_worker),
+            hears_start=initializer is not None,
             on_gone=self._issue_serve,
             on_broken=self._end_pool,
         )
@@ -98,7 +100,7 @@ class ProcessBackend(Backend):
 
     def submit(
         self, handle: CallHandle, chunk: bytes, task_timeout: float | None = None
-    ) -> Future[bytes]:
+    ) -> Future[list[bytes]]:
         """Send *chunk* to the next idle worker."""
         task = Task(handle, chunk, task_timeout)
         try:
@@ -108,14 +110,14 @@ class ProcessBackend(Backend):
         return task.future
 
     def translate(self, error: BaseException) -> BaseException:
-        """Return what the user's initializer raised in place of our word for it."""
+        """Return what the user's initializer raised, or the error that says why a worker died."""
         if isinstance(error, InitializerError):
-            return decode_report(error.report).failures[0].to_raise()
-        return error
+            return decode_report([error.report]).failures[0].to_raise()
+        return error.error if isinstance(error, WorkerLost) else error
 
-    def stop(self, future: Future[Any]) -> None:
+    def stop(self, future: Future[Any]) -> bool:
         """End the worker that runs the task behind *future*; pathos starts another."""
-        self._switchboard.stop(future, TaskTimeoutError("the task was stopped"))
+        return self._switchboard.stop(future, TaskTimeoutError("the task was stopped"))
 
     def drop(self, handle: CallHandle) -> None:
         """Let the workers forget the call."""
@@ -175,9 +177,10 @@ class ProcessBackend(Backend):
 
 
 def _see_off(links: list[Link]) -> None:
-    """Wait for idle workers to leave, and end those that do not."""
-    busy = [link for link in links if link.task is not None or not link.is_ready]
-    for link in busy:
-        link.kill()
+    """Wait for idle workers to leave; end those that do not, and busy ones with what they started."""
+    busy = [Family(link.pid) for link in links if link.task is not None or not link.is_ready]
+    for family in busy:
+        family.kill()
     for link in links:
         link.end(LEAVE_PATIENCE)
+        link.release()

@@ -4,13 +4,15 @@
                                     └─ START? READY! (CALL* TASK? REPORT!)* until the channel ends
 
 Guarantees:
-    - `serve` ends when the caller closes the channel or dies, and then so does this process.
+    - `serve` ends when the caller closes the channel, and then so does this process; when the
+      caller dies, this process does at once.
     - Nothing that a task raises ends the worker; what ends the process is seen by the caller as
       the end of the channel.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
 import random
 import signal
@@ -20,13 +22,15 @@ from typing import Any
 
 from multiprocess import process
 
-from parallel_facade._outcomes import Report, captured, encode_report
+from parallel_facade._outcomes import captured, encode_unread
 from parallel_facade._payload import Encoder
 from parallel_facade._plain import PROTOCOL
 from parallel_facade._scopes import new_scope
-from parallel_facade._worker import OpenCall, make_process_a_worker, run_initializer
-from parallel_facade.backends._frames import CALL_NUMBER, Frame, FrameReader, Kind, send_frame
-from parallel_facade.backends._journal import Journal, accept
+from parallel_facade._worker import THE_INITIALIZER, OpenCall, make_process_a_worker, run_initializer
+from parallel_facade.backends._frames import TASK_HEAD, Frame, FrameReader, Kind, send_frame
+from parallel_facade.backends._handover import Given, receive
+from parallel_facade.backends._lifeline import hold
+from parallel_facade.backends._start_messages import stderr_into
 
 
 def serve() -> None:
@@ -39,7 +43,7 @@ def serve() -> None:
     channel: socket.socket = this.channel
     with channel:
         try:
-            _Conversation(channel, accept(channel)).run()
+            _Conversation(channel, receive(channel)).run()
         except (EOFError, ConnectionError):
             return
 
@@ -57,8 +61,12 @@ def start_body(initializer: bytes | None, max_tasks: int | None) -> bytes:
 
 
 class _Conversation:
-    def __init__(self, channel: socket.socket, journal: Journal | None) -> None:
-        self._journal = journal
+    def __init__(self, channel: socket.socket, given: Given | None) -> None:
+        self._pid = os.getpid()
+        self._journal = None if given is None else given.journal
+        self._stderr = None if given is None else given.stderr
+        if given is not None:
+            hold(given.lifeline)
         self._channel = channel
         self._frames = FrameReader(channel)
         self._calls: dict[int, OpenCall] = {}
@@ -83,27 +91,49 @@ class _Conversation:
         self._tasks_left = float("inf") if max_tasks is None else max_tasks
         if initializer is not None:
             try:
-                run_initializer(initializer)
+                self._initialize(initializer)
             except BaseException as exc:
-                report = Report([None], {0: captured(exc)})
                 encoder = Encoder(new_scope(), "dill", returning=True)
-                send_frame(self._channel, Kind.FAILED, 0, encode_report(report, encoder))
+                report = encode_unread(THE_INITIALIZER, captured(exc), encoder)
+                self._send(Kind.FAILED, 0, report)
                 return False
-        send_frame(self._channel, Kind.READY)
+        self._send(Kind.READY)
         return True
 
+    def _initialize(self, initializer: bytes) -> None:
+        if self._stderr is None:
+            run_initializer(initializer)
+            return
+        with stderr_into(self._stderr):
+            os.close(self._stderr)
+            run_initializer(initializer)
+
     def _run_task(self, frame: Frame) -> None:
-        note = None
-        if self._journal is not None:
-            self._journal.begin(frame.number)
-            note = self._journal.at
-        (call_number,) = CALL_NUMBER.unpack_from(frame.body)
-        payload: Any = memoryview(frame.body)[CALL_NUMBER.size :]
-        report, count = self._calls[call_number].run(payload, note)
+        number = frame.number
+        call_number, is_timed = TASK_HEAD.unpack_from(frame.body)
+        payload: Any = memoryview(frame.body)[TASK_HEAD.size :]
+
+        def begin() -> None:
+            if self._journal is not None:
+                self._journal.begin(number)
+            if is_timed:
+                self._send(Kind.STARTED, number)
+
+        def send_part(part: bytes) -> None:
+            self._send(Kind.PART, number, part)
+
+        report, count = self._calls[call_number].run(payload, self._journal, send_part, begin)
         self._tasks_left -= count
         # One message says both: the caller must not send a task that nobody will take.
-        kind = Kind.REPORT if self._tasks_left > 0 else Kind.LAST_REPORT
-        send_frame(self._channel, kind, frame.number, report)
+        self._send(
+            Kind.REPORT if self._tasks_left > 0 else Kind.LAST_REPORT, number, report
+        )
+
+    def _send(self, kind: Kind, number: int = 0, body: bytes = b"") -> None:
+        if os.getpid() != self._pid:
+            # A task has forked, and its child came back from it as well: there is one report.
+            os._exit(0)
+        send_frame(self._channel, kind, number, body)
 
     def _next(self) -> Frame:
         frame = self._frames.read()

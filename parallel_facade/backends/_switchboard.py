@@ -7,7 +7,8 @@
 
 Guarantees:
     - Each task is begun by one worker at most, and its future is resolved exactly once.
-    - A worker holds one task at a time, so its death costs that task alone.
+    - A worker holds one task at a time. Its death costs the item that it was running: of the
+      others the outcomes are known, or it is known that they were not run.
     - Futures are resolved with no lock held; nothing of the user's is decoded or called here.
     - No send or receive ever waits: a stopped worker or a full channel holds nobody up.
 
@@ -18,8 +19,8 @@ Assumes:
 from __future__ import annotations
 
 import itertools
+import logging
 import selectors
-import signal
 import socket
 import threading
 import time
@@ -30,20 +31,32 @@ from contextlib import suppress
 from typing import Any, Final
 
 from parallel_facade._deadlines import Clock, Deadline
-from parallel_facade._errors import PoolClosedError, TaskTimeoutError, WorkerCrashedError
-from parallel_facade.backends._frames import CALL_NUMBER, Frame, Kind
-from parallel_facade.backends._journal import Progress, offer
+from parallel_facade._delivery import Delivery
+from parallel_facade._errors import PoolClosedError, TaskTimeoutError
+from parallel_facade._outcomes import encode_records
+from parallel_facade.backends import Stage, WorkerLost
+from parallel_facade.backends._causes import (
+    START_ATTEMPTS,
+    crash_error,
+    exit_reason,
+    garbage_error,
+    start_error,
+)
+from parallel_facade.backends._departures import Departures
+from parallel_facade.backends._frames import TASK_HEAD, Frame, GarbageError, Kind
+from parallel_facade.backends._handover import give
 from parallel_facade.backends._link import CallHandle, Link, Task
-
-START_ATTEMPTS: Final = 3
-"""Workers in a row that may die before they serve; then the next would most likely die as well."""
+from parallel_facade.backends._start_messages import StartMessages, pass_on
 
 LARGE_CALL_BYTES: Final = 1 << 16
 """A smaller callable is forgotten with the next message from any worker: to wake this thread and
 all workers for it would cost more than a small call itself."""
 
-EXIT_PATIENCE: Final = 1.0
-"""Seconds between the end of a channel and the end of its process, after which we end it."""
+LOAD_PATIENCE: Final = 60.0
+"""Seconds that a worker has to rebuild a callable, with all that it imports, where items are timed.
+Then a worker that is stuck, or stopped, is replaced."""
+
+_log = logging.getLogger("parallel_facade")
 
 
 class Switchboard:
@@ -51,6 +64,7 @@ class Switchboard:
 
     Args:
         start_body: The first message to each worker.
+        hears_start: Whether to listen to what workers write to stderr before they serve.
         on_gone: Called, in the switchboard's thread, for each worker that has to be replaced.
         on_broken: Called there once, when workers cannot be started.
         clock: A monotonic clock in seconds.
@@ -59,11 +73,13 @@ class Switchboard:
     def __init__(
         self,
         start_body: bytes,
+        hears_start: bool,
         on_gone: Callable[[], object],
         on_broken: Callable[[], object],
         clock: Clock = time.monotonic,
     ) -> None:
         self._start_body = start_body
+        self._hears_start = hears_start
         self._on_gone = on_gone
         self._on_broken = on_broken
         self._clock = clock
@@ -76,6 +92,7 @@ class Switchboard:
         self._running = 0
         self._dropped: deque[CallHandle] = deque()
         self._settled = threading.Condition(self._lock)  # nothing is pending or running any more
+        self._lost: dict[Link, Task] = {}  # tasks whose worker's process is yet to end
         self._broken: BaseException | None = None
         self._starts_failed = 0
         self._closing = False
@@ -86,6 +103,9 @@ class Switchboard:
         self._bell_button.setblocking(False)
         self._selector.register(self._bell, selectors.EVENT_READ, None)
         self._news: deque[Link] = deque()  # links whose interest in the selector has to change
+        self._to_end: deque[Link] = deque()  # links whose worker shall end
+        self._departures = Departures(clock)
+        self._messages = Delivery("messages")
         self._thread = threading.Thread(
             target=self._run, name="parallel_facade-switchboard", daemon=True
         )
@@ -115,32 +135,36 @@ class Switchboard:
         if len(handle.payload) >= LARGE_CALL_BYTES:
             self._ring()
 
-    def stop(self, future: Future[Any], error: BaseException) -> None:
+    def stop(self, future: Future[Any], error: BaseException) -> bool:
         """End the worker that runs the task of *future*, which then fails with *error*."""
         with self._lock:
             for link in self._links:
                 if link.task is not None and link.task.future is future:
-                    self._stop(link, error)
+                    link.may_run_again = False
+                    self._end(link, error)
+                    self._ring()
+                    return True
+        return False
 
     def adopt(self, process: Any, sock: socket.socket) -> None:
         """Take over the channel of a process that was just started."""
-        link = Link(process, sock, offer(sock))
+        link = Link(process, sock, give(sock, hears_stderr=self._hears_start))
         with self._lock:
             if self._closing:
-                link.close()
+                link.release()
                 return
             self._links.add(link)
             self._news.append(link)
             self._send(link, Kind.START, 0, self._start_body)
         self._ring()
 
-    def start_failed(self, reason: str, code: int | None = None) -> None:
+    def start_failed(self, reason: str, code: int | None = None, said: str = "") -> None:
         """Count a worker that could not start; give up when several in a row could not."""
         with self._lock:
             self._starts_failed += 1
             gives_up = self._starts_failed >= START_ATTEMPTS
         if gives_up:
-            self._break(start_error(reason, code))
+            self._break(start_error(reason, code, said))
 
     def wait_until_settled(self) -> None:
         """Wait until no task is pending or running."""
@@ -148,7 +172,10 @@ class Switchboard:
             self._settled.wait_for(lambda: not self._pending and not self._running)
 
     def close(self) -> list[Link]:
-        """Take no more tasks, give up those there are, and return the links, now closed."""
+        """Take no more tasks, give up those there are, and return the links, now closed.
+
+        The caller waits for their processes to end, and releases them.
+        """
         with self._lock:
             self._closing = True
             links = list(self._links)
@@ -161,8 +188,10 @@ class Switchboard:
             self._thread.join()
         for link in links:
             link.close()
-        for task in given_up:
+        links.extend(self._departures.close())
+        for task in (*given_up, *self._lost.values()):
             _give_up(task)
+        self._messages.close()
         for resource in (self._selector, self._bell, self._bell_button):
             resource.close()
         return links
@@ -190,9 +219,11 @@ class Switchboard:
         if task.call.number not in link.known_calls:
             link.known_calls.add(task.call.number)
             link.queue(Kind.CALL, task.call.number, task.call.payload)
-        self._send(link, Kind.TASK, task.number, CALL_NUMBER.pack(task.call.number), task.payload)
-        if task.task_timeout is not None:
-            task.deadline = Deadline(task.task_timeout, clock=self._clock)
+        is_timed = task.task_timeout is not None
+        head = TASK_HEAD.pack(task.call.number, is_timed)
+        self._send(link, Kind.TASK, task.number, head, task.payload)
+        if is_timed:
+            task.deadline = Deadline(LOAD_PATIENCE, clock=self._clock)
             self._ring()
 
     def _send(self, link: Link, kind: Kind, number: int, *body: bytes) -> None:
@@ -207,10 +238,10 @@ class Switchboard:
         self._running -= 1
         return task
 
-    def _stop(self, link: Link, error: BaseException) -> None:
+    def _end(self, link: Link, error: BaseException) -> None:
+        """Have the worker behind *link* ended, whose task then fails with *error*."""
         link.stopped_for = error
-        link.is_leaving = True
-        link.kill()
+        self._to_end.append(link)
 
     def _notify_if_settled(self) -> None:
         if not self._pending and not self._running:
@@ -224,20 +255,25 @@ class Switchboard:
         except BaseException as exc:
             # Whatever it is, nobody else will resolve the futures.
             self._break(exc)
-            for link in list(self._links):
+            for link in [*self._links, *self._lost]:
                 if link.task is not None:
                     _fail(self._take_task(link), exc)
             raise
 
     def _talk(self) -> None:
         while not self._closing:
-            for key, events in self._selector.select(self._seconds_to_deadline()):
+            for key, events in self._selector.select(self._seconds_to_next()):
                 if key.data is None:
                     with suppress(BlockingIOError):
                         self._bell.recv(4096)
+                elif isinstance(key.data, StartMessages):
+                    self._listen(key.data)
                 else:
                     self._attend(key.data, events)
             self._stop_overdue()
+            self._end_stopped()
+            for link, code in self._departures.tend():
+                self._bury(link, code)
             self._forget_dropped()
             self._update_interest()
 
@@ -251,12 +287,16 @@ class Switchboard:
                 while (frame := link.read()) is not None:
                     self._hear(link, frame)
             except EOFError:
-                self._bury(link)
+                self._lose(link)
+            except GarbageError as exc:
+                _log.error("a worker is replaced, since what it sent is no message: %s", exc)
+                with self._lock:
+                    link.stopped_for = garbage_error(str(exc))
+                self._departures.end(link)
+                self._lose(link)
 
     def _hear(self, link: Link, frame: Frame) -> None:
-        if frame.kind in (Kind.REPORT, Kind.LAST_REPORT):
-            self._end_task(link, frame)
-        elif frame.kind == Kind.READY:
+        if frame.kind == Kind.READY:
             with self._lock:
                 link.is_ready = True
                 self._starts_failed = 0
@@ -264,63 +304,97 @@ class Switchboard:
                 self._hand_out()
         elif frame.kind == Kind.FAILED:
             self._break(InitializerError(bytes(frame.body)))
+        elif link.task is None or link.task.number != frame.number:
+            raise GarbageError(f"{frame.kind.name} of a task that the worker does not have")
+        elif frame.kind == Kind.PART:
+            link.task.parts.append(bytes(frame.body))
+        elif frame.kind == Kind.STARTED:
+            with self._lock:
+                link.task.deadline = Deadline(link.task.task_timeout, clock=self._clock)
+        else:
+            self._end_task(link, frame)
 
     def _end_task(self, link: Link, frame: Frame) -> None:
         with self._lock:
             task = self._take_task(link)
         try:
             with self._lock:
+                # The end of a task that was to be stopped, but was faster, is as good as any. Once
+                # the worker was told to end it takes no other task.
+                stopped_for = link.stopped_for if link.is_leaving else None
+                link.stopped_for = None
                 link.is_leaving |= frame.kind == Kind.LAST_REPORT
                 if not link.is_leaving:
                     self._idle.append(link)
                     self._hand_out()
                 self._notify_if_settled()
         finally:  # now it is in no list that `_run` would look through
-            task.future.set_result(frame.body)
+            if stopped_for is not None:
+                task.future.set_exception(WorkerLost(stopped_for))
+            else:
+                task.future.set_result([*task.parts, frame.body])
 
-    def _bury(self, link: Link) -> None:
+    def _listen(self, messages: StartMessages) -> None:
+        try:
+            if data := messages.read():
+                self._messages.deliver(pass_on, data)
+        except EOFError:
+            self._selector.unregister(messages.fd)
+
+    def _lose(self, link: Link) -> None:
         """A channel has ended: its worker left, was stopped, or died."""
         self._selector.unregister(link.socket)
         with self._lock:
             self._links.discard(link)
             with suppress(ValueError):
                 self._idle.remove(link)
-            task = self._take_task(link) if link.task is not None else None
-        progress = link.progress()
+            if link.task is not None:
+                self._lost[link] = link.task
         link.close()
-        code: int | None = None
-        try:
-            code = link.end(EXIT_PATIENCE)
-        finally:  # now it is in no list that `_run` would look through
-            if task is not None:
-                self._end_lost(task, link.stopped_for, code, progress)
+        self._departures.see_off(link)
+
+    def _bury(self, link: Link, code: int | None) -> None:
+        """The process behind a channel that has ended is gone, or as good as."""
+        said = ""
+        if link.messages is not None:
+            with suppress(KeyError):  # its end was seen
+                self._listen(link.messages)
+                self._selector.unregister(link.messages.fd)
+            said = link.messages.said()
+        if self._lost.pop(link, None) is not None:
+            self._end_lost(link, code)
+        link.release()
         with self._lock:
             self._notify_if_settled()
         if not link.is_ready and not link.is_leaving:
-            self.start_failed(exit_reason(code), code)
+            self.start_failed(exit_reason(code), code, said)
         if self._broken is None and not self._closing:
             self._on_gone()
 
-    def _end_lost(
-        self,
-        task: Task,
-        stopped_for: BaseException | None,
-        code: int | None,
-        progress: Progress | None,
-    ) -> None:
-        """Fail *task*, whose worker has ended; or give it to another, if it was not begun."""
-        was_begun = progress is None or progress.task == task.number
-        if stopped_for is None and not was_begun and task.attempts < START_ATTEMPTS:
+    def _end_lost(self, link: Link, code: int | None) -> None:
+        """Fail the task of a worker that has ended; or give it to another, if it was not begun."""
+        with self._lock:
+            task = self._take_task(link)
+        progress = link.progress()
+        stage, parts = Stage.UNKNOWN, list(task.parts)
+        if progress is not None:
+            if progress.task != task.number:
+                stage = Stage.CALLABLE
+            elif not progress.is_running:
+                stage = Stage.ARGUMENTS
+            else:
+                stage = Stage.ITEMS
+                if progress.parts == len(parts) and progress.has_outcomes:
+                    parts.append(encode_records(progress.slots, progress.records))
+        if stage is Stage.CALLABLE and link.may_run_again and task.attempts < START_ATTEMPTS:
             # Its worker died of what was before, such as a callable that was dropped.
             with self._lock:
                 if self._broken is None and not self._closing:
                     self._pending.appendleft(task)
                     self._hand_out()
                     return
-        crash = crash_error(code)
-        if progress is not None and was_begun:
-            crash.position = progress.position
-        task.future.set_exception(stopped_for or crash)
+        error = link.stopped_for or crash_error(code)
+        task.future.set_exception(WorkerLost(error, stage, tuple(parts)))
 
     def _break(self, error: BaseException) -> None:
         """Fail everything: there are no workers to be had."""
@@ -336,18 +410,32 @@ class Switchboard:
                 task.future.set_exception(error)
         self._on_broken()
 
-    def _seconds_to_deadline(self) -> float | None:
+    def _seconds_to_next(self) -> float | None:
         with self._lock:
+            if self._to_end:
+                return 0
             left = [link.task.deadline.remaining() for link in self._links if link.task is not None]
+        left.append(self._departures.seconds_to_next())
         return min((seconds for seconds in left if seconds is not None), default=None)
 
     def _stop_overdue(self) -> None:
         with self._lock:
             for link in self._links:
                 if link.task is not None and link.task.deadline.has_passed():
-                    limit = link.task.task_timeout
-                    self._stop(link, TaskTimeoutError(f"a task ran longer than {limit:g} seconds"))
+                    limit = link.task.deadline.seconds
+                    what = "a task" if limit == link.task.task_timeout else "rebuilding a callable"
+                    self._end(link, TaskTimeoutError(f"{what} took longer than {limit:g} seconds"))
                     link.task.deadline = Deadline(None)
+
+    def _end_stopped(self) -> None:
+        while self._to_end:
+            link = self._to_end.popleft()
+            with self._lock:
+                # Its task may have ended meanwhile, and then the worker is another's.
+                if link.stopped_for is None or link.is_leaving or link not in self._links:
+                    continue
+                link.is_leaving = True
+            self._departures.end(link)
 
     def _forget_dropped(self) -> None:
         while self._dropped:
@@ -370,6 +458,8 @@ class Switchboard:
                 self._selector.modify(link.socket, events, link)
             else:
                 self._selector.register(link.socket, events, link)
+                if link.messages is not None:
+                    self._selector.register(link.messages.fd, selectors.EVENT_READ, link.messages)
 
     @property
     def broken(self) -> BaseException | None:
@@ -399,39 +489,3 @@ def _give_up(task: Task) -> None:
     """Resolve the future of a task that nobody will run or report any more."""
     if not task.future.cancel():
         _fail(task, PoolClosedError("the pool was closed while the task ran"))
-
-
-def crash_error(code: int | None) -> WorkerCrashedError:
-    """Return the error for a task whose worker ended with exit code *code*."""
-    hint = ""
-    if code is not None and -code == getattr(signal, "SIGKILL", None):
-        hint = (
-            "\n\nHint: if nobody killed it, the system did so for lack of memory; "
-            "fewer workers or smaller chunks need less."
-        )
-    return WorkerCrashedError(f"a worker died ({exit_reason(code)}){hint}", exitcode=code)
-
-
-def start_error(reason: str, code: int | None) -> WorkerCrashedError:
-    """Return the error for workers that die before they serve, or cannot be started at all."""
-    return WorkerCrashedError(
-        f"{START_ATTEMPTS} workers in a row died while they started ({reason})\n\n"
-        "Hint: their own messages are on stderr.",
-        exitcode=code,
-    )
-
-
-def exit_reason(code: int | None) -> str:
-    """Return an exit code in words.
-
-    >>> exit_reason(3)
-    'exit code 3'
-    >>> exit_reason(-9)
-    'SIGKILL'
-    """
-    if code is None:
-        return "exit code unknown"
-    if code < 0:
-        with suppress(ValueError):
-            return signal.Signals(-code).name
-    return f"exit code {code}"

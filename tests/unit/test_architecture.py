@@ -15,7 +15,7 @@ import parallel_facade
 ROOT = Path(parallel_facade.__file__).parent
 
 LAYERS = [
-    {"_errors", "_cpus", "_deadlines", "_chunking", "_seeds", "_methods", "_namespaces"},
+    {"_errors", "_cpus", "_deadlines", "_chunking", "_seeds", "_methods", "_namespaces", "_notes"},
     {"_scopes", "_code", "_plain", "_sources", "_deep", "_identity", "_registry", "_progress"},
     {"_delivery", "_mailbox", "_config", "_importable", "_news"},
     {"_dilling", "_files", "_values", "_enums", "_exceptions", "_ctypes_classes", "_named"},
@@ -27,6 +27,7 @@ LAYERS = [
     {"_offenders"},
     {"_payload"},
     {"_outcomes", "_explain"},
+    {"_ledger"},
     {"_worker"},
     {"backends"},
     {"_signatures"},
@@ -45,15 +46,18 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 BACKEND_LAYERS = [
     {"__init__"},
-    {"_frames", "_journal", "_packets"},
-    {"_link", "_launch", "_serve"},
+    {"_frames", "_journal", "_packets", "_lifeline", "_family", "_start_messages", "_causes"},
+    {"_launch"},
+    {"_handover"},
+    {"_link", "_serve"},
+    {"_departures"},
     {"_switchboard"},
     {"_serial", "_thread", "_executor", "_borrowed"},
     {"_process"},
 ]
 BACKEND_RANK = {name: rank for rank, names in enumerate(BACKEND_LAYERS) for name in names}
 
-HEAVY = {"dask", "dill", "mpi4py", "multiprocess", "numpy", "pathos", "ray", "tqdm"}
+HEAVY = {"dask", "dill", "mpi4py", "multiprocess", "numpy", "pathos", "psutil", "ray", "tqdm"}
 LATE = {("_api", "_shared"), ("__init__", "_async_result"), ("_info", "backends")}
 """Imports that a function makes when it is called, so that importing the package stays cheap."""
 
@@ -106,7 +110,7 @@ def test_back_ends_import_only_lower_layers():
 
 
 def test_each_foreign_library_is_imported_in_its_own_place():
-    places = {"pathos": set(), "dill": set(), "tqdm": set(), "multiprocess": set()}
+    places = {"pathos": set(), "dill": set(), "tqdm": set(), "multiprocess": set(), "psutil": set()}
     for file in [*ROOT.glob("*.py"), *(ROOT / "backends").glob("*.py")]:
         for library in places:
             if any(name.split(".")[0] == library for name in imports_of(file)):
@@ -117,6 +121,7 @@ def test_each_foreign_library_is_imported_in_its_own_place():
         "dill": {"_dilling"},
         "tqdm": {"_progress"},
         "multiprocess": {"_launch", "_packets", "_serve"},
+        "psutil": {"_family"},
     }
 
 

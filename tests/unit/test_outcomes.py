@@ -7,14 +7,22 @@ import pytest
 
 import parallel_facade
 from parallel_facade import ParallelFacadeError, RemoteError, TaskTimeoutError
-from parallel_facade._outcomes import Failure, Report, captured, decode_report, encode_report
+from parallel_facade._ledger import Ledger
+from parallel_facade._outcomes import Failure, captured, decode_report
 from parallel_facade._payload import Encoder
 from parallel_facade._scopes import new_scope
 
 
 def there_and_back(*values, **failures):
-    report = Report(list(values), {int(key[1:]): failure for key, failure in failures.items()})
-    return decode_report(encode_report(report, Encoder(new_scope(), "dill")))
+    ledger = Ledger(Encoder(new_scope(), "dill"))
+    ledger.open(len(values))
+    for place, value in enumerate(values):
+        if (failure := failures.get(f"_{place}")) is None:
+            ledger.add(place, value)
+        else:
+            ledger.fail(place, failure.error)
+    ledger.close(len(values))
+    return decode_report([ledger.part()])
 
 
 def error_back(error):

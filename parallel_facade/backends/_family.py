@@ -1,0 +1,50 @@
+"""A worker and what its task has started, ended together.
+
+    stop the worker ─► list its descendants ─► SIGTERM to all ─► patience ─► SIGKILL to who is left
+
+Guarantees:
+    - A worker starts nothing more between the listing and its end.
+    - A process that got the number of an ended one is left alone.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any, Final
+
+TERM_PATIENCE: Final = 1.0
+"""Seconds between asking and killing: room for a handler of SIGTERM to clean up. A task that
+ignores the signal, or hangs, is ended that much later."""
+
+
+class Family:
+    """The process *pid* and its descendants, as they were when this was made.
+
+    Args:
+        pid: The worker.
+    """
+
+    def __init__(self, pid: int) -> None:
+        import psutil  # here, since few programs ever need it
+
+        self._gone = psutil.Error
+        self._members: list[Any] = []
+        with suppress(psutil.NoSuchProcess):
+            worker = psutil.Process(pid)
+            self._members = [worker]
+            with suppress(psutil.Error):
+                worker.suspend()
+                self._members = [*worker.children(recursive=True), worker]
+
+    def terminate(self) -> None:
+        """Ask all of them to end."""
+        for member in self._members:
+            with suppress(self._gone):
+                member.terminate()
+                member.resume()
+
+    def kill(self) -> None:
+        """End those that are left."""
+        for member in self._members:
+            with suppress(self._gone):
+                member.kill()

@@ -1,0 +1,58 @@
+"""Ends a worker when its caller is gone, whatever the worker does at that moment.
+
+    caller holds one end ── dies, of whatever cause ──► the kernel closes it ──► SIGKILL
+
+On Linux the kernel itself sends the signal, so it also ends a worker that is stopped, or in C code
+that never lets Python run. Elsewhere a thread waits for the end of the lifeline.
+
+Guarantees:
+    - A worker does not outlive its caller; a task that a worker runs is ended with it.
+
+Assumes:
+    - Nothing is ever sent on a lifeline, and nobody but the caller holds its other end.
+    - A task does not itself set an owner of the lifeline's signals.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+
+_held: list[socket.socket] = []  # a lifeline lasts as long as the process
+
+
+def hold(lifeline: socket.socket) -> None:
+    """End this process when the other end of *lifeline* is closed."""
+    _held.append(lifeline)
+    if sys.platform == "linux":
+        _have_the_kernel_kill(lifeline)
+    else:
+        threading.Thread(
+            target=_wait_and_die, args=(lifeline,), name="parallel_facade-lifeline", daemon=True
+        ).start()
+
+
+def _have_the_kernel_kill(lifeline: socket.socket) -> None:
+    import fcntl
+
+    fd = lifeline.fileno()
+    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
+    # It may have been closed before anybody was to be told.
+    if select.select([fd], [], [], 0)[0]:
+        _die()
+
+
+def _wait_and_die(lifeline: socket.socket) -> None:
+    lifeline.recv(1)
+    _die()
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
