@@ -12,6 +12,8 @@ Guarantees:
 from __future__ import annotations
 
 import asyncio
+import logging
+import sys
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, InvalidStateError, wait
@@ -20,14 +22,16 @@ from typing import Any, Generic, TypeVar
 
 from parallel_facade._carriers import carrier_for
 from parallel_facade._delivery import Delivery
-from parallel_facade._errors import TaskTimeoutError, described
-from parallel_facade._options import Options
+from parallel_facade._errors import PoolClosedError, TaskTimeoutError, described
 from parallel_facade._notes import note_attempts
+from parallel_facade._options import Options
 from parallel_facade._outcomes import Failure, Report
 from parallel_facade._worker import Call, Chunk
 from parallel_facade.backends import Backend, WorkerLost
 
 R = TypeVar("R")
+
+_log = logging.getLogger("parallel_facade")
 
 
 class _NotDecodedError(Exception):
@@ -52,6 +56,7 @@ class AsyncResult(Future[R], Generic[R]):
         self._decode: Callable[[], Report] | None = None
         self._decoding = threading.RLock()  # guards _decode and _report
         self._report: Report | None = None
+        self._was_asked = False  # somebody was told how it ended
 
     def get(self, timeout: float | None = None) -> R:
         """Return the value, waiting for it.
@@ -153,10 +158,26 @@ class AsyncResult(Future[R], Generic[R]):
         """Wait in a coroutine; cancelling that cancels the task, if it does not run yet."""
         return asyncio.wrap_future(self).__await__()
 
+    def __del__(self) -> None:
+        # Nobody can ask any more. While the interpreter ends, logging may be gone already.
+        if getattr(self, "_was_asked", True) or sys.is_finalizing() or not self.done():
+            return
+        if not self.cancelled() and (what := self._failure_as_text()):
+            _log.error("a call in the background failed, and nobody asked for it:\n%s", what)
+
+    def _failure_as_text(self) -> str:
+        """Return what went wrong, if anything, without rebuilding objects of the user's."""
+        error = Future.exception(self)
+        if isinstance(error, _NotDecodedError):
+            return self._tell_failure()
+        is_ours_to_tell = error is not None and not isinstance(error, PoolClosedError)
+        return described(error) if is_ours_to_tell and error is not None else ""
+
     def _failure(self, timeout: float | None) -> Failure | None:
         """Wait, and return what went wrong."""
         try:
             error = super().exception(timeout)
+            self._was_asked = True
         except TimeoutError:
             raise TaskTimeoutError(f"no result after {timeout:g} seconds") from None
         if error is not None and not isinstance(error, _NotDecodedError):
@@ -177,11 +198,19 @@ class AsyncResult(Future[R], Generic[R]):
                 self._decode = None
             return self._report
 
-    def _end_with(self, decode: Callable[[], Report], *, failed: bool) -> None:
-        """End with a report, which *decode* returns when somebody asks."""
+    def _end_with(
+        self, decode: Callable[[], Report], tell_failure: Callable[[], str] | None
+    ) -> None:
+        """End with a report, which *decode* returns when somebody asks.
+
+        Args:
+            decode: Rebuilds the report.
+            tell_failure: Returns the failure in it as text; `None` if there is none.
+        """
         self._decode = decode
+        self._tell_failure = tell_failure or str
         with suppress(InvalidStateError):  # a time-out or a cancellation came first
-            if failed:
+            if tell_failure is not None:
                 self.set_exception(_NotDecodedError())
             else:
                 self.set_result(None)  # type: ignore[arg-type]  # result() reads the report
@@ -344,8 +373,11 @@ class Submission:
             note_attempts(told, self._earlier)
             self.result._fail_with(told)
             return
-        failed = self._carrier.has_failures(received)
-        self.result._end_with(lambda: self._unpacked(received), failed=failed)
+        carrier = self._carrier
+        self.result._end_with(
+            lambda: self._unpacked(received),
+            (lambda: carrier.first_failure(received)) if carrier.has_failures(received) else None,
+        )
 
     def _unpacked(self, received: Any) -> Report:
         report = self._carrier.unpack(received)

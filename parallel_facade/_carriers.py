@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from parallel_facade import _namespaces
-from parallel_facade._outcomes import Report, decode_report, have_failures
+from parallel_facade._outcomes import Report, decode_report, first_traceback, have_failures
 from parallel_facade._payload import Encoder
 from parallel_facade._plain import PROTOCOL
 from parallel_facade._scopes import new_scope
@@ -36,6 +36,10 @@ class Carrier(Protocol):
         """Return whether the report holds a failure, without running code of the user's."""
         ...
 
+    def first_failure(self, received: Any) -> str:
+        """Return the first failure in the report as text, without running code of the user's."""
+        ...
+
 
 class ObjectCarrier:
     """Passes everything as it is, within one process."""
@@ -55,6 +59,10 @@ class ObjectCarrier:
     def has_failures(self, received: Report) -> bool:
         """Return whether anything failed."""
         return bool(received.failures)
+
+    def first_failure(self, received: Report) -> str:
+        """Return the first failure's traceback."""
+        return next(failure.traceback for failure in received.failures.values())
 
 
 class PayloadCarrier:
@@ -107,6 +115,10 @@ class PayloadCarrier:
     def has_failures(self, received: list[bytes]) -> bool:
         """Return whether anything failed."""
         return have_failures(received)
+
+    def first_failure(self, received: list[bytes]) -> str:
+        """Return the first failure's traceback."""
+        return first_traceback(received)
 
 
 def _working_folder() -> str:

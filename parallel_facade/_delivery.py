@@ -76,5 +76,6 @@ class Delivery:
 def _run(letter: Callable[[], object]) -> None:
     try:
         letter()
-    except Exception:
+    except BaseException:
+        # SystemExit too: it would end the thread, and with it all callbacks that are to come.
         _log.exception("a callback raised")

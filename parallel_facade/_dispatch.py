@@ -202,7 +202,7 @@ class Map:
 
     def wait(self) -> None:
         """Wait for a chunk to end, and collect it and all others that have."""
-        assert self.must_wait, "there is something to wait for"
+        assert self._in_flight or self._later, "there is something to wait for"
         self._receive(self._mailbox.take(self._seconds_to_wait()))
 
     async def wait_async(self) -> None:

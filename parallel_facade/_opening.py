@@ -44,6 +44,7 @@ def _check(setting: Any, backend: Any, settings: WorkerSettings) -> None:
         backend.capabilities,
         initializer=settings.initializer,
         max_tasks_per_worker=settings.max_tasks_per_worker,
+        max_memory_per_worker=settings.max_memory_per_worker,
     )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import pickle
 import traceback
+from array import array
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
@@ -131,6 +132,15 @@ def have_failures(parts: list[bytes]) -> bool:
     return any(part[:1] == SOME_FAILED for part in parts)
 
 
+def first_traceback(parts: list[bytes]) -> str:
+    """Return the traceback of the first failure in an encoded report, without decoding that."""
+    for part in parts:
+        *_, failures, _ = pickle.loads(memoryview(part)[1:])
+        for failure in failures.values():
+            return SentFailure(*failure).traceback
+    return ""
+
+
 def decode_report(parts: list[bytes]) -> Report:
     """Return the report that *parts* hold together."""
     report = Report([], {})
@@ -150,7 +160,9 @@ def decode_report(parts: list[bytes]) -> Report:
 
 
 def _numbers(code: str, data: bytes) -> list[Any]:
-    return memoryview(data).cast(code).tolist() if code else []
+    numbers: array[Any] = array(code or "b")
+    numbers.frombytes(data)
+    return numbers.tolist()
 
 
 def encode_result(value: Any, encoder: Encoder) -> bytes | SentFailure:

@@ -62,6 +62,8 @@ class Pool(Executor):
         initargs: Its arguments.
         max_tasks_per_worker: Replace a worker after this many items, counted at the end of a
             chunk; `None` for never.
+        max_memory_per_worker: Replace a worker whose resident memory, in bytes, is above this at
+            the end of a chunk; `None` for never.
         serializer: ``"dill"``, or ``"pickle"`` for the standard library only; `None` asks the
             configuration.
 
@@ -82,6 +84,7 @@ class Pool(Executor):
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         max_tasks_per_worker: int | None = None,
+        max_memory_per_worker: int | None = None,
         serializer: str | None = None,
     ) -> None:
         resolved = resolve(
@@ -99,6 +102,7 @@ class Pool(Executor):
         self._serializer = serializer
         self._backend_setting = resolved.backend
         self._max_tasks = check_positive("max_tasks_per_worker", max_tasks_per_worker)
+        self._max_memory = check_positive("max_memory_per_worker", max_memory_per_worker)
         self._start(resolved, initializer, start_method_given=start_method is not None)
 
     def _start(
@@ -116,7 +120,11 @@ class Pool(Executor):
         self._delivery = Delivery()
         self._decisions = Delivery("retries")
         settings = WorkerSettings(
-            resolved.workers, resolved.start_method, initializer, self._max_tasks
+            resolved.workers,
+            resolved.start_method,
+            initializer,
+            self._max_tasks,
+            self._max_memory,
         )
         if start_method_given and resolved.backend != "process":
             raise ConfigurationError(

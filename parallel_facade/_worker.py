@@ -110,9 +110,7 @@ def has_private_state() -> bool:
     return _process_is_worker or not _inside.get()
 
 
-def run_chunk(
-    call: Call, chunk: Chunk, catch: type[BaseException] = BaseException
-) -> Report:
+def run_chunk(call: Call, chunk: Chunk, catch: type[BaseException] = BaseException) -> Report:
     """Apply *call* to the items of *chunk* and return what they came to.
 
     Args:

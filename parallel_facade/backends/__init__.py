@@ -4,6 +4,7 @@
     _thread        in threads of this process          pathos ThreadPool
     _process       in processes of this machine        pathos ProcessPool
         _launch        how a worker process is started, with a private channel
+        _fork_server   the process that forks workers
         _packets       the pool's own queues, without locks
         _frames        messages on a channel
         _link          the caller's end of one worker's channel
@@ -38,7 +39,8 @@ class Capabilities(NamedTuple):
         has_private_state: No other code changes a worker's global state while a task runs, so
             ``seed`` can be kept.
         can_initialize: Runs ``initializer`` once in each new worker.
-        can_recycle: Replaces workers after ``max_tasks_per_worker`` tasks.
+        can_recycle: Replaces workers after ``max_tasks_per_worker`` tasks, or when they have
+            grown over ``max_memory_per_worker``.
     """
 
     needs_serialization: bool
@@ -59,12 +61,15 @@ class WorkerSettings(NamedTuple):
         initializer: Runs once in each new worker: a callable without arguments or, for a back-end
             that needs serialization, its payload. `None` for nothing.
         max_tasks_per_worker: Replace a worker after this many tasks; `None` for never.
+        max_memory_per_worker: Replace a worker whose resident memory, in bytes, is above this;
+            `None` for never.
     """
 
     workers: int
     start_method: str | None = None
     initializer: Callable[[], object] | bytes | None = None
     max_tasks_per_worker: int | None = None
+    max_memory_per_worker: int | None = None
 
 
 class Stage(Enum):

@@ -51,9 +51,9 @@ class BorrowedBackend(Backend):
         future.add_done_callback(self._forget)
         return future
 
-    def stop(self, future: Future[Any]) -> None:
-        """Have the lender end the task."""
-        self._lent.stop(future)
+    def stop(self, future: Future[Any]) -> bool:
+        """Have the lender end the task, if it can."""
+        return self._lent.stop(future)
 
     def drop(self, handle: Any) -> None:
         """Have the lender forget the call."""

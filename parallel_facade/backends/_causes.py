@@ -12,6 +12,10 @@ START_ATTEMPTS: Final = 3
 """Workers in a row that may die before they serve; then the next would most likely die as well."""
 
 
+UNKNOWN_EXIT_CODE: Final = 256
+"""Stands for the exit code of a process that somebody else has waited for; none is above 255."""
+
+
 def crash_error(code: int | None) -> WorkerCrashedError:
     """Return the error for a task whose worker ended with exit code *code*."""
     hint = ""
@@ -32,7 +36,9 @@ def start_error(reason: str, code: int | None, said: str) -> WorkerCrashedError:
         said: What it wrote to stderr, if that was heard.
     """
     told = (
-        f"The last one wrote to stderr:\n\n{said}" if said else "Hint: see stderr for what they say."
+        f"The last one wrote to stderr:\n\n{said}"
+        if said
+        else "Hint: see stderr for what they say."
     )
     return WorkerCrashedError(
         f"{START_ATTEMPTS} workers in a row died while they started ({reason})\n\n{told}",
@@ -57,7 +63,7 @@ def exit_reason(code: int | None) -> str:
     >>> exit_reason(-9)
     'SIGKILL'
     """
-    if code is None:
+    if code is None or code == UNKNOWN_EXIT_CODE:
         return "exit code unknown"
     if code < 0:
         with suppress(ValueError):

@@ -15,7 +15,7 @@ import socket
 from typing import Final, NamedTuple
 
 from parallel_facade.backends._journal import Journal, new_memory
-from parallel_facade.backends._launch import keep_private
+from parallel_facade.backends._private_ends import keep_private
 
 GREETING: Final = b"W"
 """The byte that the descriptors travel with."""
@@ -70,8 +70,6 @@ def receive(sock: socket.socket) -> Given | None:
         raise EOFError
     memory, lifeline, *stderr = fds
     try:
-        return Given(
-            Journal(memory), socket.socket(fileno=lifeline), stderr[0] if stderr else None
-        )
+        return Given(Journal(memory), socket.socket(fileno=lifeline), stderr[0] if stderr else None)
     finally:
         os.close(memory)

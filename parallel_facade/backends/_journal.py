@@ -103,11 +103,12 @@ class Journal:
         """Return *count* slots for values of type *kind*, to be set one after the other."""
         code = SLOT_CODES[kind]
         unset = bytes(self._bytes[UNSET * WORD_BYTES : (UNSET + 1) * WORD_BYTES])
-        slots = self._slots[: count * WORD_BYTES]
+        slots: Any = self._slots[: count * WORD_BYTES]
         slots[:] = unset * count
         self._words[SLOTS] = count
         self._words[SLOT_CODE] = ord(code)
-        return slots.cast(code)
+        view: memoryview = slots.cast(code)
+        return view
 
     def write(self, record: bytes) -> bool:
         """Note an outcome, and return whether there was room for it."""

@@ -12,8 +12,8 @@ Guarantees:
     - When the last context is closed, its fork server is gone.
 
 Assumes:
-    - `multiprocess` looks up `get_preparation_data`, `connect_to_new_process` and
-      `get_preparation_data` as globals of the functions rebound here (so from 3.11 to 3.14).
+    - `multiprocess` looks up `get_preparation_data` and `connect_to_new_process` as globals of the
+      functions rebound here (so from 3.11 to 3.14).
 """
 
 from __future__ import annotations
@@ -26,20 +26,16 @@ import sys
 import threading
 import types
 import warnings
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
 from multiprocess import context, process, resource_tracker, spawn, util
 from multiprocess.connection import wait
 
+from parallel_facade.backends._causes import UNKNOWN_EXIT_CODE
 from parallel_facade.backends._packets import PacketQueue, can_make_queues
-
-PRELOADED: Final = ["parallel_facade.backends._serve"]
-
-_open_ends: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-_starting = threading.local()  # .end: the worker's end that the process being forked shall keep
+from parallel_facade.backends._private_ends import keep_in_next_fork, keep_private
 
 
 def default_start_method() -> str:
@@ -47,34 +43,12 @@ def default_start_method() -> str:
     return "forkserver" if sys.platform == "linux" else "spawn"
 
 
-def _close_inherited_ends() -> None:
-    """Close, in a forked child, every channel end but its own.
-
-    Otherwise:
-        1. caller    has a channel to worker A, and forks worker B, which inherits the caller's end
-        2. caller    dies
-        3. worker A  waits for ever: B still holds the other end open, and A holds one of B's
-    """
-    own = getattr(_starting, "end", None)
-    for end in list(_open_ends):
-        if end is not own:
-            _open_ends.discard(end)
-            with suppress(OSError):
-                end.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_inherited_ends)
-
-
-def keep_private(end: socket.socket) -> socket.socket:
-    """Close *end* in every process that is forked from this one from now on."""
-    _open_ends.add(end)
-    return end
-
-
 class _ReapingPopen:
-    """Lets several threads ask for an exit code, which the system tells only once."""
+    """Lets several threads ask for an exit code, which the system tells only once.
+
+    If it was told to somebody else, such as a handler of SIGCHLD that waits for whatever child has
+    ended, the code is `UNKNOWN_EXIT_CODE`; `multiprocess` would think that the process is alive.
+    """
 
     def __init__(self, process_obj: Any) -> None:
         self._reaping = threading.Lock()
@@ -85,7 +59,18 @@ class _ReapingPopen:
             self._wait_for_exit()
         with self._reaping:
             code: int | None = super().poll(flag)  # type: ignore[misc]
+            if code is None and self._is_reaped():
+                code = self.returncode = UNKNOWN_EXIT_CODE
             return code
+
+    def _is_reaped(self) -> bool:
+        if self.method == "forkserver" or not hasattr(os, "waitid"):  # type: ignore[attr-defined]
+            return False
+        try:
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # type: ignore[attr-defined]
+        except ChildProcessError:
+            return True
+        return False
 
     def _wait_for_exit(self) -> None:
         """Wait outside of the lock, and leave the exit code to be asked for."""
@@ -123,14 +108,17 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
         # Private before the fork: the worker itself must not inherit the caller's end either.
         ours, theirs = map(keep_private, socket.socketpair())
         self.channel = theirs
-        _starting.end = theirs
+        keep_in_next_fork(theirs)
         try:
             super().start()
+        except EOFError:
+            ours.close()
+            raise OSError("the fork server ended while it started a worker") from None
         except BaseException:
             ours.close()
             raise
         finally:
-            _starting.end = None
+            keep_in_next_fork(None)
             theirs.close()
         self._context.announce(self, ours)
 
@@ -159,7 +147,7 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
     def run(self) -> None:
         """Run the pool's worker loop, where user code may start processes of its own."""
         self._config["daemon"] = False
-        _starting.end = None
+        keep_in_next_fork(None)
         keep_private(self.channel)
         super().run()
 
@@ -289,7 +277,7 @@ def _popen_class(method: str) -> Any:
 
 
 class _ForkServerModule:
-    """`multiprocess.forkserver` with a fork server of our own."""
+    """`multiprocess.forkserver` with a fork server of our own; see `_fork_server` for why."""
 
     def connect_to_new_process(self, fds: list[int]) -> tuple[int, int]:
         pair: tuple[int, int] = _helpers.fork_server().connect_to_new_process(fds)
@@ -326,17 +314,17 @@ class _Helpers:
     def fork_server(self) -> Any:
         with self._lock:
             if self._server is None:
-                self._server = _new_fork_server()
+                from parallel_facade.backends._fork_server import ForkServer
+
+                self._server = ForkServer()
             return self._server
 
     def _stop(self) -> None:
         server, self._server = self._server, None
-        # Both are killed, though asking would do: a process that a task left behind holds the pipe
-        # open whose end they wait for.
-        if server is not None and server._forkserver_pid is not None:
-            _kill(server._forkserver_pid)
-            with suppress(FileNotFoundError):  # its socket, if the temporary folder is gone
-                server._stop()
+        # Both are killed, though asking would do: a process that a task left behind may hold what
+        # they wait for the end of.
+        if server is not None:
+            server.stop()
         if not self._tracker_was_running and not _tracker_is_needed():
             _kill(_tracker()._pid)
             _tracker()._stop()
@@ -349,15 +337,6 @@ def _kill(pid: int | None) -> None:
     if pid is not None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-def _new_fork_server() -> Any:
-    from multiprocess.forkserver import ForkServer
-
-    ensure_running = _rebound(ForkServer.ensure_running, spawn=_Spawn())
-    server = type("WorkerForkServer", (ForkServer,), {"ensure_running": ensure_running})()
-    server.set_forkserver_preload(PRELOADED)
-    return server
 
 
 def _tracker() -> Any:

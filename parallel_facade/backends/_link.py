@@ -66,9 +66,7 @@ class Link:
     def __init__(self, process: Any, sock: socket.socket, kept: Kept | None = None) -> None:
         sock.setblocking(False)
         self._kept = kept
-        self.messages = (
-            None if kept is None or kept.stderr is None else StartMessages(kept.stderr)
-        )
+        self.messages = None if kept is None or kept.stderr is None else StartMessages(kept.stderr)
         """What the worker says while it starts, if that is heard."""
         self.process = process
         self.socket = sock

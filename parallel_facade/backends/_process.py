@@ -64,7 +64,7 @@ class ProcessBackend(Backend):
             settings.start_method or default_start_method(), self._adopt, self._start_failed
         )
         self._switchboard = Switchboard(
-            start_body(initializer, settings.max_tasks_per_worker),
+            start_body(settings),
             hears_start=initializer is not None,
             on_gone=self._issue_serve,
             on_broken=self._end_pool,
@@ -177,7 +177,7 @@ class ProcessBackend(Backend):
 
 
 def _see_off(links: list[Link]) -> None:
-    """Wait for idle workers to leave; end those that do not, and busy ones with what they started."""
+    """Wait for idle workers to leave; end the others, with what they started."""
     busy = [Family(link.pid) for link in links if link.task is not None or not link.is_ready]
     for family in busy:
         family.kill()

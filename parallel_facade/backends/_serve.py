@@ -18,15 +18,23 @@ import random
 import signal
 import socket
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 from multiprocess import process
 
+from parallel_facade._errors import ConfigurationError
 from parallel_facade._outcomes import captured, encode_unread
 from parallel_facade._payload import Encoder
 from parallel_facade._plain import PROTOCOL
 from parallel_facade._scopes import new_scope
-from parallel_facade._worker import THE_INITIALIZER, OpenCall, make_process_a_worker, run_initializer
+from parallel_facade._worker import (
+    THE_INITIALIZER,
+    OpenCall,
+    make_process_a_worker,
+    run_initializer,
+)
+from parallel_facade.backends import WorkerSettings
 from parallel_facade.backends._frames import TASK_HEAD, Frame, FrameReader, Kind, send_frame
 from parallel_facade.backends._handover import Given, receive
 from parallel_facade.backends._lifeline import hold
@@ -55,9 +63,17 @@ def _forget_parents_randomness() -> None:
         numpy_random.seed()
 
 
-def start_body(initializer: bytes | None, max_tasks: int | None) -> bytes:
+def start_body(settings: WorkerSettings) -> bytes:
     """Return the body of the message that starts a worker's conversation."""
-    return pickle.dumps((initializer, max_tasks), PROTOCOL)
+    limits = settings.max_tasks_per_worker, settings.max_memory_per_worker
+    return pickle.dumps((settings.initializer, *limits), PROTOCOL)
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process has."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
 
 
 class _Conversation:
@@ -68,9 +84,11 @@ class _Conversation:
         if given is not None:
             hold(given.lifeline)
         self._channel = channel
+        self._is_leaving = False
         self._frames = FrameReader(channel)
         self._calls: dict[int, OpenCall] = {}
-        self._tasks_left: float = float("inf")
+        self._tasks_left = float("inf")
+        self._max_memory = float("inf")
 
     def run(self) -> None:
         if not self._start(self._next()):
@@ -79,7 +97,7 @@ class _Conversation:
             frame = self._next()
             if frame.kind == Kind.TASK:
                 self._run_task(frame)
-                if self._tasks_left <= 0:
+                if self._is_leaving:
                     return
             elif frame.kind == Kind.CALL:
                 self._calls[frame.number] = OpenCall(bytes(frame.body))
@@ -87,9 +105,10 @@ class _Conversation:
                 self._calls.pop(frame.number).close()
 
     def _start(self, frame: Frame) -> bool:
-        initializer, max_tasks = pickle.loads(frame.body)
-        self._tasks_left = float("inf") if max_tasks is None else max_tasks
-        if initializer is not None:
+        initializer, max_tasks, max_memory = pickle.loads(frame.body)
+        self._tasks_left = max_tasks or self._tasks_left
+        self._max_memory = max_memory or self._max_memory
+        if initializer is not None or max_memory is not None:
             try:
                 self._initialize(initializer)
             except BaseException as exc:
@@ -100,13 +119,18 @@ class _Conversation:
         self._send(Kind.READY)
         return True
 
-    def _initialize(self, initializer: bytes) -> None:
-        if self._stderr is None:
-            run_initializer(initializer)
-            return
-        with stderr_into(self._stderr):
-            os.close(self._stderr)
-            run_initializer(initializer)
+    def _initialize(self, initializer: bytes | None) -> None:
+        if initializer is not None:
+            with nullcontext() if self._stderr is None else stderr_into(self._stderr):
+                run_initializer(initializer)
+        if self._has_grown():
+            raise ConfigurationError(
+                f"max_memory_per_worker={self._max_memory} is less than the {resident_bytes()} "
+                "bytes that a worker has before its first task"
+            )
+
+    def _has_grown(self) -> bool:
+        return self._max_memory != float("inf") and resident_bytes() > self._max_memory
 
     def _run_task(self, frame: Frame) -> None:
         number = frame.number
@@ -124,10 +148,9 @@ class _Conversation:
 
         report, count = self._calls[call_number].run(payload, self._journal, send_part, begin)
         self._tasks_left -= count
+        self._is_leaving = self._tasks_left <= 0 or self._has_grown()
         # One message says both: the caller must not send a task that nobody will take.
-        self._send(
-            Kind.REPORT if self._tasks_left > 0 else Kind.LAST_REPORT, number, report
-        )
+        self._send(Kind.LAST_REPORT if self._is_leaving else Kind.REPORT, number, report)
 
     def _send(self, kind: Kind, number: int = 0, body: bytes = b"") -> None:
         if os.getpid() != self._pid:

@@ -57,13 +57,14 @@ def pass_on(data: bytes) -> None:
 
 @contextmanager
 def stderr_into(fd: int) -> Iterator[None]:
-    """Send what this process writes to stderr to *fd* instead, until the end of the block."""
+    """Send what this process writes to stderr to *fd* instead; close that at the end."""
     try:
         own = os.dup(STDERR)
     except OSError:  # it has none
         yield
         return
     os.dup2(fd, STDERR)
+    os.close(fd)
     try:
         yield
     finally:

@@ -126,6 +126,7 @@ class Switchboard:
                 raise PoolClosedError("the process back-end is closed")
             self._pending.append(task)
             self._hand_out()
+        task.future.add_done_callback(self._note_cancelling)
 
     def drop(self, handle: CallHandle) -> None:
         """Tell the workers that know the call to forget it, soon."""
@@ -169,7 +170,7 @@ class Switchboard:
     def wait_until_settled(self) -> None:
         """Wait until no task is pending or running."""
         with self._settled:
-            self._settled.wait_for(lambda: not self._pending and not self._running)
+            self._settled.wait_for(self._is_settled)
 
     def close(self) -> list[Link]:
         """Take no more tasks, give up those there are, and return the links, now closed.
@@ -243,9 +244,17 @@ class Switchboard:
         link.stopped_for = error
         self._to_end.append(link)
 
+    def _is_settled(self) -> bool:
+        return not self._running and all(task.future.cancelled() for task in self._pending)
+
     def _notify_if_settled(self) -> None:
-        if not self._pending and not self._running:
+        if self._is_settled():
             self._settled.notify_all()
+
+    def _note_cancelling(self, future: Future[Any]) -> None:
+        if future.cancelled():
+            with self._lock:
+                self._notify_if_settled()
 
     # ── in the switchboard's thread ───────────────────────────────────────────────────────────
 

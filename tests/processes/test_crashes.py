@@ -3,6 +3,7 @@
 import faulthandler
 import os
 import signal
+from contextlib import suppress
 
 import pytest
 
@@ -60,14 +61,9 @@ def test_a_crash_in_a_chunk_names_its_item_and_spares_those_behind(start_method)
             return_exceptions=True,
         )
 
-    assert results[2:] == [2, 3]
-    assert [result.__notes__ for result in results[:2]] == [
-        [
-            "it had run; its result was lost with the worker, at item 1",
-            "while running item 0: 0",
-        ],
-        ["while running item 1: 1"],
-    ]
+    assert [*results[:1], *results[2:]] == [0, 2, 3]
+    assert results[1].__notes__ == ["while running item 1: 1"]
+    assert results[1].index == 1
 
 
 class KillsWhileItIsRebuilt:
@@ -206,3 +202,15 @@ def test_an_error_that_cannot_be_rebuilt_here_is_told_and_stops_nothing(start_me
         pytest.raises(RemoteError, match="EndsWhoeverRebuildsIt"),
     ):
         pool.pmap(abs, [1])
+
+
+def test_an_exit_code_that_somebody_else_was_told_is_unknown_and_hangs_nothing():
+    with Pool(workers=1, start_method="spawn") as pool:
+        pid = pool.pmap(lambda _: os.getpid(), [1])[0]
+        dying = pool.submit(os._exit, 3)
+        with suppress(ChildProcessError):  # the pool was faster
+            os.waitpid(pid, 0)
+
+        with pytest.raises(WorkerCrashedError, match="exit code"):
+            dying.result(60)
+        assert pool.pmap(abs, [-1], timeout=60) == [1]

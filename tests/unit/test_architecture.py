@@ -47,9 +47,11 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 BACKEND_LAYERS = [
     {"__init__"},
     {"_frames", "_journal", "_packets", "_lifeline", "_family", "_start_messages", "_causes"},
-    {"_launch"},
+    {"_private_ends"},
     {"_handover"},
     {"_link", "_serve"},
+    {"_fork_server"},
+    {"_launch"},
     {"_departures"},
     {"_switchboard"},
     {"_serial", "_thread", "_executor", "_borrowed"},
@@ -120,8 +122,8 @@ def test_each_foreign_library_is_imported_in_its_own_place():
         "pathos": {"_process", "_thread", "_serial"},
         "dill": {"_dilling"},
         "tqdm": {"_progress"},
-        "multiprocess": {"_launch", "_packets", "_serve"},
-        "psutil": {"_family"},
+        "multiprocess": {"_fork_server", "_launch", "_packets", "_serve"},
+        "psutil": {"_family", "_serve"},
     }
 
 

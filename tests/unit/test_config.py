@@ -50,6 +50,7 @@ ENVIRONMENT = [
     ("TIMEOUT", "inf", "timeout", math.inf),
     ("TASK_TIMEOUT", "2", "task_timeout", 2.0),
     ("RETRIES", "4", "retries", 4),
+    ("RETRY_DELAY", "0.5", "retry_delay", 0.5),
     ("PROGRESS", "1", "progress", True),
     ("PROGRESS", "off", "progress", False),
     ("PROGRESS", "Reading", "progress", "Reading"),

@@ -1,0 +1,214 @@
+"""A process that forks workers: single-threaded, with our modules loaded, and of nobody else.
+
+    start a worker ──descriptors──► fork server ──fork──► worker
+          ◄── its number, and later its exit code, on a pipe of its own ──┘
+
+In place of the fork server of `multiprocess`, which listens at a file in the temporary folder: that
+file outlives a caller that is killed, and whoever can open it can start processes.
+
+Guarantees:
+    - Nothing listens, and no file is made: requests come on an anonymous pair of sockets.
+    - The server ends when its caller does. If it ends before, the next request starts another.
+
+Assumes:
+    - `multiprocess` looks for inherited descriptors in `forkserver._forkserver._inherited_fds`.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+import warnings
+from contextlib import suppress
+from typing import Any, Final
+
+from multiprocess import forkserver, resource_tracker, spawn, util
+
+from parallel_facade.backends._private_ends import keep_private
+
+REQUEST: Final = b"F"
+FEWEST_DESCRIPTORS: Final = 3
+DESCRIPTORS_AT_MOST: Final = 250
+"""The kernel takes 253 in one message."""
+
+
+class ForkServer:
+    """The caller's end."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards all below
+        self._requests: socket.socket | None = None
+        self._pid: int | None = None
+
+    def connect_to_new_process(self, fds: list[int]) -> tuple[int, int]:
+        """Start a process; return pipes, for reading its number and exit code, and to feed it.
+
+        Args:
+            fds: The descriptors that it shall have.
+        """
+        with self._lock:
+            self._ensure_running()
+            try:
+                return self._request(fds)
+            except ConnectionError:  # it died meanwhile
+                self._forget()
+                self._ensure_running()
+                return self._request(fds)
+
+    def stop(self) -> None:
+        """End the server, whatever it does."""
+        with self._lock:
+            if self._pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(self._pid, signal.SIGKILL)
+            self._forget()
+
+    def _ensure_running(self) -> None:
+        if self._pid is not None:
+            with suppress(ChildProcessError):  # somebody else has waited for it
+                if os.waitpid(self._pid, os.WNOHANG)[0] == 0:
+                    return
+            self._pid = None
+            self._forget()
+        ours, theirs = map(keep_private, socket.socketpair())
+        try:
+            command = (
+                f"import sys; sys.path[:] = {_import_path()!r}; "
+                f"from {__name__} import serve_requests; serve_requests({theirs.fileno()})"
+            )
+            executable = spawn.get_executable()
+            flags = util._args_from_interpreter_flags()
+            self._pid = util.spawnv_passfds(
+                executable, [executable, *flags, "-c", command], [theirs.fileno()]
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._requests = ours
+
+    def _request(self, fds: list[int]) -> tuple[int, int]:
+        assert self._requests is not None, "the server runs"
+        status, their_status = os.pipe()
+        their_data, data = os.pipe()
+        try:
+            theirs = [their_data, their_status, resource_tracker.getfd(), *fds]
+            socket.send_fds(self._requests, [REQUEST], theirs)
+        except BaseException:
+            os.close(status)
+            os.close(data)
+            raise
+        finally:
+            os.close(their_status)
+            os.close(their_data)
+        return status, data
+
+    def _forget(self) -> None:
+        if self._requests is not None:
+            self._requests.close()
+            self._requests = None
+        if self._pid is not None:
+            with suppress(ChildProcessError):
+                os.waitpid(self._pid, 0)
+            self._pid = None
+
+
+def _import_path() -> list[str]:
+    return [entry or os.getcwd() for entry in sys.path]
+
+
+def serve_requests(fd: int) -> None:
+    """Fork a process for each request on the socket *fd*, until its other end is closed."""
+    import parallel_facade.backends._serve  # noqa: F401 - so that workers need not load it
+
+    util._close_stdin()
+    _Server(socket.socket(fileno=fd)).run()
+
+
+class _Server:
+    def __init__(self, requests: socket.socket) -> None:
+        self._requests = requests
+        self._status_pipes: dict[int, int] = {}  # by the number of the process
+        self._wakeup, wakeup = socket.socketpair()
+        self._wakeup.setblocking(False)
+        wakeup.setblocking(False)
+        self._wakeup_button = wakeup
+        self._old_handlers = {
+            signal.SIGCHLD: signal.signal(signal.SIGCHLD, lambda *_: None),
+            signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        }
+        signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+
+    def run(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._requests, selectors.EVENT_READ)
+            selector.register(self._wakeup, selectors.EVENT_READ)
+            while True:
+                ready = {key.fileobj for key, _ in selector.select()}
+                if self._wakeup in ready:
+                    self._wakeup.recv(4096)
+                    self._tell_exit_codes()
+                if self._requests in ready:
+                    request, fds, *_ = socket.recv_fds(self._requests, 1, DESCRIPTORS_AT_MOST)
+                    if not request:
+                        return
+                    self._fork(fds)
+
+    def _fork(self, fds: list[int]) -> None:
+        if len(fds) < FEWEST_DESCRIPTORS:
+            # There was no room for all of them here. The caller sees its pipes closed.
+            for fd in fds:
+                os.close(fd)
+            return
+        data, status, *given = fds
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: none
+            pid = os.fork()
+        if pid == 0:
+            self._become_process(data, status, given)
+        self._status_pipes[pid] = status
+        self._tell(status, pid)
+        for fd in (data, *given):
+            os.close(fd)
+
+    def _become_process(self, data: int, status: int, given: list[int]) -> None:
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for number, handler in self._old_handlers.items():
+                signal.signal(number, handler)
+            for end in (self._requests, self._wakeup, self._wakeup_button):
+                end.close()
+            for fd in (status, *self._status_pipes.values()):
+                os.close(fd)
+            tracker, *inherited = given
+            resource_tracker._resource_tracker._fd = tracker
+            forkserver._forkserver._inherited_fds = inherited
+            code = spawn._main(data, os.dup(data))
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+    def _tell_exit_codes(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            pipe = self._status_pipes.pop(pid)
+            self._tell(pipe, os.waitstatus_to_exitcode(status))
+            os.close(pipe)
+
+    @staticmethod
+    def _tell(pipe: int, number: Any) -> None:
+        with suppress(BrokenPipeError):  # the caller does not want to know any more
+            forkserver.write_signed(pipe, number)

@@ -1,0 +1,48 @@
+"""Ends of channels that no process forked from this one may keep.
+
+Guarantees:
+    - Only the caller holds its end of a channel, and only the worker the other: either one's death
+      is the end of the channel for the other, whatever was forked meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import weakref
+from contextlib import suppress
+
+_open_ends: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+_forking = threading.local()  # .end: what the process that this thread forks next shall keep
+
+
+def keep_private(end: socket.socket) -> socket.socket:
+    """Close *end* in every process that is forked from this one from now on."""
+    _open_ends.add(end)
+    return end
+
+
+def keep_in_next_fork(end: socket.socket | None) -> None:
+    """Let the process that this thread forks next have *end*."""
+    _forking.end = end
+
+
+def _close_inherited_ends() -> None:
+    """Close, in a forked child, every channel end but its own.
+
+    Otherwise:
+        1. caller    has a channel to worker A, and forks worker B, which inherits the caller's end
+        2. caller    dies
+        3. worker A  waits for ever: B still holds the other end open, and A holds one of B's
+    """
+    own = getattr(_forking, "end", None)
+    for end in list(_open_ends):
+        if end is not own:
+            _open_ends.discard(end)
+            with suppress(OSError):
+                end.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_inherited_ends)
