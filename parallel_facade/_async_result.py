@@ -23,6 +23,7 @@ from typing import Any, Generic, TypeVar
 from parallel_facade._carriers import carrier_for
 from parallel_facade._delivery import Delivery
 from parallel_facade._errors import PoolClosedError, TaskTimeoutError, described
+from parallel_facade._exiting import freeze_daemons
 from parallel_facade._notes import note_attempts
 from parallel_facade._options import Options
 from parallel_facade._outcomes import Failure, Report
@@ -178,6 +179,8 @@ class AsyncResult(Future[R], Generic[R]):
         try:
             error = super().exception(timeout)
             self._was_asked = True
+            if isinstance(error, PoolClosedError):
+                freeze_daemons()
         except TimeoutError:
             raise TaskTimeoutError(f"no result after {timeout:g} seconds") from None
         if error is not None and not isinstance(error, _NotDecodedError):

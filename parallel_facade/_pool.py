@@ -27,6 +27,7 @@ from parallel_facade._calls import Target, background_call, callbacks, eager_map
 from parallel_facade._config import Config, resolve
 from parallel_facade._delivery import Delivery
 from parallel_facade._errors import ConfigurationError, PoolClosedError
+from parallel_facade._exiting import freeze_daemons, note_end
 from parallel_facade._opening import backend_name, open_backend
 from parallel_facade._options import (
     Options,
@@ -112,6 +113,7 @@ class Pool(Executor):
         *,
         start_method_given: bool,
     ) -> None:
+        freeze_daemons()
         self._pid = os.getpid()
         self._token = secrets.token_hex(8)
         self._lock = threading.Lock()  # guards _closed
@@ -423,6 +425,7 @@ class Pool(Executor):
     def _backend_here(self) -> Backend:
         """Return the back-end to use from where the call is made."""
         if self._closed:
+            freeze_daemons()
             raise PoolClosedError(f"{self!r} cannot be used any more")
         if is_worker() and not self._backend.capabilities.runs_in_caller:
             return open_backend("serial", WorkerSettings(1), "dill")
@@ -450,6 +453,7 @@ def _pool_by_token(token: str) -> Pool:
 
 
 def _close_all() -> None:
+    note_end()
     for pool in list(_open_pools):
         pool.close(cancel=True)
 

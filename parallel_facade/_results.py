@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from parallel_facade._dispatch import Map, Outcome
+from parallel_facade._exiting import freeze_daemons
 from parallel_facade._outcomes import Failure
 
 R = TypeVar("R")
@@ -26,6 +27,7 @@ def collect(run: Map, *, return_exceptions: bool) -> list[Any]:
             if run.must_wait:
                 run.wait()
     except BaseException as exc:
+        freeze_daemons()
         with suppress(Exception):  # an exception may refuse attributes, and stays the user's own
             exc.partial_results = {  # type: ignore[attr-defined]
                 **dict(enumerate(values)),
@@ -168,6 +170,7 @@ class ResultIterator(Iterator[R], Generic[R]):
 
     def _fail(self, exc: BaseException) -> BaseException:
         """Close after *exc*, and return what to raise."""
+        freeze_daemons()
         self._close(stop_running=_is_urgent(self._run, exc))
         if not isinstance(exc, StopIteration | StopAsyncIteration):
             return exc

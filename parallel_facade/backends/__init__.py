@@ -5,6 +5,7 @@
     _process       in processes of this machine        pathos ProcessPool
         _launch        how a worker process is started, with a private channel
         _fork_server   the process that forks workers
+        _interrupts    who hears Ctrl-C
         _packets       the pool's own queues, without locks
         _frames        messages on a channel
         _link          the caller's end of one worker's channel

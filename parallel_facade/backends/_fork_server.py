@@ -28,6 +28,7 @@ from typing import Any, Final
 
 from multiprocess import forkserver, resource_tracker, spawn, util
 
+from parallel_facade.backends._interrupts import ignore_interrupts
 from parallel_facade.backends._private_ends import keep_private
 
 REQUEST: Final = b"F"
@@ -127,7 +128,11 @@ def serve_requests(fd: int) -> None:
     import parallel_facade.backends._serve  # noqa: F401 - so that workers need not load it
 
     util._close_stdin()
-    _Server(socket.socket(fileno=fd)).run()
+    try:
+        _Server(socket.socket(fileno=fd)).run()
+    finally:
+        # Not by the interpreter's own end, where a child's death would find handlers half gone.
+        os._exit(0)
 
 
 class _Server:
@@ -140,8 +145,8 @@ class _Server:
         self._wakeup_button = wakeup
         self._old_handlers = {
             signal.SIGCHLD: signal.signal(signal.SIGCHLD, lambda *_: None),
-            signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
         }
+        ignore_interrupts()
         signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
 
     def run(self) -> None:

@@ -34,6 +34,7 @@ from multiprocess import context, process, resource_tracker, spawn, util
 from multiprocess.connection import wait
 
 from parallel_facade.backends._causes import UNKNOWN_EXIT_CODE
+from parallel_facade.backends._interrupts import born_deaf
 from parallel_facade.backends._packets import PacketQueue, can_make_queues
 from parallel_facade.backends._private_ends import keep_in_next_fork, keep_private
 
@@ -109,8 +110,11 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
         ours, theirs = map(keep_private, socket.socketpair())
         self.channel = theirs
         keep_in_next_fork(theirs)
+        # Before the mask: when it starts, it sets one of its own.
+        resource_tracker.ensure_running()
         try:
-            super().start()
+            with born_deaf():
+                super().start()
         except EOFError:
             ours.close()
             raise OSError("the fork server ended while it started a worker") from None

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import pickle
 import random
-import signal
 import socket
 import sys
 from contextlib import nullcontext
@@ -37,14 +36,14 @@ from parallel_facade._worker import (
 from parallel_facade.backends import WorkerSettings
 from parallel_facade.backends._frames import TASK_HEAD, Frame, FrameReader, Kind, send_frame
 from parallel_facade.backends._handover import Given, receive
+from parallel_facade.backends._interrupts import ignore_interrupts
 from parallel_facade.backends._lifeline import hold
 from parallel_facade.backends._start_messages import stderr_into
 
 
 def serve() -> None:
     """Run the caller's tasks until it closes the channel."""
-    # Ctrl-C reaches every process of the terminal: the caller decides what it means for us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_interrupts()
     make_process_a_worker()
     _forget_parents_randomness()
     this: Any = process.current_process()

@@ -15,7 +15,17 @@ import parallel_facade
 ROOT = Path(parallel_facade.__file__).parent
 
 LAYERS = [
-    {"_errors", "_cpus", "_deadlines", "_chunking", "_seeds", "_methods", "_namespaces", "_notes"},
+    {
+        "_errors",
+        "_cpus",
+        "_deadlines",
+        "_chunking",
+        "_seeds",
+        "_methods",
+        "_namespaces",
+        "_notes",
+        "_exiting",
+    },
     {"_scopes", "_code", "_plain", "_sources", "_deep", "_identity", "_registry", "_progress"},
     {"_delivery", "_mailbox", "_config", "_importable", "_news"},
     {"_dilling", "_files", "_values", "_enums", "_exceptions", "_ctypes_classes", "_named"},
@@ -47,7 +57,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 BACKEND_LAYERS = [
     {"__init__"},
     {"_frames", "_journal", "_packets", "_lifeline", "_family", "_start_messages", "_causes"},
-    {"_private_ends"},
+    {"_private_ends", "_interrupts"},
     {"_handover"},
     {"_link", "_serve"},
     {"_fork_server"},

@@ -1,0 +1,159 @@
+"""Signals to programs, and the ends of programs: at once, without a word, and nothing stays."""
+
+import os
+import signal
+
+import pytest
+from programs import program
+
+PREAMBLE = """
+import os, signal, sys, threading, time
+from parallel_facade import Pool, apply_async, imap, pmap
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+
+
+def hang(x):
+    os.write(1, b"running\\n")
+    threading.Event().wait()
+
+def hold_the_gil(x):
+    os.write(1, b"running\\n")
+    sum(range(10**14))
+
+def stop_itself(x):
+    os.write(1, b"running\\n")
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def start(code, start_method, tmp_path):
+    return program(
+        PREAMBLE + code,
+        PARALLEL_FACADE_START_METHOD=start_method,
+        PYTHONWARNINGS="ignore:start_method='fork':RuntimeWarning",
+        TMPDIR=str(tmp_path),
+    )
+
+
+CAUGHT = """
+for attempt in range(2):
+    try:
+        pmap(hang, range(20))
+    except KeyboardInterrupt:
+        os.write(1, b"interrupted\n")
+print(pmap(lambda x: x + 1, range(3)))
+"""
+
+
+def test_ctrl_c_stops_a_map_and_the_next_call_works(start_method, tmp_path):
+    with start(CAUGHT, start_method, tmp_path) as running:
+        for _ in range(2):
+            running.wait_for("running")
+            running.wait_for("running")
+            running.interrupt()
+            running.wait_for("interrupted")
+
+        assert running.end() == (0, "[1, 2, 3]\n", "")
+    assert running.survivors() == []
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "pmap(hang, range(20))",
+        "list(imap(hang, range(20)))",
+        "apply_async(hang, (1,)).get()",
+        "with Pool() as pool: pool.pmap(hang, range(4))",
+    ],
+)
+def test_ctrl_c_ends_a_program_with_one_traceback(start_method, tmp_path, call):
+    with start(call, start_method, tmp_path) as running:
+        running.wait_for("running")
+        running.interrupt()
+        code, _, said = running.end()
+
+    assert code != 0
+    assert said.count("Traceback") == 1
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert running.survivors() == []
+
+
+IMPATIENT = """
+try:
+    with Pool() as pool:
+        pool.pmap(hang, range(4))
+finally:
+    os.write(1, b"over\n")
+"""
+
+
+def test_a_second_ctrl_c_while_it_cleans_up_is_safe(start_method, tmp_path):
+    with start(IMPATIENT, start_method, tmp_path) as running:
+        running.wait_for("running")
+        running.interrupt()
+        running.interrupt()
+        code, printed, said = running.end()
+
+    assert code != 0
+    assert printed.endswith("over\n")
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert "PoolWorker" not in said
+    assert running.survivors() == []
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("task", ["hang", "hold_the_gil", "stop_itself"])
+def test_workers_end_with_their_caller(start_method, tmp_path, signum, task):
+    with start(f"pmap({task}, range(20))", start_method, tmp_path) as running:
+        running.wait_for("running")
+        running.wait_for("running")
+        running.process.send_signal(signum)
+        code, _, said = running.end()
+
+    assert (code, said) == (-signum, "")
+    assert len(running.seen) >= 2
+    assert running.survivors() == []
+    assert os.listdir(tmp_path) == []
+
+
+ENDS = {
+    "with work in flight": """
+results = [apply_async(hang, (1,)) for _ in range(4)]
+iterator = imap(hang, range(100))
+waiter = threading.Thread(target=lambda: next(iterator), daemon=True)
+waiter.start()
+""",
+    "by sys.exit in a callback": """
+done = threading.Event()
+apply_async(abs, (-1,), callback=lambda _: sys.exit(3)).get()
+apply_async(abs, (-1,), callback=lambda _: done.set())
+done.wait()
+""",
+    "with a daemon thread in a map": """
+threading.Thread(target=pmap, args=(hang, range(9)), daemon=True).start()
+""",
+    "with a thread that exits": """
+thread = threading.Thread(target=lambda: (pmap(abs, [1]), sys.exit(3)))
+thread.start()
+thread.join()
+pending = apply_async(hang, (1,))
+""",
+    "by SystemExit in a map": """
+try:
+    pmap(lambda x: sys.exit(x), [5])
+except SystemExit as exc:
+    assert exc.code == 5
+""",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_program_ends(start_method, tmp_path, end):
+    code = ENDS[end] + 'os.write(1, b"end\\n")\n'
+    with start("import logging; logging.disable()\n" + code, start_method, tmp_path) as running:
+        running.wait_for("end")
+
+        assert running.end()[::2] == (0, "")
+    assert running.survivors() == []
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,169 @@
+"""Items that take too long: theirs is the failure, and they end with all that they started."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import psutil
+import pytest
+
+from parallel_facade import Pool, TaskTimeoutError, apply_async
+from parallel_facade.backends import _departures, _switchboard
+
+PATIENCE = 60
+
+
+def hang():
+    threading.Event().wait()
+
+
+def start_a_child_and_hang(gate, ignore_sigterm):
+    code = "import signal, socket, sys\n"
+    if ignore_sigterm:
+        code += "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    code += (
+        "waiting = socket.socket(socket.AF_UNIX); waiting.connect(sys.argv[1])\n"
+        "waiting.recv(1)\n"
+        "signal.pause()\n"
+    )
+    subprocess.Popen([sys.executable, "-c", code, str(gate.path)])
+    hang()
+
+
+@pytest.mark.parametrize("ignore_sigterm", [False, True])
+@pytest.mark.parametrize("how", ["task_timeout", "stop"])
+def test_what_the_item_started_ends_with_it(start_method, gate, ignore_sigterm, how):
+    child_is_there = gate()
+    before = set(psutil.Process().children(recursive=True))
+    with Pool(workers=1, start_method=start_method) as pool:
+        options = {"task_timeout": 3} if how == "task_timeout" else {}
+        result = pool.apply_async(
+            start_a_child_and_hang, (child_is_there, ignore_sigterm), **options
+        )
+        child_is_there.wait_for_arrivals(1)
+        started = set(psutil.Process().children(recursive=True)) - before
+        if how == "stop":
+            assert result.stop()
+        else:
+            with pytest.raises(TaskTimeoutError, match="longer than 3 seconds"):
+                result.get(PATIENCE)
+        assert pool.pmap(abs, [-1], timeout=PATIENCE) == [1]
+
+    _, alive = psutil.wait_procs(started, timeout=PATIENCE)
+    assert alive == []
+
+
+def test_an_item_may_clean_up_when_it_is_told_to_end(start_method, tmp_path):
+    def clean_up_when_told():
+        def leave(*_):
+            (tmp_path / "cleaned").touch()
+            os._exit(0)
+
+        signal.signal(signal.SIGTERM, leave)
+        hang()
+
+    with Pool(workers=1, start_method=start_method) as pool:
+        with pytest.raises(TaskTimeoutError):
+            pool.apply_async(clean_up_when_told, task_timeout=0.5).get(PATIENCE)
+
+    assert (tmp_path / "cleaned").exists()
+
+
+class LoadsSlowly:
+    """Takes longer to be rebuilt than an item may take; the clock has not started then."""
+
+    def __init__(self, gate):
+        self.gate = gate
+
+    def __setstate__(self, state):
+        self.__dict__ = state
+        self.gate.pass_through()
+
+    def __call__(self, x):
+        return x
+
+
+class ManualClock:
+    """A clock that stands still until it is told."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_the_clock_of_an_item_starts_when_it_does(start_method, gate, monkeypatch):
+    clock = ManualClock()
+    monkeypatch.setattr(_switchboard.Switchboard.__init__, "__defaults__", (clock,))
+    loading, running = gate(), gate()
+
+    with Pool(workers=1, start_method=start_method) as pool:
+        slow = LoadsSlowly(loading)
+        result = pool.apply_async(lambda: running.pass_through(slow(7)), task_timeout=5)
+        loading.wait_for_arrivals(1)
+        clock.now += _switchboard.LOAD_PATIENCE - 1
+        pool._backend._switchboard._ring()
+        loading.open()
+        running.wait_for_arrivals(1)
+        assert not result.done()
+
+        clock.now += 6
+        pool._backend._switchboard._ring()
+
+        with pytest.raises(TaskTimeoutError, match="a task took longer than 5 seconds"):
+            result.get(PATIENCE)
+        clock.now += _departures.TERM_PATIENCE
+    running.open()
+
+
+def test_a_worker_that_never_gets_to_its_item_is_replaced(start_method, gate, monkeypatch):
+    clock = ManualClock()
+    monkeypatch.setattr(_switchboard.Switchboard.__init__, "__defaults__", (clock,))
+
+    with Pool(workers=1, start_method=start_method) as pool:
+        pid = pool.submit(os.getpid).result(PATIENCE)
+        os.kill(pid, signal.SIGSTOP)
+        result = pool.apply_async(os.getpid, task_timeout=5)
+        clock.now += _switchboard.LOAD_PATIENCE + 1
+        pool._backend._switchboard._ring()
+        worker = psutil.Process(pid)
+        while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
+            clock.now += _departures.TERM_PATIENCE
+            pool._backend._switchboard._ring()
+
+        assert result.get(PATIENCE) not in {pid, os.getpid()}
+
+
+def test_a_timed_item_that_ends_in_time_is_left_alone(start_method):
+    with Pool(workers=2, start_method=start_method) as pool:
+        pids = pool.pmap(lambda _: os.getpid(), range(40), task_timeout=PATIENCE)
+
+    assert len(set(pids)) <= 2
+
+
+def test_stop_from_many_threads_at_once(start_method):
+    with Pool(workers=2, start_method=start_method) as pool:
+        results = [pool.apply_async(hang) for _ in range(2)]
+        while not all(result.running() for result in results):
+            pass
+        threads = [threading.Thread(target=result.stop) for result in results for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert all(result.cancelled() for result in results)
+        assert pool.pmap(abs, range(-4, 0), timeout=PATIENCE) == [4, 3, 2, 1]
+
+
+def test_the_default_pool_goes_on_after_a_stop():
+    result = apply_async(hang)
+    while not result.running():
+        pass
+
+    assert result.stop()
+    assert apply_async(abs, (-1,)).get(PATIENCE) == 1
