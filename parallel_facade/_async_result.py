@@ -55,7 +55,7 @@ class AsyncResult(Future[R], Generic[R]):
         self._delivery = delivery
         self._submission: Submission | None = None
         self._decode: Callable[[], Report] | None = None
-        self._decoding = threading.RLock()  # guards _decode and _report
+        self._decoding = threading.RLock()  # guards _decode, _report and the cancelling
         self._report: Report | None = None
         self._was_asked = False  # somebody was told how it ended
 
@@ -219,8 +219,9 @@ class AsyncResult(Future[R], Generic[R]):
                 self.set_result(None)  # type: ignore[arg-type]  # result() reads the report
 
     def _cancelled(self) -> None:
-        if super().cancel():
-            self.set_running_or_notify_cancel()
+        with self._decoding:
+            if not self.cancelled() and super().cancel():
+                self.set_running_or_notify_cancel()
 
     def _fail_with(self, error: BaseException) -> None:
         with suppress(InvalidStateError):

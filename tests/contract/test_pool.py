@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import gc
 import itertools
 import multiprocessing
 import os
@@ -145,6 +146,7 @@ def test_nothing_is_left_behind(backend):
 
     assert set(psutil.Process().children(recursive=True)) - processes == set()
     assert own_threads() - threads == set()
+    gc.collect()
     left = open_files()
     assert len(left) <= len(files), {fd: left[fd] for fd in left.keys() - files.keys()}
 
