@@ -16,7 +16,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, InvalidStateError, wait
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +24,7 @@ from parallel_facade._carriers import carrier_for
 from parallel_facade._delivery import Delivery
 from parallel_facade._errors import PoolClosedError, TaskTimeoutError, described
 from parallel_facade._exiting import freeze_daemons
+from parallel_facade._interrupts import SafeFuture
 from parallel_facade._notes import note_attempts
 from parallel_facade._options import Options
 from parallel_facade._outcomes import Failure, Report
@@ -39,7 +40,7 @@ class _NotDecodedError(Exception):
     """Holds the place of an exception that nobody has asked for yet."""
 
 
-class AsyncResult(Future[R], Generic[R]):
+class AsyncResult(SafeFuture[R], Generic[R]):
     """The result of `apply_async`, now or later.
 
     A `concurrent.futures.Future`, so `as_completed`, `wait` and `asyncio.wrap_future` take it;
@@ -94,7 +95,8 @@ class AsyncResult(Future[R], Generic[R]):
         >>> from parallel_facade import apply_async
         >>> apply_async(abs, (-1,), backend="serial").wait()
         """
-        wait([self], timeout)
+        with suppress(TimeoutError, CancelledError):
+            super().exception(timeout)
 
     def ready(self) -> bool:
         """Return whether the task has ended.
@@ -159,6 +161,10 @@ class AsyncResult(Future[R], Generic[R]):
         """Wait in a coroutine; cancelling that cancels the task, if it does not run yet."""
         return asyncio.wrap_future(self).__await__()
 
+    def _has_failed(self) -> bool:
+        """Return whether the task, which has ended, raised; without asking what."""
+        return super().exception() is not None
+
     def __del__(self) -> None:
         # Nobody can ask any more. While the interpreter ends, logging may be gone already.
         if getattr(self, "_was_asked", True) or sys.is_finalizing() or not self.done():
@@ -168,7 +174,7 @@ class AsyncResult(Future[R], Generic[R]):
 
     def _failure_as_text(self) -> str:
         """Return what went wrong, if anything, without rebuilding objects of the user's."""
-        error = Future.exception(self)
+        error = super().exception()
         if isinstance(error, _NotDecodedError):
             return self._tell_failure()
         is_ours_to_tell = error is not None and not isinstance(error, PoolClosedError)
@@ -300,10 +306,11 @@ class Submission:
         """End the current attempt if the back-end can; the result is cancelled then."""
         if self.cancel():
             return True
-        if self._inner.done() or not self._backend.stop(self._inner):
+        # An attempt that has ended may be about to be followed by another; not then.
+        if not self._backend.stop(self._inner) and not self._inner.done():
             return False
         self.result._cancelled()
-        return True
+        return self.result.cancelled()
 
     def running(self) -> bool:
         """Return whether an attempt runs now."""

@@ -142,11 +142,12 @@ def _call_back(
 ) -> None:
     if result.cancelled():
         return
-    error = result.exception()
-    if error is None and callback is not None:
+    if result._has_failed():
+        # Not asked for otherwise: then it is a failure that nobody was told of.
+        if error_callback is not None:
+            error_callback(result.exception())
+    elif callback is not None:
         callback(result.result())
-    elif error is not None and error_callback is not None:
-        error_callback(error)
 
 
 def _chunksize(target: Target, total: int, options: Options) -> int:

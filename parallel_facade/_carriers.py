@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from parallel_facade import _namespaces
+from parallel_facade._errors import described
 from parallel_facade._outcomes import Report, decode_report, first_traceback, have_failures
 from parallel_facade._payload import Encoder
 from parallel_facade._plain import PROTOCOL
@@ -62,7 +63,8 @@ class ObjectCarrier:
 
     def first_failure(self, received: Report) -> str:
         """Return the first failure's traceback."""
-        return next(failure.traceback for failure in received.failures.values())
+        failure = next(iter(received.failures.values()))
+        return failure.traceback or described(failure.error)
 
 
 class PayloadCarrier:

@@ -189,9 +189,16 @@ class Map:
         while (future := self._mailbox.take(0)) is not None:
             with suppress(Exception):  # the call has its error
                 self._collect(future)
+        outcomes = dict(self._outcomes)
+        for future, packed in self._in_flight.items():
+            if parts := self._backend.outcomes_so_far(future):
+                report = self._carrier.unpack(parts)
+                for position, value in enumerate(report.values):
+                    if position not in report.failures:
+                        outcomes[packed.chunk.first + position] = Success(value)
         return {
             index: outcome.value
-            for index, outcome in sorted(self._outcomes.items())
+            for index, outcome in sorted(outcomes.items())
             if isinstance(outcome, Success)
         }
 
@@ -454,7 +461,7 @@ class Map:
         of_total = "" if self.total is None else f" of {self.total}"
         return TaskTimeoutError(
             f"the call did not end within {self._deadline.seconds:g} seconds; "
-            f"{ended}{of_total} items had ended"
+            f"the results of {ended}{of_total} items had come"
         )
 
 

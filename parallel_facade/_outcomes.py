@@ -137,7 +137,8 @@ def first_traceback(parts: list[bytes]) -> str:
     for part in parts:
         *_, failures, _ = pickle.loads(memoryview(part)[1:])
         for failure in failures.values():
-            return SentFailure(*failure).traceback
+            sent = SentFailure(*failure)
+            return sent.traceback or f"{sent.type_name}: {sent.message}"
     return ""
 
 

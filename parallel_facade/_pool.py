@@ -113,7 +113,6 @@ class Pool(Executor):
         *,
         start_method_given: bool,
     ) -> None:
-        freeze_daemons()
         self._pid = os.getpid()
         self._token = secrets.token_hex(8)
         self._lock = threading.Lock()  # guards _closed

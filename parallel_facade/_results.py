@@ -28,12 +28,14 @@ def collect(run: Map, *, return_exceptions: bool) -> list[Any]:
                 run.wait()
     except BaseException as exc:
         freeze_daemons()
-        with suppress(Exception):  # an exception may refuse attributes, and stays the user's own
-            exc.partial_results = {  # type: ignore[attr-defined]
-                **dict(enumerate(values)),
-                **run.values_not_taken(),
-            }
-        run.close(stop_running=_is_urgent(run, exc))
+        try:
+            with suppress(Exception):  # an exception may refuse attributes, and stays the user's
+                exc.partial_results = {  # type: ignore[attr-defined]
+                    **dict(enumerate(values)),
+                    **run.values_not_taken(),
+                }
+        finally:
+            run.close(stop_running=_is_urgent(run, exc))
         raise
     run.close(stop_running=False)
     return values

@@ -18,6 +18,8 @@ from typing import Any, Final
 
 from parallel_facade._config import Config, resolve
 from parallel_facade._deadlines import Clock
+from parallel_facade._exiting import freeze_daemons
+from parallel_facade._interrupts import SafeCondition
 from parallel_facade._pool import Pool
 from parallel_facade._worker import is_worker
 
@@ -50,7 +52,7 @@ class SharedPools:
     def __init__(self, idle_seconds: float = IDLE_SECONDS, clock: Clock = time.monotonic) -> None:
         self._idle_seconds = idle_seconds
         self._clock = clock
-        self._changed = threading.Condition()  # guards all below
+        self._changed = SafeCondition()  # guards all below
         self._current: dict[_Key, _Lent] = {}
         self._lent: dict[int, _Lent] = {}  # by id of the pool; also those replaced but in use
         self._janitor: threading.Thread | None = None
@@ -150,6 +152,7 @@ _shared = SharedPools()
 
 def borrow(settings: Mapping[str, Any]) -> tuple[Pool, Callable[[], None]]:
     """Return a pool for one call with *settings*, and what to call when it has ended."""
+    freeze_daemons()  # here, where no lock is held
     config = resolve(settings)
     if isinstance(config.backend, str) and not is_worker():
         shared = _shared

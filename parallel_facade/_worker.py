@@ -150,6 +150,25 @@ def run_recorded(call: Call, chunk: Chunk, ledger: Ledger) -> int:
     return count
 
 
+_is_copy = False
+"""This process is a fork of a worker, made by a task: the worker itself has the items."""
+
+
+def _note_fork() -> None:
+    global _is_copy
+    _is_copy = _process_is_worker
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def _end_copy(error: BaseException | None) -> None:
+    """End this process, as the task that was forked has come to its end in it."""
+    code = error.code if isinstance(error, SystemExit) else error
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
 def _run_block(call: Call, apply: Callable[[Any], Any], items: list[Any], ledger: Ledger) -> int:
     """Return how many items were run, as a negative number if the rest shall not be."""
     ledger.open(len(items))
@@ -158,10 +177,14 @@ def _run_block(call: Call, apply: Callable[[Any], Any], items: list[Any], ledger
         try:
             value = apply(item)
         except BaseException as exc:
+            if _is_copy:
+                _end_copy(exc)
             kind, slots = ledger.fail(place, exc)
             if call.stops_at_failure:
                 return -place - 1
             continue
+        if _is_copy:
+            _end_copy(None)
         if type(value) is kind:
             try:
                 slots[place] = value

@@ -5,7 +5,7 @@
     _process       in processes of this machine        pathos ProcessPool
         _launch        how a worker process is started, with a private channel
         _fork_server   the process that forks workers
-        _interrupts    who hears Ctrl-C
+        _deafness      who hears Ctrl-C
         _packets       the pool's own queues, without locks
         _frames        messages on a channel
         _link          the caller's end of one worker's channel
@@ -146,6 +146,10 @@ class Backend(ABC):
     def stop(self, future: Future[Any]) -> bool:  # noqa: ARG002
         """End the running task behind *future*; return whether that is possible."""
         return False
+
+    def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:  # noqa: ARG002
+        """Return what the running task behind *future* is done with, as parts of a report."""
+        return []
 
     def drop(self, handle: Any) -> None:  # noqa: B027 - nothing to do for some
         """Forget the call behind *handle*; none of its chunks is in flight any more."""

@@ -6,8 +6,9 @@ Guarantees:
 
 from __future__ import annotations
 
+import queue
 import threading
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from typing import Any
 
 from parallel_facade._errors import PoolClosedError
@@ -55,6 +56,10 @@ class BorrowedBackend(Backend):
         """Have the lender end the task, if it can."""
         return self._lent.stop(future)
 
+    def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:
+        """Return what the lender knows."""
+        return self._lent.outcomes_so_far(future)
+
     def drop(self, handle: Any) -> None:
         """Have the lender forget the call."""
         self._lent.drop(handle)
@@ -69,7 +74,11 @@ class BorrowedBackend(Backend):
             self._closed = True
             futures = list(self._in_flight)
         if not cancel:
-            wait(futures)
+            ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+            for future in futures:
+                future.add_done_callback(ended.put)
+            for _ in futures:
+                ended.get()
             return
         for future in futures:
             if not future.cancel():

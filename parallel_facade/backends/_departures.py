@@ -82,4 +82,7 @@ class Departures:
         """Have no more patience; return the workers that were awaited."""
         for family, _ in self._asked:
             family.kill()
-        return [link for link, _, _ in self._leaving]
+        awaited = [link for link, _, _ in self._leaving]
+        self._asked.clear()
+        self._leaving.clear()
+        return awaited

@@ -47,4 +47,9 @@ class Family:
         """End those that are left."""
         for member in self._members:
             with suppress(self._gone):
+                # What it has started since, as it did not end when it was asked.
+                member.suspend()
+                for child in member.children(recursive=True):
+                    with suppress(self._gone):
+                        child.kill()
                 member.kill()

@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from multiprocess import forkserver, resource_tracker, spawn, util
 
-from parallel_facade.backends._interrupts import ignore_interrupts
+from parallel_facade.backends._deafness import ignore_interrupts
 from parallel_facade.backends._private_ends import keep_private
 
 REQUEST: Final = b"F"
@@ -63,18 +63,16 @@ class ForkServer:
     def stop(self) -> None:
         """End the server, whatever it does."""
         with self._lock:
-            if self._pid is not None:
-                with suppress(ProcessLookupError):
-                    os.kill(self._pid, signal.SIGKILL)
+            if self._is_running():
+                assert self._pid is not None, "it runs"
+                os.kill(self._pid, signal.SIGKILL)
             self._forget()
 
     def _ensure_running(self) -> None:
-        if self._pid is not None:
-            with suppress(ChildProcessError):  # somebody else has waited for it
-                if os.waitpid(self._pid, os.WNOHANG)[0] == 0:
-                    return
-            self._pid = None
-            self._forget()
+        if self._is_running():
+            return
+        self._pid = None
+        self._forget()
         ours, theirs = map(keep_private, socket.socketpair())
         try:
             command = (
@@ -92,6 +90,14 @@ class ForkServer:
         finally:
             theirs.close()
         self._requests = ours
+
+    def _is_running(self) -> bool:
+        if self._pid is None:
+            return False
+        try:
+            return os.waitpid(self._pid, os.WNOHANG)[0] == 0
+        except ChildProcessError:  # it has ended, and somebody else has waited for it
+            return False
 
     def _request(self, fds: list[int]) -> tuple[int, int]:
         assert self._requests is not None, "the server runs"
@@ -147,6 +153,8 @@ class _Server:
             signal.SIGCHLD: signal.signal(signal.SIGCHLD, lambda *_: None),
         }
         ignore_interrupts()
+        # The caller may have blocked it; nobody would be told of the end of a worker.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
 
     def run(self) -> None:

@@ -34,7 +34,7 @@ from multiprocess import context, process, resource_tracker, spawn, util
 from multiprocess.connection import wait
 
 from parallel_facade.backends._causes import UNKNOWN_EXIT_CODE
-from parallel_facade.backends._interrupts import born_deaf
+from parallel_facade.backends._deafness import born_deaf
 from parallel_facade.backends._packets import PacketQueue, can_make_queues
 from parallel_facade.backends._private_ends import keep_in_next_fork, keep_private
 
@@ -330,8 +330,9 @@ class _Helpers:
         if server is not None:
             server.stop()
         if not self._tracker_was_running and not _tracker_is_needed():
-            _kill(_tracker()._pid)
-            _tracker()._stop()
+            with suppress(ChildProcessError):  # somebody else has waited for it
+                _kill(_tracker()._pid)
+                _tracker()._stop()
 
     def forget_after_fork(self) -> None:
         self.__init__()  # type: ignore[misc]  # the helpers are the parent's
@@ -362,9 +363,16 @@ def _tracker_is_needed() -> bool:
     return any(isinstance(obj, synchronize.SemLock) for obj in registered)
 
 
+def _disown_workers() -> None:
+    """Leave, in a forked child, the workers to the parent; at its exit it would end its own."""
+    ours = [child for child in process._children if isinstance(child, WorkerProcess)]
+    process._children.difference_update(ours)
+
+
 _helpers = _Helpers()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_helpers.forget_after_fork)
+    os.register_at_fork(after_in_child=_disown_workers)
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._deadlines import Deadline
+from parallel_facade._interrupts import SafeFuture
 from parallel_facade.backends._frames import JOINED_BYTES, Frame, FrameReader, Kind, header
 from parallel_facade.backends._handover import Kept
 from parallel_facade.backends._journal import Progress
@@ -53,7 +54,7 @@ class Task:
         """When it has to end; known once it was sent."""
         self.parts: list[bytes] = []
         """What the worker has sent of the report."""
-        self.future: Future[Any] = Future()
+        self.future: Future[Any] = SafeFuture()
 
 
 class Link:

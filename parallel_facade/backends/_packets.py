@@ -14,10 +14,14 @@ Assumes:
 
 from __future__ import annotations
 
+import errno
+import logging
 import select
 import socket
 from contextlib import suppress
 from typing import Any, Final
+
+_log = logging.getLogger("parallel_facade")
 
 MESSAGE_BYTES: Final = 1 << 16
 """Far above what the pool sends, below every platform's limit for one message."""
@@ -50,10 +54,14 @@ class _End:
     def recv(self) -> Any:
         from multiprocess.reduction import ForkingPickler
 
-        message = self._socket.recv(MESSAGE_BYTES)
-        if not message:
-            raise EOFError
-        return ForkingPickler.loads(message)
+        while message := self._socket.recv(MESSAGE_BYTES):
+            try:
+                return ForkingPickler.loads(message)
+            except Exception:
+                # A task has written to a descriptor that is not its own. The pool's thread, which
+                # asks here, would end with any error.
+                _log.error("the pool was sent what is no message: %.80r", message)
+        raise EOFError
 
     def poll(self) -> bool:
         return bool(select.select([self._socket], [], [], 0)[0])
@@ -95,6 +103,8 @@ def _message_pair() -> tuple[socket.socket, socket.socket]:
     for kind in filter(None, _KINDS):
         try:
             return socket.socketpair(socket.AF_UNIX, kind)
-        except OSError:
-            continue  # macOS has no SOCK_SEQPACKET for Unix sockets
+        except OSError as exc:
+            if exc.errno in (errno.EMFILE, errno.ENFILE):
+                raise
+            # macOS has no SOCK_SEQPACKET for Unix sockets.
     raise OSError("no Unix socket that keeps message borders")

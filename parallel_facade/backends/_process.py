@@ -19,6 +19,7 @@ import itertools
 import os
 import socket
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final
@@ -72,15 +73,17 @@ class ProcessBackend(Backend):
         # pathos keeps pools in a table by id: with one of our own, no two back-ends share workers.
         pool_id = f"parallel_facade-{os.getpid()}-{next(_pool_numbers)}"
         # Workers may die before the pool is made, and the switchboard then asks for more.
-        with self._lock:
-            try:
+        try:
+            with self._lock:
                 self._pool = ProcessPool(
                     nodes=self._workers, id=pool_id, maxtasksperchild=1, context=self._context
                 )
-            except BaseException:
-                self._switchboard.close()
-                self._context.close()
-                raise
+        except BaseException:
+            with self._lock:
+                self._closed = True
+            _see_off(self._switchboard.close())
+            self._context.close()
+            raise
         self._context.is_open = True
         for _ in range(self._workers):
             self._issue_serve()
@@ -119,6 +122,10 @@ class ProcessBackend(Backend):
         """End the worker that runs the task behind *future*; pathos starts another."""
         return self._switchboard.stop(future, TaskTimeoutError("the task was stopped"))
 
+    def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:
+        """Return what the worker's journal holds of the task behind *future*."""
+        return self._switchboard.outcomes_so_far(future)
+
     def drop(self, handle: CallHandle) -> None:
         """Let the workers forget the call."""
         self._switchboard.drop(handle)
@@ -133,7 +140,7 @@ class ProcessBackend(Backend):
             if not cancel:
                 self._switchboard.wait_until_settled()
         finally:  # also after Ctrl-C: nobody can close it a second time
-            self._release()
+            _without_interrupts(self._release)
 
     def _release(self) -> None:
         # The pool first: it replaces every worker that ends, for as long as it is open.
@@ -154,6 +161,8 @@ class ProcessBackend(Backend):
     def _issue_serve(self) -> None:
         """Give the pool one call of `serve`, for a process that is starting."""
         with self._lock, suppress(ValueError):  # closed meanwhile: it starts no more processes
+            if not hasattr(self, "_pool"):
+                return
             waiting = [call for call in self._serves if not call.ready()]
             self._serves = [*waiting, self._pool.apipe(serve)]
             # The pool looks for dead processes when it is woken, and a process that a task left
@@ -174,6 +183,20 @@ class ProcessBackend(Backend):
                 if not call.ready():
                     settle(call)
             self._serves.clear()
+
+
+def _without_interrupts(action: Callable[[], object]) -> None:
+    """Run *action* where no Ctrl-C is raised, and wait for its end.
+
+    An interrupt ends the waiting only. What *action* does goes on, and so does a second one's.
+    """
+    thread = threading.Thread(target=action, name="parallel_facade-close")
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter is ending, and starts no threads any more
+        action()
+        return
+    thread.join()
 
 
 def _see_off(links: list[Link]) -> None:

@@ -12,7 +12,6 @@ Guarantees:
 
 from __future__ import annotations
 
-import os
 import pickle
 import random
 import socket
@@ -34,9 +33,9 @@ from parallel_facade._worker import (
     run_initializer,
 )
 from parallel_facade.backends import WorkerSettings
+from parallel_facade.backends._deafness import ignore_interrupts
 from parallel_facade.backends._frames import TASK_HEAD, Frame, FrameReader, Kind, send_frame
 from parallel_facade.backends._handover import Given, receive
-from parallel_facade.backends._interrupts import ignore_interrupts
 from parallel_facade.backends._lifeline import hold
 from parallel_facade.backends._start_messages import stderr_into
 
@@ -51,7 +50,7 @@ def serve() -> None:
     with channel:
         try:
             _Conversation(channel, receive(channel)).run()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # or a task has closed the channel
             return
 
 
@@ -77,7 +76,6 @@ def resident_bytes() -> int:
 
 class _Conversation:
     def __init__(self, channel: socket.socket, given: Given | None) -> None:
-        self._pid = os.getpid()
         self._journal = None if given is None else given.journal
         self._stderr = None if given is None else given.stderr
         if given is not None:
@@ -152,9 +150,6 @@ class _Conversation:
         self._send(Kind.LAST_REPORT if self._is_leaving else Kind.REPORT, number, report)
 
     def _send(self, kind: Kind, number: int = 0, body: bytes = b"") -> None:
-        if os.getpid() != self._pid:
-            # A task has forked, and its child came back from it as well: there is one report.
-            os._exit(0)
         send_frame(self._channel, kind, number, body)
 
     def _next(self) -> Frame:

@@ -1,8 +1,8 @@
 """The thread that talks to all workers.
 
-    submit ─► pending ─► idle link ──TASK──► worker
-    (any thread)          │   ▲                │
-    future ◄── resolve ◄──┘   └──── REPORT ◄───┘        end of a channel = death of its worker
+    submit ─► pending ··· idle link ──TASK──► worker
+    (any thread)           │   ▲                │
+    future ◄── resolve ◄───┘   └──── REPORT ◄───┘       end of a channel = death of its worker
                (switchboard thread, no lock held)
 
 Guarantees:
@@ -11,6 +11,8 @@ Guarantees:
       others the outcomes are known, or it is known that they were not run.
     - Futures are resolved with no lock held; nothing of the user's is decoded or called here.
     - No send or receive ever waits: a stopped worker or a full channel holds nobody up.
+    - Only the switchboard's thread hands out tasks and sends: an interrupt, which is raised in the
+      main thread, comes between no two steps of that.
 
 Assumes:
     - A pool starts a new process, which is announced by `adopt`, for each one that ends.
@@ -33,6 +35,7 @@ from typing import Any, Final
 from parallel_facade._deadlines import Clock, Deadline
 from parallel_facade._delivery import Delivery
 from parallel_facade._errors import PoolClosedError, TaskTimeoutError
+from parallel_facade._interrupts import SafeCondition
 from parallel_facade._outcomes import encode_records
 from parallel_facade.backends import Stage, WorkerLost
 from parallel_facade.backends._causes import (
@@ -45,6 +48,7 @@ from parallel_facade.backends._causes import (
 from parallel_facade.backends._departures import Departures
 from parallel_facade.backends._frames import TASK_HEAD, Frame, GarbageError, Kind
 from parallel_facade.backends._handover import give
+from parallel_facade.backends._journal import Progress
 from parallel_facade.backends._link import CallHandle, Link, Task
 from parallel_facade.backends._start_messages import StartMessages, pass_on
 
@@ -83,7 +87,7 @@ class Switchboard:
         self._on_gone = on_gone
         self._on_broken = on_broken
         self._clock = clock
-        # Guards all state below, and writing to links. Reentrant: a collection may run anywhere,
+        # Guards all state below. Reentrant: a collection may run anywhere,
         # and in it the user's __del__, which may call us.
         self._lock = threading.RLock()
         self._links: set[Link] = set()
@@ -91,7 +95,7 @@ class Switchboard:
         self._pending: deque[Task] = deque()
         self._running = 0
         self._dropped: deque[CallHandle] = deque()
-        self._settled = threading.Condition(self._lock)  # nothing is pending or running any more
+        self._settled = SafeCondition(self._lock)  # nothing is pending or running any more
         self._lost: dict[Link, Task] = {}  # tasks whose worker's process is yet to end
         self._broken: BaseException | None = None
         self._starts_failed = 0
@@ -125,11 +129,11 @@ class Switchboard:
             if self._closing:
                 raise PoolClosedError("the process back-end is closed")
             self._pending.append(task)
-            self._hand_out()
+        self._ring()
         task.future.add_done_callback(self._note_cancelling)
 
     def drop(self, handle: CallHandle) -> None:
-        """Tell the workers that know the call to forget it, soon."""
+        """Tell the workers that know the call to forget it, soon; its tasks are not wanted."""
         # Only noted here: a dropped iterator is closed by a collection, which may run in this very
         # class, between two lines that hold the lock.
         self._dropped.append(handle)
@@ -147,6 +151,17 @@ class Switchboard:
                     return True
         return False
 
+    def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:
+        """Return the outcomes of the items that the running task of *future* is done with."""
+        with self._lock:
+            for link in self._links:
+                task = link.task
+                if task is not None and task.future is future:
+                    progress = _progress(link)
+                    if progress and progress.task == task.number and progress.is_running:
+                        return _parts_so_far(task, progress)
+        return []
+
     def adopt(self, process: Any, sock: socket.socket) -> None:
         """Take over the channel of a process that was just started."""
         link = Link(process, sock, give(sock, hears_stderr=self._hears_start))
@@ -155,8 +170,8 @@ class Switchboard:
                 link.release()
                 return
             self._links.add(link)
+            link.queue(Kind.START, 0, self._start_body)
             self._news.append(link)
-            self._send(link, Kind.START, 0, self._start_body)
         self._ring()
 
     def start_failed(self, reason: str, code: int | None = None, said: str = "") -> None:
@@ -193,6 +208,9 @@ class Switchboard:
         for task in (*given_up, *self._lost.values()):
             _give_up(task)
         self._messages.close()
+        # Files of theirs close when the last reference goes, which ours to this may be.
+        for holder in (self._news, self._to_end, self._lost):
+            holder.clear()
         for resource in (self._selector, self._bell, self._bell_button):
             resource.close()
         return links
@@ -281,6 +299,8 @@ class Switchboard:
                     self._attend(key.data, events)
             self._stop_overdue()
             self._end_stopped()
+            with self._lock:
+                self._hand_out()
             for link, code in self._departures.tend():
                 self._bury(link, code)
             self._forget_dropped()
@@ -384,7 +404,7 @@ class Switchboard:
         """Fail the task of a worker that has ended; or give it to another, if it was not begun."""
         with self._lock:
             task = self._take_task(link)
-        progress = link.progress()
+        progress = _progress(link)
         stage, parts = Stage.UNKNOWN, list(task.parts)
         if progress is not None:
             if progress.task != task.number:
@@ -393,8 +413,7 @@ class Switchboard:
                 stage = Stage.ARGUMENTS
             else:
                 stage = Stage.ITEMS
-                if progress.parts == len(parts) and progress.has_outcomes:
-                    parts.append(encode_records(progress.slots, progress.records))
+                parts = _parts_so_far(task, progress)
         if stage is Stage.CALLABLE and link.may_run_again and task.attempts < START_ATTEMPTS:
             # Its worker died of what was before, such as a callable that was dropped.
             with self._lock:
@@ -449,6 +468,9 @@ class Switchboard:
     def _forget_dropped(self) -> None:
         while self._dropped:
             handle = self._dropped.popleft()
+            unwanted = [task for task in self._pending if task.call is handle]
+            for task in unwanted:  # whose caller was interrupted before it knew of them
+                task.future.cancel()
             with self._lock:
                 for link in self._links:
                     if handle.number in link.known_calls:
@@ -482,6 +504,23 @@ class InitializerError(Exception):
     def __init__(self, report: bytes) -> None:
         super().__init__(report)
         self.report = report
+
+
+def _progress(link: Link) -> Progress | None:
+    """Return how far the worker came, if that can be known."""
+    try:
+        return link.progress()
+    except Exception:  # a task has written over its worker's journal
+        _log.exception("the journal of a worker cannot be read")
+        return None
+
+
+def _parts_so_far(task: Task, progress: Progress) -> list[bytes]:
+    """Return the outcomes of *task* that are known, given that its items were being run."""
+    parts = list(task.parts)
+    if progress.parts == len(parts) and progress.has_outcomes:
+        parts.append(encode_records(progress.slots, progress.records))
+    return parts
 
 
 def _is_wanted(task: Task) -> bool:

@@ -20,6 +20,7 @@ from contextvars import Context, copy_context
 from typing import Any, NamedTuple
 
 from parallel_facade._errors import PoolClosedError
+from parallel_facade._interrupts import SafeFuture
 from parallel_facade._outcomes import Report
 from parallel_facade._worker import Call, Chunk, run_as_worker, worker_role
 from parallel_facade.backends import Backend, Capabilities, WorkerSettings
@@ -80,7 +81,7 @@ class ThreadBackend(Backend):
         task_timeout: float | None = None,  # noqa: ARG002 - refused by its capability
     ) -> Future[Report]:
         """Queue *chunk* for the next free thread."""
-        future: Future[Report] = Future()
+        future: Future[Report] = SafeFuture()
         with self._lock:
             if self._closed:
                 raise PoolClosedError("the thread back-end is closed")

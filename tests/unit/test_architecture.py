@@ -24,6 +24,7 @@ LAYERS = [
         "_methods",
         "_namespaces",
         "_notes",
+        "_interrupts",
         "_exiting",
     },
     {"_scopes", "_code", "_plain", "_sources", "_deep", "_identity", "_registry", "_progress"},
@@ -57,7 +58,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 BACKEND_LAYERS = [
     {"__init__"},
     {"_frames", "_journal", "_packets", "_lifeline", "_family", "_start_messages", "_causes"},
-    {"_private_ends", "_interrupts"},
+    {"_private_ends", "_deafness"},
     {"_handover"},
     {"_link", "_serve"},
     {"_fork_server"},

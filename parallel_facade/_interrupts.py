@@ -1,0 +1,36 @@
+"""Locks and futures that a Ctrl-C at any moment leaves in order.
+
+`with` on a lock of the interpreter takes it or does not. `threading.Condition` is Python code:
+
+    1. main thread  enters a condition: its `__enter__` takes the lock
+    2. user         presses Ctrl-C; the interrupt is raised before `__enter__` returns
+    3. any thread   waits for that lock, for ever
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+R = TypeVar("R")
+
+
+class SafeCondition(threading.Condition):
+    """A condition that is entered and left by the methods of its lock, which are no Python code."""
+
+    _lock: Any
+    __enter__ = property(lambda self: self._lock.__enter__)
+    __exit__ = property(lambda self: self._lock.__exit__)
+
+
+class SafeFuture(Future[R]):
+    """A future whose lock no interrupt leaves held.
+
+    Assumes:
+        - `concurrent.futures` guards a future by its `_condition` (so from 3.8 to 3.14).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._condition = SafeCondition()
