@@ -4,6 +4,7 @@
 #   make test    the suite, against the built wheel
 #   make lint    style            make types   type checkers       make wheel   the distribution
 #   make check   all of these
+#   make chaos   2,000 random faults on real pools; FAULTS=, MINUTES= and SEED= change that
 
 PYTHON ?= $(shell for v in 3.14 3.13 3.12 3.11; do \
 	if python$$v -c '' 2>/dev/null; then echo python$$v; exit; fi; done; echo python3)
@@ -15,7 +16,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml README.md LICENSE $(shell find parallel_facade -name '*.py')
 TESTS := .
 
-.PHONY: demo test lint types wheel check clean
+FAULTS ?= 2000
+MINUTES ?= 20
+
+.PHONY: demo test lint types wheel check chaos clean
 
 demo: $(VENV)/wheel
 	$(BIN)/python -m parallel_facade demo
@@ -39,6 +43,10 @@ wheel: $(VENV)/wheel
 	ls $(WHEEL)
 
 check: test lint types wheel
+
+chaos: $(VENV)/wheel $(VENV)/test
+	cd tests && ../$(BIN)/python -W ignore::RuntimeWarning chaos.py \
+		--faults $(FAULTS) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf .venv-* build dist

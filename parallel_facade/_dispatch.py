@@ -461,7 +461,7 @@ class Map:
         of_total = "" if self.total is None else f" of {self.total}"
         return TaskTimeoutError(
             f"the call did not end within {self._deadline.seconds:g} seconds; "
-            f"the results of {ended}{of_total} items had come"
+            f"{ended}{of_total} items had ended"
         )
 
 

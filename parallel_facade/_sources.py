@@ -5,7 +5,13 @@ from __future__ import annotations
 import ast
 import functools
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import Final
+
+ATTEMPTS_TO_PARSE: Final = 20
+_parsing = threading.Lock()  # held by the one of our threads that parses
 
 STATEMENTS_WITHOUT_SCOPE = (ast.If, ast.For, ast.While, ast.Try, ast.With)
 
@@ -23,10 +29,22 @@ def names_of_literals(module: str) -> dict[str, frozenset[str]]:
 def _names_in(file: str) -> dict[str, frozenset[str]]:
     try:
         with open(file, "rb") as source:
-            tree = ast.parse(source.read())
+            tree = _parsed(source.read())
     except (OSError, SyntaxError, ValueError):
         return {}
     return dict(_scopes(tree, ""))
+
+
+def _parsed(source: bytes) -> ast.Module:
+    """Return *source* parsed, whatever other threads parse meanwhile.
+
+    Up to Python 3.12 the parser counts its recursion for all threads together, and raises
+    SystemError if that does not add up at the end: CPython issue 106905.
+    """
+    for _ in range(ATTEMPTS_TO_PARSE):
+        with suppress(SystemError), _parsing:
+            return ast.parse(source)
+    raise ValueError("the parser is in use by other threads")
 
 
 def _scopes(scope: ast.Module | ast.ClassDef, path: str) -> Iterator[tuple[str, frozenset[str]]]:

@@ -43,7 +43,7 @@ CRASHES = {"kill", "exit", "segfault", "rebuild", "pickle"}
 TIMED = {"hang", "stop"}
 TASK_TIMEOUT = 1.0
 LARGE = 3 << 20
-HANG_PATIENCE = 180.0
+HANG_PATIENCE = 30.0
 """Seconds after which a call that has not returned counts as hung."""
 
 
@@ -118,9 +118,10 @@ def is_possible(item, outcome):
     """Return whether *outcome* may be that of *item*, which a stranger's kill may have hit."""
     if isinstance(outcome, WorkerCrashedError):
         return "SIGKILL" in str(outcome) or item.deed in CRASHES
+    if isinstance(outcome, TaskTimeoutError):
+        return True  # it was stopped, or a stranger stopped its worker for a moment
     if isinstance(outcome, BaseException):
-        expected = {"raise": Fault, "leave": SystemExit, "hang": TaskTimeoutError,
-                    "stop": TaskTimeoutError}.get(item.deed)  # fmt: skip
+        expected = {"raise": Fault, "leave": SystemExit}.get(item.deed)
         return type(outcome) is expected
     return outcome == (bytes(LARGE) if item.deed == "large" else item.name) and (
         item.deed in ("value", "large", "stop")  # a stranger may have continued what was stopped
@@ -241,7 +242,7 @@ class Storm:
         for thread in users:
             thread.join(max(0.0, self._ends_at - time.monotonic()) + HANG_PATIENCE)
             if thread.is_alive():
-                self.tally.problem(f"{thread.name} hangs")
+                self.tally.problem(f"{thread.name} hangs; {[state_of(pool) for pool in pools]}")
         stranger.join(HANG_PATIENCE)
 
     def _use(self, pools, rng):
@@ -305,6 +306,19 @@ def is_worker(process):
     with suppress(OSError):
         return "parallel_facade-journal" in Path(f"/proc/{process.pid}/maps").read_text()
     return False
+
+
+def state_of(pool):
+    """Return what a pool waits for, to find the cause of a hang."""
+    board = pool._backend._switchboard
+    links = [
+        (one.pid, one.is_ready, one.is_leaving, one.stopped_for, one.task and one.task.attempts)
+        for one in board._links
+    ]
+    return (
+        f"broken={board.broken!r} pending={len(board._pending)} running={board._running} "
+        f"idle={len(board._idle)} lost={len(board._lost)} links={links}"
+    )
 
 
 def leftovers(before):

@@ -209,7 +209,7 @@ class Switchboard:
             _give_up(task)
         self._messages.close()
         # Files of theirs close when the last reference goes, which ours to this may be.
-        for holder in (self._news, self._to_end, self._lost):
+        for holder in (self._idle, self._news, self._to_end, self._lost):
             holder.clear()
         for resource in (self._selector, self._bell, self._bell_button):
             resource.close()
@@ -352,6 +352,7 @@ class Switchboard:
                 # the worker was told to end it takes no other task.
                 stopped_for = link.stopped_for if link.is_leaving else None
                 link.stopped_for = None
+                link.may_run_again = True
                 link.is_leaving |= frame.kind == Kind.LAST_REPORT
                 if not link.is_leaving:
                     self._idle.append(link)
@@ -468,7 +469,8 @@ class Switchboard:
     def _forget_dropped(self) -> None:
         while self._dropped:
             handle = self._dropped.popleft()
-            unwanted = [task for task in self._pending if task.call is handle]
+            with self._lock:
+                unwanted = [task for task in self._pending if task.call is handle]
             for task in unwanted:  # whose caller was interrupted before it knew of them
                 task.future.cancel()
             with self._lock:

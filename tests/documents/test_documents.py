@@ -86,6 +86,7 @@ def test_the_table_of_capabilities_is_true():
         "seed": "has_private_state",
         "initializer": "can_initialize",
         "max_tasks_per_worker": "can_recycle",
+        "max_memory_per_worker": "can_recycle",
     }
 
     for option, capability in rows.items():

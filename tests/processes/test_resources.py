@@ -80,7 +80,7 @@ def test_pools_keep_nothing(start_method, temporary_files):
     Pool(workers=1, start_method=start_method).close()
     before = Resources()
 
-    for _ in range(20):
+    for _ in range(10):
         with Pool(workers=1, start_method=start_method) as pool:
             assert pool.pmap(abs, [-1]) == [1]
 
@@ -171,8 +171,8 @@ def test_memory_stays_flat_over_many_maps(backend):
     finally:
         tracemalloc.stop()
 
-    # The smallest object is 16 bytes, and a call that is kept holds hundreds.
-    assert after - before < 400 * 16
+    # A call that is kept holds more than a kilobyte; what is in flight differs by some kilobytes.
+    assert after - before < 400 * 128
 
 
 def grow(x):

@@ -15,8 +15,38 @@ from parallel_facade.backends import _departures, _switchboard
 PATIENCE = 60
 
 
+class ManualClock:
+    """A clock that stands still until it is told."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def advance(self, pool, seconds):
+        """Let time pass, and have *pool* look at the clock."""
+        self.now += seconds
+        pool._backend._switchboard._ring()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of all pools that the test makes."""
+    made = ManualClock()
+    monkeypatch.setattr(_switchboard.Switchboard.__init__, "__defaults__", (made,))
+    return made
+
+
 def hang():
     threading.Event().wait()
+
+
+def is_alive(process):
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def start_a_child_and_hang(gate, ignore_sigterm):
@@ -35,7 +65,7 @@ def start_a_child_and_hang(gate, ignore_sigterm):
 
 @pytest.mark.parametrize("ignore_sigterm", [False, True])
 @pytest.mark.parametrize("how", ["task_timeout", "stop"])
-def test_what_the_item_started_ends_with_it(start_method, gate, ignore_sigterm, how):
+def test_what_the_item_started_ends_with_it(clock, start_method, gate, ignore_sigterm, how):
     child_is_there = gate()
     before = set(psutil.Process().children(recursive=True))
     with Pool(workers=1, start_method=start_method) as pool:
@@ -47,7 +77,10 @@ def test_what_the_item_started_ends_with_it(start_method, gate, ignore_sigterm, 
         started = set(psutil.Process().children(recursive=True)) - before
         if how == "stop":
             assert result.stop()
-        else:
+        (child,) = [one for one in started if str(child_is_there.path) in one.cmdline()]
+        while not result.done() or is_alive(child):
+            clock.advance(pool, 0.5)
+        if how == "task_timeout":
             with pytest.raises(TaskTimeoutError, match="longer than 3 seconds"):
                 result.get(PATIENCE)
         assert pool.pmap(abs, [-1], timeout=PATIENCE) == [1]
@@ -86,33 +119,19 @@ class LoadsSlowly:
         return x
 
 
-class ManualClock:
-    """A clock that stands still until it is told."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-def test_the_clock_of_an_item_starts_when_it_does(start_method, gate, monkeypatch):
-    clock = ManualClock()
-    monkeypatch.setattr(_switchboard.Switchboard.__init__, "__defaults__", (clock,))
+def test_the_clock_of_an_item_starts_when_it_does(clock, start_method, gate):
     loading, running = gate(), gate()
 
     with Pool(workers=1, start_method=start_method) as pool:
         slow = LoadsSlowly(loading)
         result = pool.apply_async(lambda: running.pass_through(slow(7)), task_timeout=5)
         loading.wait_for_arrivals(1)
-        clock.now += _switchboard.LOAD_PATIENCE - 1
-        pool._backend._switchboard._ring()
+        clock.advance(pool, _switchboard.LOAD_PATIENCE - 1)
         loading.open()
         running.wait_for_arrivals(1)
         assert not result.done()
 
-        clock.now += 6
-        pool._backend._switchboard._ring()
+        clock.advance(pool, 6)
 
         with pytest.raises(TaskTimeoutError, match="a task took longer than 5 seconds"):
             result.get(PATIENCE)
@@ -120,19 +139,15 @@ def test_the_clock_of_an_item_starts_when_it_does(start_method, gate, monkeypatc
     running.open()
 
 
-def test_a_worker_that_never_gets_to_its_item_is_replaced(start_method, gate, monkeypatch):
-    clock = ManualClock()
-    monkeypatch.setattr(_switchboard.Switchboard.__init__, "__defaults__", (clock,))
+def test_a_worker_that_never_gets_to_its_item_is_replaced(clock, start_method, gate):
 
     with Pool(workers=1, start_method=start_method) as pool:
         pid = pool.submit(os.getpid).result(PATIENCE)
         os.kill(pid, signal.SIGSTOP)
         result = pool.apply_async(os.getpid, task_timeout=5)
-        clock.now += _switchboard.LOAD_PATIENCE + 1
-        pool._backend._switchboard._ring()
+        clock.advance(pool, _switchboard.LOAD_PATIENCE + 1)
         while psutil.pid_exists(pid):
-            clock.now += _departures.TERM_PATIENCE
-            pool._backend._switchboard._ring()
+            clock.advance(pool, _departures.TERM_PATIENCE)
 
         assert result.get(PATIENCE) not in {pid, os.getpid()}
 
