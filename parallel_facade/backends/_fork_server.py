@@ -29,7 +29,7 @@ from typing import Any, Final
 from multiprocess import forkserver, resource_tracker, spawn, util
 
 from parallel_facade.backends._deafness import ignore_interrupts
-from parallel_facade.backends._private_ends import keep_private
+from parallel_facade.backends._private_ends import private_pair
 
 REQUEST: Final = b"F"
 FEWEST_DESCRIPTORS: Final = 3
@@ -73,7 +73,7 @@ class ForkServer:
             return
         self._pid = None
         self._forget()
-        ours, theirs = map(keep_private, socket.socketpair())
+        ours, theirs = private_pair()
         try:
             command = (
                 f"import sys; sys.path[:] = {_import_path()!r}; "

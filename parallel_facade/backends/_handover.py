@@ -15,7 +15,7 @@ import socket
 from typing import Final, NamedTuple
 
 from parallel_facade.backends._journal import Journal, new_memory
-from parallel_facade.backends._private_ends import keep_private
+from parallel_facade.backends._private_ends import private_pair
 
 GREETING: Final = b"W"
 """The byte that the descriptors travel with."""
@@ -44,7 +44,7 @@ def give(sock: socket.socket, *, hears_stderr: bool) -> Kept | None:
     if not CAN_SEND_DESCRIPTORS:
         return None
     memory = new_memory()
-    lifeline, their_end = map(keep_private, socket.socketpair())
+    lifeline, their_end = private_pair()
     pipe = os.pipe() if hears_stderr else ()
     theirs = [memory, their_end.fileno(), *pipe[1:]]
     try:

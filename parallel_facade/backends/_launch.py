@@ -36,7 +36,7 @@ from multiprocess.connection import wait
 from parallel_facade.backends._causes import UNKNOWN_EXIT_CODE
 from parallel_facade.backends._deafness import born_deaf
 from parallel_facade.backends._packets import PacketQueue, can_make_queues
-from parallel_facade.backends._private_ends import keep_in_next_fork, keep_private
+from parallel_facade.backends._private_ends import keep_in_next_fork, keep_private, private_pair
 
 
 def default_start_method() -> str:
@@ -107,7 +107,7 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
 
     def _start_with_channel(self) -> None:
         # Private before the fork: the worker itself must not inherit the caller's end either.
-        ours, theirs = map(keep_private, socket.socketpair())
+        ours, theirs = private_pair()
         self.channel = theirs
         keep_in_next_fork(theirs)
         # Before the mask: when it starts, it sets one of its own.

@@ -14,7 +14,22 @@ import weakref
 from contextlib import suppress
 
 _open_ends: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+_pairing = threading.RLock()  # held while ends are made and noted; no fork comes between
 _forking = threading.local()  # .end: what the process that this thread forks next shall keep
+
+
+def private_pair() -> tuple[socket.socket, socket.socket]:
+    """Return the two ends of a new channel, which no forked process keeps.
+
+    Not made first and noted then:
+        1. thread A  makes a pair
+        2. thread B  forks worker W, which has both ends, and closes those that are noted
+        3. thread A  notes the pair, and starts worker V with one end
+        4. worker V  dies, and nobody sees the end of its channel, as W holds the other end too
+    """
+    with _pairing:
+        ours, theirs = socket.socketpair()
+        return keep_private(ours), keep_private(theirs)
 
 
 def keep_private(end: socket.socket) -> socket.socket:
@@ -45,4 +60,9 @@ def _close_inherited_ends() -> None:
 
 
 if hasattr(os, "register_at_fork"):
+    # What runs after a fork runs in the order in which it was registered, what runs before in the
+    # opposite one.
+    os.register_at_fork(
+        before=_pairing.acquire, after_in_parent=_pairing.release, after_in_child=_pairing.release
+    )
     os.register_at_fork(after_in_child=_close_inherited_ends)
