@@ -16,7 +16,8 @@ Guarantees:
       outcome. An outcome is either whole or not there.
 
 Assumes:
-    - One worker writes; the caller reads once the worker's process has ended.
+    - One worker writes. The caller reads once the worker's process has ended; or before, and then
+      it may have to do without.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ RECORDS_AT_MOST: Final = 1 << 15
 RECORDS_AT: Final = (WORDS + BLOCK) * WORD_BYTES
 
 SLOT_CODES: Final = {int: "q", float: "d"}
+
+
+class ChangedError(Exception):
+    """What was read of a journal is of two different moments."""
 
 
 class Progress(NamedTuple):
@@ -135,16 +140,21 @@ class Journal:
     # ── the caller's side ─────────────────────────────────────────────────────────────────────
 
     def read(self) -> Progress:
-        """Return how far the worker came."""
+        """Return how far the worker came.
+
+        Raises:
+            ChangedError: The worker lives, and wrote meanwhile what does not fit to what was read.
+        """
         words = self._words
+        task, parts = words[TASK], words[PARTS]
+        is_running = bool(words[IS_RUNNING])
         code = chr(words[SLOT_CODE]) if words[SLOT_CODE] else ""
-        return Progress(
-            task=words[TASK],
-            is_running=bool(words[IS_RUNNING]),
-            parts=words[PARTS],
-            slots=(code, self._set_slots() if code else b""),
-            records=_unmarshalled(bytes(self._records[: words[RECORD_BYTES]])),
-        )
+        slots = self._set_slots() if code else b""
+        records = bytes(self._records[: words[RECORD_BYTES]])
+        # As long as these are the same, outcomes were added only, if anything.
+        if (task, parts) != (words[TASK], words[PARTS]):
+            raise ChangedError
+        return Progress(task, is_running, parts, (code, slots), _unmarshalled(records))
 
     def _set_slots(self) -> bytes:
         count = self._words[SLOTS]

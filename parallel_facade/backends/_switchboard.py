@@ -48,7 +48,7 @@ from parallel_facade.backends._causes import (
 from parallel_facade.backends._departures import Departures
 from parallel_facade.backends._frames import TASK_HEAD, Frame, GarbageError, Kind
 from parallel_facade.backends._handover import give
-from parallel_facade.backends._journal import Progress
+from parallel_facade.backends._journal import ChangedError, Progress
 from parallel_facade.backends._link import CallHandle, Link, Task
 from parallel_facade.backends._start_messages import StartMessages, pass_on
 
@@ -157,9 +157,10 @@ class Switchboard:
             for link in self._links:
                 task = link.task
                 if task is not None and task.future is future:
-                    progress = _progress(link)
-                    if progress and progress.task == task.number and progress.is_running:
-                        return _parts_so_far(task, progress)
+                    with suppress(ChangedError):
+                        progress = link.progress()
+                        if progress and progress.task == task.number and progress.is_running:
+                            return _parts_so_far(task, progress)
         return []
 
     def adopt(self, process: Any, sock: socket.socket) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import logging
+import queue
 import threading
 from concurrent.futures import CancelledError, wait
 
@@ -277,21 +278,20 @@ def test_stop_cancels_what_waits(backend, gate):
 
 def test_callbacks_may_raise_block_and_call_back(backend, gate, caplog):
     held = gate()
-    seen = []
+    seen = queue.SimpleQueue()
 
     def leave(_):
         raise SystemExit(3)
 
     with backend.pool() as pool:
         pool.apply_async(abs, (-1,), callback=leave).get(PATIENCE)
-        nested = pool.apply_async(abs, (-2,), callback=lambda x: seen.append(pool.pmap(abs, [x])))
-        nested.get(PATIENCE)
+        pool.apply_async(abs, (-2,), callback=lambda x: seen.put(pool.pmap(abs, [x])))
+        assert seen.get(timeout=PATIENCE) == [2]
         pool.apply_async(abs, (-3,), callback=lambda _: held.pass_through())
         held.wait_for_arrivals(1)
         assert pool.pmap(abs, [-4]) == [4]  # a callback blocks, and no call does
         held.open()
 
-    assert seen == [[2]]
     assert [record.getMessage() for record in logged(caplog)] == ["a callback raised"]
 
 
