@@ -32,10 +32,9 @@ class Delivery:
         self._closed = False
 
     def deliver(self, callback: Callable[..., object], *args: Any) -> None:
-        """Call ``callback(*args)`` in the thread; after `close`, at once in this one."""
+        """Call ``callback(*args)`` in the thread; when that has ended, at once in this one."""
         with self._lock:
-            if not self._closed:
-                self._start()
+            if not self._closed and self._start():
                 self._letters.put(lambda: callback(*args))
                 return
         _run(lambda: callback(*args))
@@ -60,12 +59,18 @@ class Delivery:
         """Return whether the current thread is the one for callbacks."""
         return threading.current_thread() is self._thread
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        """Return whether the thread runs, having started it if need be."""
         if self._thread is None:
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._run, name=f"parallel_facade-{self._purpose}", daemon=True
             )
-            self._thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # the program ends, and starts no threads any more
+                return False
+            self._thread = thread
+        return True
 
     def _run(self) -> None:
         while (letter := self._letters.get()) is not None:

@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from parallel_facade._config import Config, resolve
@@ -86,7 +87,9 @@ class SharedPools:
                 self._ensure_janitor()
         if retired is not None:
             # In a thread: this one may be the pool's own, telling that its last task has ended.
-            threading.Thread(target=retired.close, name="parallel_facade-close").start()
+            closing = threading.Thread(target=retired.close, name="parallel_facade-close")
+            with suppress(RuntimeError):  # the program ends, and that closes all pools
+                closing.start()
 
     def close_idle(self) -> float | None:
         """Close the pools that nobody has used for long.
@@ -135,7 +138,8 @@ class SharedPools:
             self._janitor = threading.Thread(
                 target=self._clean, name="parallel_facade-janitor", daemon=True
             )
-            self._janitor.start()
+            with suppress(RuntimeError):  # the program ends, and that closes all pools
+                self._janitor.start()
 
     def _clean(self) -> None:
         while True:

@@ -27,7 +27,8 @@ class Resources:
         self.threads = {thread.name for thread in threading.enumerate()}
         self.processes = {str(one) for one in process.active_children()}
         self.children = set(psutil.Process().children(recursive=True))
-        self.shared = set(os.listdir("/dev/shm"))
+        # Semaphores have a name for a moment only; those seen are other programs'.
+        self.shared = {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")}
 
     def added_to(self, before):
         """Return what there is now and was not *before*, or is more than before."""
