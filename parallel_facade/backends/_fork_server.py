@@ -134,8 +134,9 @@ def serve_requests(fd: int) -> None:
     import parallel_facade.backends._serve  # noqa: F401 - so that workers need not load it
 
     util._close_stdin()
+    server = _Server(socket.socket(fileno=fd))
     try:
-        _Server(socket.socket(fileno=fd)).run()
+        server.run()
     finally:
         # Not by the interpreter's own end, where a child's death would find handlers half gone.
         os._exit(0)
