@@ -20,7 +20,7 @@ class Program:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            bufsize=0,  # what is read ahead would be missing at the end
             start_new_session=True,
         )
         self.seen = set()
@@ -28,7 +28,7 @@ class Program:
     def wait_for(self, text):
         """Read what it prints until a line is *text*."""
         printed = ""
-        for line in self.process.stdout:
+        for line in map(bytes.decode, self.process.stdout):
             printed += line
             if line.strip() == text:
                 break
@@ -44,7 +44,7 @@ class Program:
     def end(self):
         """Wait for its end; return its exit code, and the rest of what it printed and said."""
         printed, said = self.process.communicate(timeout=PATIENCE)
-        return self.process.returncode, printed, said
+        return self.process.returncode, printed.decode(), said.decode()
 
     def survivors(self):
         """Return those of its processes that do not end."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import queue
 import socket
 import threading
 from collections.abc import Callable
@@ -84,6 +85,7 @@ class ProcessBackend(Backend):
             _see_off(self._switchboard.close())
             self._context.close()
             raise
+        self._closer = _Closer(self._release)
         self._context.is_open = True
         for _ in range(self._workers):
             self._issue_serve()
@@ -140,7 +142,7 @@ class ProcessBackend(Backend):
             if not cancel:
                 self._switchboard.wait_until_settled()
         finally:  # also after Ctrl-C: nobody can close it a second time
-            _without_interrupts(self._release)
+            self._closer.run()
 
     def _release(self) -> None:
         # The pool first: it replaces every worker that ends, for as long as it is open.
@@ -185,18 +187,34 @@ class ProcessBackend(Backend):
             self._serves.clear()
 
 
-def _without_interrupts(action: Callable[[], object]) -> None:
-    """Run *action* where no Ctrl-C is raised, and wait for its end.
+class _Closer:
+    """A thread that runs *action* when it is told, where no Ctrl-C is raised.
 
-    An interrupt ends the waiting only. What *action* does goes on, and so does a second one's.
+    It is there from the beginning: `threading.Thread.start` waits, by a condition that an interrupt
+    can leave locked, and then the thread would never run.
     """
-    thread = threading.Thread(target=action, name="parallel_facade-close")
-    try:
-        thread.start()
-    except RuntimeError:  # the interpreter is ending, and starts no threads any more
-        action()
-        return
-    thread.join()
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self._told: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._action = action
+        self._thread = threading.Thread(target=self._run, name="parallel_facade-close", daemon=True)
+        self._thread.start()
+
+    def run(self) -> None:
+        """Run the action, and wait for its end; an interrupt ends the waiting only."""
+        self._told.put(self._action)
+        del self._action
+        self._ended.get()
+        self._thread.join()
+
+    def _run(self) -> None:
+        action = self._told.get()
+        try:
+            action()
+        finally:
+            del action
+            self._ended.put(None)
 
 
 def _see_off(links: list[Link]) -> None:
