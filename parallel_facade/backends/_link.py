@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections import deque
@@ -16,6 +17,19 @@ from parallel_facade.backends._frames import JOINED_BYTES, Frame, FrameReader, K
 from parallel_facade.backends._handover import Kept
 from parallel_facade.backends._journal import Progress
 from parallel_facade.backends._start_messages import StartMessages
+
+def open_end(pid: int) -> int | None:
+    """Return a descriptor that is ready when process *pid* has ended; `None` where there is none.
+
+    A channel alone would not tell: its other end may live on, in what the worker has forked.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:  # it is gone, or there are no descriptors left, or no such call
+        return None
+
 
 MOST_PARTS: Final = 64
 """Parts that are sent together; every system takes far more (IOV_MAX)."""
@@ -70,6 +84,8 @@ class Link:
         self.messages = None if kept is None or kept.stderr is None else StartMessages(kept.stderr)
         """What the worker says while it starts, if that is heard."""
         self.process = process
+        self.end_fd = open_end(process.pid)
+        """A descriptor that is ready when the process has ended, where the system has such."""
         self.socket = sock
         self.task: Task | None = None
         """What the worker runs now."""
@@ -174,6 +190,9 @@ class Link:
     def release(self) -> None:
         """Give back what was kept of a worker that has ended."""
         self.close()
+        if self.end_fd is not None:
+            os.close(self.end_fd)
+            self.end_fd = None
         if self._kept is not None:
             self._kept.journal.close()
             # The end of it would end a worker that is still there.

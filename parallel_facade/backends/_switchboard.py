@@ -296,7 +296,9 @@ class Switchboard:
                         self._bell.recv(4096)
                 elif isinstance(key.data, StartMessages):
                     self._listen(key.data)
-                else:
+                elif key.data in self._links and key.fd == key.data.end_fd:
+                    self._note_end(key.data)
+                elif key.data in self._links:
                     self._attend(key.data, events)
             self._stop_overdue()
             self._end_stopped()
@@ -324,6 +326,12 @@ class Switchboard:
                     link.stopped_for = garbage_error(str(exc))
                 self._departures.end(link)
                 self._lose(link)
+
+    def _note_end(self, link: Link) -> None:
+        """A worker's process has ended; what it had sent is still to be read."""
+        self._attend(link, selectors.EVENT_READ)
+        if link in self._links:  # a copy of its end of the channel lives on somewhere
+            self._lose(link)
 
     def _hear(self, link: Link, frame: Frame) -> None:
         if frame.kind == Kind.READY:
@@ -375,6 +383,8 @@ class Switchboard:
     def _lose(self, link: Link) -> None:
         """A channel has ended: its worker left, was stopped, or died."""
         self._selector.unregister(link.socket)
+        if link.end_fd is not None:
+            self._selector.unregister(link.end_fd)
         with self._lock:
             self._links.discard(link)
             with suppress(ValueError):
@@ -492,6 +502,8 @@ class Switchboard:
                 self._selector.modify(link.socket, events, link)
             else:
                 self._selector.register(link.socket, events, link)
+                if link.end_fd is not None:
+                    self._selector.register(link.end_fd, selectors.EVENT_READ, link)
                 if link.messages is not None:
                     self._selector.register(link.messages.fd, selectors.EVENT_READ, link.messages)
 

@@ -176,6 +176,29 @@ def test_a_process_that_a_task_left_behind_hides_no_death(start_method, gate):
     left_behind.open()
 
 
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="only the channel tells of a death")
+def test_a_copy_of_a_channel_that_python_did_not_make_hides_no_death(start_method, tmp_path):
+    left_behind = tmp_path / "pid"
+
+    def fork_without_python_and_die(_):
+        import ctypes
+
+        libc = ctypes.PyDLL(None)
+        if (pid := libc.fork()) == 0:
+            libc.pause()
+            libc._exit(0)
+        left_behind.write_text(str(pid))
+        os._exit(6)
+
+    try:
+        with Pool(workers=1, start_method=start_method) as pool:
+            with pytest.raises(WorkerCrashedError, match="exit code 6"):
+                pool.pmap(fork_without_python_and_die, [1], timeout=30)
+            assert pool.pmap(abs, [-1], timeout=30) == [1]
+    finally:
+        os.kill(int(left_behind.read_text()), signal.SIGKILL)
+
+
 class EndsWhoeverRebuildsIt(Exception):
     def __reduce__(self):
         return raise_unless_in, (os.getpid(),)
