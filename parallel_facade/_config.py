@@ -190,8 +190,11 @@ def configure(**settings: Any) -> None:
     global _configured
     checked = check_settings(settings, "configure()")
     with _configured_lock:
-        merged = {**_configured, **checked}
-        _configured = {name: value for name, value in merged.items() if value is not None}
+        _configured = _without_none({**_configured, **checked})
+
+
+def _without_none(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 @contextmanager
@@ -208,11 +211,7 @@ def config(**settings: Any) -> Iterator[Config]:
     ...     inside.backend, inside.workers
     ('thread', 3)
     """
-    checked = {
-        name: value
-        for name, value in check_settings(settings, "config()").items()
-        if value is not None
-    }
+    checked = _without_none(check_settings(settings, "config()"))
     token = _scoped.set({**_scoped.get(), **checked})
     try:
         yield get_config()

@@ -46,9 +46,9 @@ class Delivery:
             patience: Seconds to wait for the thread, which ends by itself after that.
         """
         with self._lock:
-            was_closed, self._closed = self._closed, True
+            self._closed = True
             thread = self._thread
-        if thread is None or was_closed:
+        if thread is None:
             return
         self._letters.put(None)
         # A callback may close the pool that it was called by.

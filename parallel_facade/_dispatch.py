@@ -218,7 +218,7 @@ class Map:
         self._receive(self._mailbox.take(0))
 
     def close(self, *, stop_running: bool) -> None:
-        """Cancel what has not run; closing twice is fine.
+        """Cancel what has not run; closing twice is fine, and ends what an interrupt cut short.
 
         Args:
             stop_running: Also end the tasks that run, where the back-end can.
@@ -230,13 +230,13 @@ class Map:
         if self._reporter is not None:
             self._reporter.close()
         running = [future for future in self._in_flight if not future.cancel()]
-        self._in_flight.clear()
         if stop_running:
             for future in running:
                 self._backend.stop(future)
-        if self._handle is not None:
-            handle, self._handle = self._handle, None
+        if (handle := self._handle) is not None:
             _when_all_done(running, lambda: self._backend.drop(handle))
+            self._handle = None
+        self._in_flight.clear()
 
     # ── sending ───────────────────────────────────────────────────────────────────────────────
 

@@ -5,6 +5,15 @@
     1. main thread  enters a condition: its `__enter__` takes the lock
     2. user         presses Ctrl-C; the interrupt is raised before `__enter__` returns
     3. any thread   waits for that lock, for ever
+
+Of a loop inside of a `with` or `try`, CPython 3.12 and 3.13 leave some jumps back out of the block:
+
+    1. main thread  runs a loop with an `if` in it, holding a lock
+    2. user         presses Ctrl-C; the interrupt is raised by a jump that counts as outside
+    3. any thread   waits for that lock, for ever
+
+So no loop of the package is written inside of a `with` on a lock, nor in a `try` that has to clean
+up: it has a function of its own, and the call of that is inside.
 """
 
 from __future__ import annotations

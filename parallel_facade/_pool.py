@@ -15,11 +15,13 @@ import atexit
 import functools
 import os
 import secrets
+import signal
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from parallel_facade._async_result import AsyncResult
@@ -117,7 +119,6 @@ class Pool(Executor):
         self._token = secrets.token_hex(8)
         self._lock = threading.Lock()  # guards _closed
         self._closed = False
-        self._released = threading.Event()
         self._delivery = Delivery()
         self._decisions = Delivery("retries")
         settings = WorkerSettings(
@@ -329,18 +330,14 @@ class Pool(Executor):
             already_closed, self._closed = self._closed, True
         if self._pid != os.getpid():
             return
-        if already_closed:
-            # A callback must not wait for the close that waits for callbacks.
-            if not self._delivery.runs_here():
-                self._released.wait()
+        # A callback must not wait for the close that waits for callbacks.
+        if already_closed and self._delivery.runs_here():
             return
-        try:
-            _open_pools.discard(self)
-            self._backend.close(cancel=cancel)
-            self._decisions.close()
-            self._delivery.close()
-        finally:
-            self._released.set()
+        # All of it again, if it was closed already: an interrupt may have cut that short.
+        self._backend.close(cancel=cancel)
+        self._decisions.close()
+        self._delivery.close()
+        _open_pools.discard(self)
 
     def let_go(self) -> None:
         """End the use of a back-end that belongs to somebody else, without waiting for anything.
@@ -352,7 +349,6 @@ class Pool(Executor):
         """
         with self._lock:
             self._closed = True
-        self._released.set()
         _open_pools.discard(self)
         self._decisions.close(patience=0)
         self._delivery.close(patience=0)
@@ -453,6 +449,10 @@ def _pool_by_token(token: str) -> Pool:
 
 def _close_all() -> None:
     note_end()
+    with suppress(ValueError):  # of a thread that is not the main one
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            # From here on a Ctrl-C ends the program at once; with it go its workers.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
     for pool in list(_open_pools):
         pool.close(cancel=True)
 
@@ -468,7 +468,8 @@ def _close_all_at_exit() -> None:
     To be called after `multiprocess` was imported: exit handlers run last in, first out, and the
     one of `multiprocess` ends processes and removes files that a pool still needs to close well.
     """
-    atexit.register(_close_all)
+    for _ in range(2):  # a Ctrl-C may end the first
+        atexit.register(_close_all)
 
 
 if hasattr(os, "register_at_fork"):

@@ -19,26 +19,32 @@ def collect(run: Map, *, return_exceptions: bool) -> list[Any]:
     """Return the values of an ordered *run*, raising its first failure."""
     values: list[Any] = []
     try:
-        run.check_ahead()
-        while not run.is_over:
-            run.fill()
-            while (outcome := run.take()) is not None:
-                values.append(_value(outcome, return_exceptions=return_exceptions))
-            if run.must_wait:
-                run.wait()
+        _collect_into(values, run, return_exceptions=return_exceptions)
     except BaseException as exc:
-        freeze_daemons()
         try:
+            freeze_daemons()
             with suppress(Exception):  # an exception may refuse attributes, and stays the user's
                 exc.partial_results = {  # type: ignore[attr-defined]
                     **dict(enumerate(values)),
                     **run.values_not_taken(),
                 }
-        finally:
             run.close(stop_running=_is_urgent(run, exc))
+        except BaseException:  # a second Ctrl-C
+            run.close(stop_running=True)
+            raise
         raise
     run.close(stop_running=False)
     return values
+
+
+def _collect_into(values: list[Any], run: Map, *, return_exceptions: bool) -> None:
+    run.check_ahead()
+    while not run.is_over:
+        run.fill()
+        while (outcome := run.take()) is not None:
+            values.append(_value(outcome, return_exceptions=return_exceptions))
+        if run.must_wait:
+            run.wait()
 
 
 def _value(outcome: Outcome, *, return_exceptions: bool) -> Any:
@@ -86,10 +92,7 @@ class ResultIterator(Iterator[R], Generic[R]):
         """Return the next result, waiting for it."""
         self._enter()
         try:
-            while (outcome := self._step()) is None:
-                if self._run.must_wait:
-                    self._run.wait()
-            return self._given(outcome)
+            return self._given(self._wait_for_outcome())
         except _OverError:
             self.close()
         except BaseException as exc:
@@ -106,10 +109,7 @@ class ResultIterator(Iterator[R], Generic[R]):
         """Return the next result, letting the event loop go on."""
         self._enter()
         try:
-            while (outcome := self._step()) is None:
-                if self._run.must_wait:
-                    await self._run.wait_async()
-            return self._given(outcome)
+            return self._given(await self._await_outcome())
         except _OverError:
             self.close()
         except BaseException as exc:
@@ -181,6 +181,18 @@ class ResultIterator(Iterator[R], Generic[R]):
         failure.__cause__ = exc
         return failure
 
+    def _wait_for_outcome(self) -> Outcome:
+        while (outcome := self._step()) is None:
+            if self._run.must_wait:
+                self._run.wait()
+        return outcome
+
+    async def _await_outcome(self) -> Outcome:
+        while (outcome := self._step()) is None:
+            if self._run.must_wait:
+                await self._run.wait_async()
+        return outcome
+
     def _step(self) -> Outcome | None:
         """Return the next outcome if it is there; raise `_OverError` at the end."""
         if self._is_closed:
@@ -201,6 +213,9 @@ class ResultIterator(Iterator[R], Generic[R]):
             self._is_closed = True
             try:
                 self._run.close(stop_running=stop_running)
+            except BaseException:  # a second Ctrl-C
+                self._run.close(stop_running=True)
+                raise
             finally:
                 if self._on_close is not None:
                     self._on_close()

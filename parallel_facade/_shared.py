@@ -10,6 +10,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -99,32 +100,35 @@ class SharedPools:
         """
         with self._changed:
             now = self._clock()
-            due = [
-                lent
-                for lent in self._current.values()
-                if not lent.users and lent.unused_since + self._idle_seconds <= now
-            ]
-            for lent in due:
-                del self._current[lent.key], self._lent[id(lent.pool)]
-            waiting = [
-                max(0.0, lent.unused_since + self._idle_seconds - now)
-                if not lent.users
-                else self._idle_seconds
-                for lent in self._current.values()
-            ]
+            due = self._take_unused(since=now - self._idle_seconds)
+            seconds = self._seconds_to_next(now)
         for lent in due:
             lent.pool.close()
-        return min(waiting, default=None)
+        return seconds
 
     def close(self) -> None:
         """Close every pool that no call uses."""
         with self._changed:
-            unused = [lent for lent in self._current.values() if not lent.users]
-            for lent in unused:
-                del self._current[lent.key], self._lent[id(lent.pool)]
+            unused = self._take_unused()
             self._changed.notify_all()
         for lent in unused:
             lent.pool.close()
+
+    def _take_unused(self, since: float = math.inf) -> list[_Lent]:
+        """Take the pools out of use that nobody has used *since*, a time of the clock."""
+        unused = [
+            lent for lent in self._current.values() if not lent.users and lent.unused_since <= since
+        ]
+        for lent in unused:
+            del self._current[lent.key], self._lent[id(lent.pool)]
+        return unused
+
+    def _seconds_to_next(self, now: float) -> float | None:
+        waiting = [
+            self._idle_seconds if lent.users else lent.unused_since + self._idle_seconds - now
+            for lent in self._current.values()
+        ]
+        return min(waiting, default=None)
 
     def _retire(self, lent: _Lent | None) -> Pool | None:
         """Take *lent* out of use; return its pool if it can be closed now."""

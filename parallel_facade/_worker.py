@@ -347,7 +347,7 @@ def _opened(scope: str, payload: bytes) -> OpenCall:
     with _open_calls_lock:
         if (opened := _open_calls.get(scope)) is None:
             opened = _open_calls[scope] = OpenCall(payload)
-            while len(_open_calls) > _MOST_OPEN_CALLS:
+            if len(_open_calls) > _MOST_OPEN_CALLS:
                 _open_calls.popitem(last=False)[1].close()
         _open_calls.move_to_end(scope)
     return opened

@@ -90,14 +90,14 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
     _context: Any
     channel: socket.socket
 
-    start_error: OSError | None = None
+    start_error: Exception | None = None
     """Why the process could not be started; then it counts as one that has ended."""
 
     def start(self) -> None:
         """Start the process and announce the caller's end of its channel."""
         try:
             self._start_with_channel()
-        except OSError as exc:
+        except Exception as exc:
             if not self._context.is_open:
                 raise
             # Here a thread of the pool's replaces a worker. The error would end that thread, and
@@ -188,7 +188,7 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
         self,
         method: str,
         announce: Callable[[WorkerProcess, socket.socket], None],
-        report: Callable[[OSError], None],
+        report: Callable[[Exception], None],
     ) -> None:
         self.method = method
         self.announce = announce

@@ -18,6 +18,7 @@ from parallel_facade.backends._handover import Kept
 from parallel_facade.backends._journal import Progress
 from parallel_facade.backends._start_messages import StartMessages
 
+
 def open_end(pid: int) -> int | None:
     """Return a descriptor that is ready when process *pid* has ended; `None` where there is none.
 

@@ -59,8 +59,7 @@ class ProcessBackend(Backend):
         self._workers = settings.workers
         initializer = settings.initializer
         assert not callable(initializer), "it crosses a border, as a payload"
-        self._lock = threading.Lock()  # guards _closed, _pool and _serves
-        self._closed = False
+        self._lock = threading.Lock()  # guards _pool and _serves
         self._serves: list[Any] = []
         self._context = WorkerContext(
             settings.start_method or default_start_method(), self._adopt, self._start_failed
@@ -80,8 +79,6 @@ class ProcessBackend(Backend):
                     nodes=self._workers, id=pool_id, maxtasksperchild=1, context=self._context
                 )
         except BaseException:
-            with self._lock:
-                self._closed = True
             _see_off(self._switchboard.close())
             self._context.close()
             raise
@@ -134,14 +131,10 @@ class ProcessBackend(Backend):
 
     def close(self, *, cancel: bool) -> None:
         """End the workers: after what is in flight or, with *cancel*, at once."""
-        with self._lock:
-            already_closed, self._closed = self._closed, True
-        if already_closed:
-            return
         try:
             if not cancel:
                 self._switchboard.wait_until_settled()
-        finally:  # also after Ctrl-C: nobody can close it a second time
+        finally:  # also after Ctrl-C
             self._closer.run()
 
     def _release(self) -> None:
@@ -157,7 +150,7 @@ class ProcessBackend(Backend):
     def _adopt(self, process: Any, sock: socket.socket) -> None:
         self._switchboard.adopt(process, sock)
 
-    def _start_failed(self, error: OSError) -> None:
+    def _start_failed(self, error: Exception) -> None:
         self._switchboard.start_failed(f"{type(error).__name__}: {error}")
 
     def _issue_serve(self) -> None:
@@ -165,8 +158,7 @@ class ProcessBackend(Backend):
         with self._lock, suppress(ValueError):  # closed meanwhile: it starts no more processes
             if not hasattr(self, "_pool"):
                 return
-            waiting = [call for call in self._serves if not call.ready()]
-            self._serves = [*waiting, self._pool.apipe(serve)]
+            self._serves = [*_not_ready(self._serves), self._pool.apipe(serve)]
             # The pool looks for dead processes when it is woken, and a process that a task left
             # behind can keep it from noticing by itself.
             self._pool._serve()._change_notifier.put(None)
@@ -181,10 +173,13 @@ class ProcessBackend(Backend):
         """
         with self._lock:
             self._pool.close()
-            for call in self._serves:
-                if not call.ready():
-                    settle(call)
-            self._serves.clear()
+            serves, self._serves = self._serves, []
+        for call in _not_ready(serves):
+            settle(call)
+
+
+def _not_ready(calls: list[Any]) -> list[Any]:
+    return [call for call in calls if not call.ready()]
 
 
 class _Closer:
@@ -195,26 +190,27 @@ class _Closer:
     """
 
     def __init__(self, action: Callable[[], object]) -> None:
-        self._told: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._told: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._ended = threading.Lock()  # held until the action has ended
+        self._ended.acquire()
         self._action = action
         self._thread = threading.Thread(target=self._run, name="parallel_facade-close", daemon=True)
         self._thread.start()
 
     def run(self) -> None:
-        """Run the action, and wait for its end; an interrupt ends the waiting only."""
-        self._told.put(self._action)
-        del self._action
-        self._ended.get()
+        """Run the action, once, and wait for its end; an interrupt ends the waiting only."""
+        self._told.put(None)
+        with self._ended:  # a lock, since an interrupt leaves it to whoever waits next
+            pass
         self._thread.join()
 
     def _run(self) -> None:
-        action = self._told.get()
+        self._told.get()
         try:
-            action()
+            self._action()
         finally:
-            del action
-            self._ended.put(None)
+            del self._action
+            self._ended.release()
 
 
 def _see_off(links: list[Link]) -> None:

@@ -143,24 +143,23 @@ class Switchboard:
     def stop(self, future: Future[Any], error: BaseException) -> bool:
         """End the worker that runs the task of *future*, which then fails with *error*."""
         with self._lock:
-            for link in self._links:
-                if link.task is not None and link.task.future is future:
-                    link.may_run_again = False
-                    self._end(link, error)
-                    self._ring()
-                    return True
-        return False
+            if (link := self._runner_of(future)) is None:
+                return False
+            link.may_run_again = False
+            self._end(link, error)
+        self._ring()
+        return True
 
     def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:
         """Return the outcomes of the items that the running task of *future* is done with."""
         with self._lock:
-            for link in self._links:
-                task = link.task
-                if task is not None and task.future is future:
-                    with suppress(ChangedError):
-                        progress = link.progress()
-                        if progress and progress.task == task.number and progress.is_running:
-                            return _parts_so_far(task, progress)
+            link = self._runner_of(future)
+            if link is None or (task := link.task) is None:
+                return []
+            with suppress(ChangedError):
+                progress = link.progress()
+                if progress and progress.task == task.number and progress.is_running:
+                    return _parts_so_far(task, progress)
         return []
 
     def adopt(self, process: Any, sock: socket.socket) -> None:
@@ -184,7 +183,7 @@ class Switchboard:
             self._break(start_error(reason, code, said))
 
     def wait_until_settled(self) -> None:
-        """Wait until no task is pending or running."""
+        """Wait until no task is pending or running, or it was closed."""
         with self._settled:
             self._settled.wait_for(self._is_settled)
 
@@ -193,11 +192,12 @@ class Switchboard:
 
         The caller waits for their processes to end, and releases them.
         """
-        with self._lock:
+        with self._settled:
             self._closing = True
             links = list(self._links)
-            given_up = [*self._pending, *(link.task for link in links if link.task is not None)]
+            given_up = [*self._pending, *filter(None, map(_task_of, links))]
             self._pending.clear()
+            self._settled.notify_all()
             self._links.clear()
             self._idle.clear()
         self._ring()
@@ -222,6 +222,12 @@ class Switchboard:
             self._bell_button.send(b"\0")
 
     # ── with the lock held ────────────────────────────────────────────────────────────────────
+
+    def _runner_of(self, future: Future[Any]) -> Link | None:
+        for link in self._links:
+            if link.task is not None and link.task.future is future:
+                return link
+        return None
 
     def _hand_out(self) -> None:
         while self._pending and self._idle:
@@ -264,6 +270,8 @@ class Switchboard:
         self._to_end.append(link)
 
     def _is_settled(self) -> bool:
+        if self._closing:
+            return True
         return not self._running and all(task.future.cancelled() for task in self._pending)
 
     def _notify_if_settled(self) -> None:
@@ -451,21 +459,25 @@ class Switchboard:
         self._on_broken()
 
     def _seconds_to_next(self) -> float | None:
+        if self._to_end:
+            return 0
         with self._lock:
-            if self._to_end:
-                return 0
-            left = [link.task.deadline.remaining() for link in self._links if link.task is not None]
+            tasks = list(filter(None, map(_task_of, self._links)))
+        left = [task.deadline.remaining() for task in tasks]
         left.append(self._departures.seconds_to_next())
         return min((seconds for seconds in left if seconds is not None), default=None)
 
     def _stop_overdue(self) -> None:
-        with self._lock:
-            for link in self._links:
-                if link.task is not None and link.task.deadline.has_passed():
-                    limit = link.task.deadline.seconds
-                    what = "a task" if limit == link.task.task_timeout else "rebuilding a callable"
-                    self._end(link, TaskTimeoutError(f"{what} took longer than {limit:g} seconds"))
-                    link.task.deadline = Deadline(None)
+        for link in list(self._links):
+            with self._lock:
+                self._stop_if_overdue(link)
+
+    def _stop_if_overdue(self, link: Link) -> None:
+        if link.task is not None and link.task.deadline.has_passed():
+            limit = link.task.deadline.seconds
+            what = "a task" if limit == link.task.task_timeout else "rebuilding a callable"
+            self._end(link, TaskTimeoutError(f"{what} took longer than {limit:g} seconds"))
+            link.task.deadline = Deadline(None)
 
     def _end_stopped(self) -> None:
         while self._to_end:
@@ -481,23 +493,26 @@ class Switchboard:
         while self._dropped:
             handle = self._dropped.popleft()
             with self._lock:
-                unwanted = [task for task in self._pending if task.call is handle]
-            for task in unwanted:  # whose caller was interrupted before it knew of them
-                task.future.cancel()
-            with self._lock:
-                for link in self._links:
-                    if handle.number in link.known_calls:
-                        link.known_calls.discard(handle.number)
-                        self._send(link, Kind.FORGET, handle.number)
+                pending = list(self._pending)
+            for task in pending:
+                if task.call is handle:  # its caller was interrupted before it knew of it
+                    task.future.cancel()
+            for link in list(self._links):
+                with self._lock:
+                    self._tell_to_forget(link, handle)
+
+    def _tell_to_forget(self, link: Link, handle: CallHandle) -> None:
+        if handle.number in link.known_calls:
+            link.known_calls.discard(handle.number)
+            self._send(link, Kind.FORGET, handle.number)
 
     def _update_interest(self) -> None:
         """Tell the selector of new links, and of links that have or no longer have more to send."""
         with self._lock:
-            changed = {link for link in self._news if link in self._links}
+            changed = self._links.intersection(self._news)
             self._news.clear()
-            wishes = [(link, link.has_unsent) for link in changed]
-        for link, wants_to_send in wishes:
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if wants_to_send else 0)
+        for link in changed:
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.has_unsent else 0)
             if link.socket in self._selector.get_map():
                 self._selector.modify(link.socket, events, link)
             else:
@@ -519,6 +534,10 @@ class InitializerError(Exception):
     def __init__(self, report: bytes) -> None:
         super().__init__(report)
         self.report = report
+
+
+def _task_of(link: Link) -> Task | None:
+    return link.task
 
 
 def _progress(link: Link) -> Progress | None:

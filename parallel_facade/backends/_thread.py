@@ -58,7 +58,7 @@ class ThreadBackend(Backend):
         self._broken: BaseException | None = None  # set once, by any thread; then it stays
         # pathos keeps pools in a table by id: with one of our own, no two back-ends share threads.
         self._id = f"parallel_facade-{next(_pool_numbers)}"
-        self._pool = ThreadPool(nodes=self._workers, id=self._id)
+        self._pool: Any = ThreadPool(nodes=self._workers, id=self._id)
         self._loops = [self._pool.apipe(self._run_tasks) for _ in range(self._workers)]
 
     @property
@@ -92,20 +92,21 @@ class ThreadBackend(Backend):
     def close(self, *, cancel: bool) -> None:
         """End the threads: after what is queued or, with *cancel*, as soon as they can."""
         with self._lock:
-            already_closed, self._closed = self._closed, True
-        if already_closed:
-            return
+            self._closed = True
         if cancel:
             self._cancel_queued()
-        for _ in range(self._workers):
+        for _ in range(self._workers):  # more of these than threads do no harm
             self._tasks.put(None)
-        self._pool.close()
+        if (pool := self._pool) is None:
+            return
+        pool.close()
         if cancel and self._outstanding:
-            self._abandon()
+            self._abandon(pool)
         else:
-            self._pool.clear()
+            pool.clear()
         # Files of theirs close when the last reference goes, which the user's to us may outlive.
-        del self._pool, self._loops
+        self._pool = None
+        self._loops = []
 
     def _cancel_queued(self) -> None:
         while True:
@@ -117,7 +118,7 @@ class ThreadBackend(Backend):
                 task.future.cancel()
                 self._end_task()
 
-    def _abandon(self) -> None:
+    def _abandon(self, pool: Any) -> None:
         """Let the pool's own threads end although a task still runs.
 
         They wait for the results of the loops, which a task that never ends would keep from
@@ -126,7 +127,7 @@ class ThreadBackend(Backend):
         for loop in self._loops:
             if not loop.ready():
                 settle(loop)
-        self._pool.__state__.pop(self._id, None)
+        pool.__state__.pop(self._id, None)
 
     def _run_tasks(self) -> None:
         with worker_role():

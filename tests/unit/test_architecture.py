@@ -154,6 +154,46 @@ def test_importing_starts_nothing():
     assert subprocess.check_output([sys.executable, "-c", script], text=True) == "1 1\n"
 
 
+LOOPS = ast.For | ast.AsyncFor | ast.While | ast.ListComp | ast.SetComp | ast.DictComp
+SCOPES = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef | ast.GeneratorExp
+MUST_CLEAN_UP = {"_results", "_dispatch", "_pool", "_shared", "_api", "_async_result", "_process"}
+
+
+def loops_in(nodes: list[ast.stmt]) -> list[int]:
+    """Return the lines of loops that are run by *nodes* themselves."""
+    found: list[int] = []
+    left: list[ast.AST] = list(nodes)
+    while left:
+        node = left.pop()
+        if isinstance(node, LOOPS):
+            found.append(node.lineno)
+        if not isinstance(node, SCOPES):
+            left.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def protected_blocks(file: Path) -> list[list[ast.stmt]]:
+    """Return the bodies of *file* that an interrupt must not leave by the wrong way."""
+    blocks = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.With):  # on something that was there before: a lock
+            if any(isinstance(item.context_expr, ast.Name | ast.Attribute) for item in node.items):
+                blocks.append(node.body)
+        elif isinstance(node, ast.Try) and file.stem in MUST_CLEAN_UP:
+            catches = [ast.unparse(handler.type or ast.Name("all")) for handler in node.handlers]
+            if node.finalbody or {"BaseException", "all"} & set(catches):
+                blocks.append(node.body)
+    return blocks
+
+
+def test_no_loop_is_left_by_an_interrupt_with_a_lock_held():
+    files = [file for file in ROOT.rglob("*.py") if file.stem != "_serve"]  # nobody interrupts it
+    checked = [(file.name, loops_in(block)) for file in files for block in protected_blocks(file)]
+
+    assert len(checked) > 50
+    assert [(name, lines) for name, lines in checked if lines] == []
+
+
 def test_all_is_sorted_and_complete():
     assert parallel_facade.__all__ == sorted(parallel_facade.__all__)
     assert set(parallel_facade.__all__) <= set(dir(parallel_facade))

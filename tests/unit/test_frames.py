@@ -2,6 +2,7 @@
 
 import socket
 
+import psutil
 import pytest
 
 from parallel_facade.backends._frames import Frame, FrameReader, Kind, send_frame
@@ -46,7 +47,7 @@ def test_the_end_of_the_channel_is_an_end_also_in_mid_frame(pair, sent):
 
 def test_a_link_never_waits_for_a_full_channel(pair):
     left, right = pair
-    link = Link(process=None, sock=left)
+    link = Link(process=psutil.Process(), sock=left)
     body = bytes(range(256)) * 40_000
 
     link.send(Kind.TASK, 1, b"head", body)
@@ -58,17 +59,19 @@ def test_a_link_never_waits_for_a_full_channel(pair):
 
     assert frame == Frame(Kind.TASK, 1, bytearray(b"head" + body))
     assert not link.has_unsent
+    link.release()
 
 
 def test_a_link_to_a_worker_that_is_gone_keeps_nothing(pair):
     left, right = pair
-    link = Link(process=None, sock=left)
+    link = Link(process=psutil.Process(), sock=left)
     right.close()
 
     for _ in range(3):
         link.send(Kind.FORGET, 1)
 
     assert not link.has_unsent
+    link.release()
 
 
 def test_a_queue_hands_each_message_to_one_reader_whole():
