@@ -95,7 +95,7 @@ def test_a_second_ctrl_c_while_it_cleans_up_is_safe(start_method, tmp_path):
         code, printed, said = running.end()
 
     assert code != 0
-    assert printed.endswith("over\n")
+    assert "over\n" in printed  # the other worker may come to its item after that
     assert said.rstrip().endswith("KeyboardInterrupt")
     assert "PoolWorker" not in said
     assert running.survivors() == []
