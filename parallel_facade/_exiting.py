@@ -8,7 +8,11 @@ print a traceback, of a pool that was closed under it, on a program's last stder
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
+
+from parallel_facade._errors import PoolClosedError
 
 _frozen: Final = threading.Event()  # never set
 _is_ending = False
@@ -24,3 +28,13 @@ def freeze_daemons() -> None:
     """Wait for ever, if the program ends and the current thread does not hold it up."""
     if _is_ending and threading.current_thread().daemon:
         _frozen.wait()
+
+
+@contextmanager
+def freezing_daemons() -> Iterator[None]:
+    """In the block, a pool that was closed since the program ends freezes daemon threads."""
+    try:
+        yield
+    except PoolClosedError:
+        freeze_daemons()
+        raise

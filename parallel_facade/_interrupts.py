@@ -29,8 +29,8 @@ class SafeCondition(threading.Condition):
     """A condition that is entered and left by the methods of its lock, which are no Python code."""
 
     _lock: Any
-    __enter__ = property(lambda self: self._lock.__enter__)
-    __exit__ = property(lambda self: self._lock.__exit__)
+    __enter__ = property(lambda self: self._lock.__enter__)  # pyright: ignore[reportAssignmentType]
+    __exit__ = property(lambda self: self._lock.__exit__)  # pyright: ignore[reportAssignmentType]
 
 
 class SafeFuture(Future[R]):

@@ -15,6 +15,7 @@ Assumes:
 from __future__ import annotations
 
 import marshal
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -47,6 +48,7 @@ class Log(Protocol):
     def open_slots(self, kind: type, count: int) -> Any:
         """Return *count* slots for values of type *kind*."""
 
+    @abstractmethod
     def write(self, record: bytes) -> bool:
         """Note an outcome, and return whether there was room for it."""
 

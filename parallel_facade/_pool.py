@@ -29,7 +29,7 @@ from parallel_facade._calls import Target, background_call, callbacks, eager_map
 from parallel_facade._config import Config, resolve
 from parallel_facade._delivery import Delivery
 from parallel_facade._errors import ConfigurationError, PoolClosedError
-from parallel_facade._exiting import freeze_daemons, note_end
+from parallel_facade._exiting import freeze_daemons, freezing_daemons, note_end
 from parallel_facade._opening import backend_name, open_backend
 from parallel_facade._options import (
     Options,
@@ -242,19 +242,20 @@ class Pool(Executor):
                 raise ConfigurationError(f"{name}={settings[name]!r} has no meaning for one call")
         settings["chunksize"] = 1
         when_done = callbacks(callback, error_callback)
-        submission = background_call(
-            self._target(),
-            func,
-            args,
-            kwds,
-            self._options(settings, retry_on, return_exceptions=False),
-            delivery=self._delivery,
-            decisions=self._decisions,
-        )
-        result: AsyncResult[R] = submission.result
-        if when_done is not None:
-            result.add_done_callback(when_done)
-        submission.start(on_end)
+        with freezing_daemons():
+            submission = background_call(
+                self._target(),
+                func,
+                args,
+                kwds,
+                self._options(settings, retry_on, return_exceptions=False),
+                delivery=self._delivery,
+                decisions=self._decisions,
+            )
+            result: AsyncResult[R] = submission.result
+            if when_done is not None:
+                result.add_done_callback(when_done)
+            submission.start(on_end)
         return result
 
     # ── the Executor ──────────────────────────────────────────────────────────────────────────

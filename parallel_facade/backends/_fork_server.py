@@ -26,7 +26,7 @@ import warnings
 from contextlib import suppress
 from typing import Any, Final
 
-from multiprocess import forkserver, resource_tracker, spawn, util
+from multiprocess import forkserver, process, resource_tracker, spawn, util
 
 from parallel_facade.backends._deafness import ignore_interrupts
 from parallel_facade.backends._private_ends import private_pair
@@ -76,7 +76,7 @@ class ForkServer:
         ours, theirs = private_pair()
         try:
             command = (
-                f"import sys; sys.path[:] = {_import_path()!r}; "
+                f"import sys; sys.path[:] = {import_path()!r}; "
                 f"from {__name__} import serve_requests; serve_requests({theirs.fileno()})"
             )
             executable = spawn.get_executable()
@@ -125,8 +125,10 @@ class ForkServer:
             self._pid = None
 
 
-def _import_path() -> list[str]:
-    return [entry or os.getcwd() for entry in sys.path]
+def import_path() -> list[str]:
+    """Return where a new process finds modules: `sys.path`, whatever folder it starts in."""
+    # There is no folder if the one that this program started in was removed before it started.
+    return [path for entry in sys.path if (path := entry or process.ORIGINAL_DIR) is not None]
 
 
 def serve_requests(fd: int) -> None:
@@ -202,10 +204,10 @@ class _Server:
                 os.close(fd)
             tracker, *inherited = given
             resource_tracker._resource_tracker._fd = tracker
-            forkserver._forkserver._inherited_fds = inherited
+            vars(forkserver._forkserver)["_inherited_fds"] = inherited
             code = spawn._main(data, os.dup(data))
-        except Exception:
-            sys.excepthook(*sys.exc_info())
+        except Exception as exc:
+            sys.excepthook(type(exc), exc, exc.__traceback__)
             sys.stderr.flush()
         finally:
             os._exit(code)

@@ -35,6 +35,7 @@ from multiprocess.connection import wait
 
 from parallel_facade.backends._causes import UNKNOWN_EXIT_CODE
 from parallel_facade.backends._deafness import born_deaf
+from parallel_facade.backends._fork_server import ForkServer, import_path
 from parallel_facade.backends._packets import PacketQueue, can_make_queues
 from parallel_facade.backends._private_ends import keep_in_next_fork, keep_private, private_pair
 
@@ -229,14 +230,16 @@ def preparation_data(name: str) -> dict[str, Any]:
 
     `multiprocess` would name the main module here, and the new process would run it.
     """
-    path = [entry or process.ORIGINAL_DIR for entry in sys.path]
+    folder = {}
+    with suppress(FileNotFoundError):  # it was removed: the new process starts where we are
+        folder["dir"] = os.getcwd()
     return {
+        **folder,
         "name": name,
         "authkey": process.current_process().authkey,
-        "sys_path": path,
+        "sys_path": import_path(),
         "sys_argv": sys.argv,
         "orig_dir": process.ORIGINAL_DIR,
-        "dir": os.getcwd(),
     }
 
 
@@ -318,8 +321,6 @@ class _Helpers:
     def fork_server(self) -> Any:
         with self._lock:
             if self._server is None:
-                from parallel_facade.backends._fork_server import ForkServer
-
                 self._server = ForkServer()
             return self._server
 

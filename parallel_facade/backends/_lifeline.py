@@ -16,11 +16,12 @@ Assumes:
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import sys
 import threading
+
+from multiprocess import connection
 
 _held: list[socket.socket] = []  # a lifeline lasts as long as the process
 
@@ -45,7 +46,7 @@ def _have_the_kernel_kill(lifeline: socket.socket) -> None:
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
     # It may have been closed before anybody was to be told.
-    if select.select([fd], [], [], 0)[0]:
+    if connection.wait([fd], 0):
         _die()
 
 

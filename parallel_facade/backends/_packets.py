@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import errno
 import logging
-import select
+import selectors
 import socket
 from contextlib import suppress
 from typing import Any, Final
+
+from multiprocess import connection
 
 _log = logging.getLogger("parallel_facade")
 
@@ -49,12 +51,17 @@ class _End:
     def send(self, obj: Any) -> None:
         from multiprocess.reduction import ForkingPickler
 
-        self._socket.send(ForkingPickler.dumps(obj))
+        message = ForkingPickler.dumps(obj)
+        while True:
+            with suppress(BlockingIOError):
+                self._socket.send(message)
+                return
+            _wait_until_writable(self._socket)
 
     def recv(self) -> Any:
         from multiprocess.reduction import ForkingPickler
 
-        while message := self._socket.recv(MESSAGE_BYTES):
+        while message := self._receive():
             try:
                 return ForkingPickler.loads(message)
             except Exception:
@@ -63,8 +70,15 @@ class _End:
                 _log.error("the pool was sent what is no message: %.80r", message)
         raise EOFError
 
+    def _receive(self) -> bytes:
+        # All processes that have the socket share its flags, and a task may have set one.
+        while True:
+            with suppress(BlockingIOError):
+                return self._socket.recv(MESSAGE_BYTES)
+            connection.wait([self._socket])
+
     def poll(self) -> bool:
-        return bool(select.select([self._socket], [], [], 0)[0])
+        return bool(connection.wait([self._socket], 0))
 
 
 class PacketQueue:
@@ -97,6 +111,12 @@ class _NoLock:
 
     def acquire(self) -> bool:
         return True
+
+
+def _wait_until_writable(sock: socket.socket) -> None:
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_WRITE)
+        selector.select()
 
 
 def _message_pair() -> tuple[socket.socket, socket.socket]:

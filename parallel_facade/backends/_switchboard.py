@@ -363,6 +363,7 @@ class Switchboard:
     def _end_task(self, link: Link, frame: Frame) -> None:
         with self._lock:
             task = self._take_task(link)
+        stopped_for = None
         try:
             with self._lock:
                 # The end of a task that was to be stopped, but was faster, is as good as any. Once

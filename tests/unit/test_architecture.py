@@ -25,10 +25,9 @@ LAYERS = [
         "_namespaces",
         "_notes",
         "_interrupts",
-        "_exiting",
     },
     {"_scopes", "_code", "_plain", "_sources", "_deep", "_identity", "_registry", "_progress"},
-    {"_delivery", "_mailbox", "_config", "_importable", "_news"},
+    {"_delivery", "_mailbox", "_config", "_exiting", "_importable", "_news"},
     {"_dilling", "_files", "_values", "_enums", "_exceptions", "_ctypes_classes", "_named"},
     {"_freshness"},
     {"_functions"},
@@ -133,7 +132,7 @@ def test_each_foreign_library_is_imported_in_its_own_place():
         "pathos": {"_process", "_thread", "_serial"},
         "dill": {"_dilling"},
         "tqdm": {"_progress"},
-        "multiprocess": {"_fork_server", "_launch", "_packets", "_serve"},
+        "multiprocess": {"_fork_server", "_launch", "_lifeline", "_packets", "_serve"},
         "psutil": {"_family", "_serve"},
     }
 

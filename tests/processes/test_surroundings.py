@@ -1,0 +1,148 @@
+"""Programs and tasks that change the process they run in: pools work there, or say why not."""
+
+import os
+
+import pytest
+from programs import program
+
+from parallel_facade import Pool, WorkerCrashedError
+
+PATIENCE = 60
+
+IN_CALLERS = {
+    "blocks SIGCHLD": """
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+print(crashes(), plus())
+""",
+    "handles SIGCHLD by waiting for any child": """
+def reap(*args):
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+signal.signal(signal.SIGCHLD, reap)
+print(crashes(), plus())
+""",
+    "ignores SIGCHLD": """
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+print(crashes(), plus())
+""",
+    "has few descriptors": """
+used = len(os.listdir("/proc/self/fd"))
+resource.setrlimit(resource.RLIMIT_NOFILE, (used + 60, used + 60))
+print(crashes(), plus())
+""",
+    "has many descriptors": """
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))
+held = [open(os.devnull) for _ in range(1100)]
+print(crashes(), plus())
+""",
+    "has closed stdin, stdout and stderr": """
+saved = os.dup2(1, 200)
+os.set_inheritable(saved, False)
+os.closerange(0, 3)
+text = f"{crashes()} {plus()}\\n"
+os.write(saved, text.encode())
+""",
+    "has text streams of its own": """
+sys.stdin, sys.stdout, sys.stderr = None, io.StringIO(), None
+text = f"{crashes()} {plus()}\\n"
+os.write(1, text.encode())
+""",
+    "has left the folder it started in": """
+with tempfile.TemporaryDirectory() as folder:
+    os.chdir(folder)
+print(crashes(), plus())
+""",
+    "has forked": """
+plus()
+child = os.fork()
+if not child:
+    assert plus() == [1, 2, 3]
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+print(crashes(), plus())
+""",
+    "has forked a child that exits as programs do": """
+plus()
+child = os.fork()
+if not child:
+    sys.exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+print(crashes(), plus())
+""",
+    "calls from a thread without end": """
+def call_for_ever():
+    while True:
+        apply_async(abs, (-1,)).get()
+threading.Thread(target=call_for_ever, daemon=True).start()
+print(crashes(), plus())
+""",
+}
+
+PREAMBLE = """
+import contextlib, io, os, resource, signal, sys, tempfile, threading
+from parallel_facade import WorkerCrashedError, apply_async, pmap
+
+def plus():
+    return pmap(lambda x: x + 1, range(3))
+
+def crashes():
+    return [type(e).__name__ for e in pmap(os._exit, [3], return_exceptions=True)]
+"""
+
+
+@pytest.mark.parametrize("surroundings", IN_CALLERS)
+def test_a_caller_that(start_method, tmp_path, surroundings):
+    with program(
+        PREAMBLE + IN_CALLERS[surroundings],
+        PARALLEL_FACADE_START_METHOD=start_method,
+        PYTHONWARNINGS="ignore::RuntimeWarning,ignore::DeprecationWarning",
+        TMPDIR=str(tmp_path),
+    ) as running:
+        assert running.end() == (0, "['WorkerCrashedError'] [1, 2, 3]\n", "")
+    assert os.listdir(tmp_path) == []
+
+
+def close_everything(x):
+    os.closerange(3, 4096)
+    return x
+
+
+def write_everywhere(x):
+    for fd in range(3, 256):
+        try:
+            os.set_blocking(fd, False)
+            os.write(fd, b"garbage" * 100)
+        except OSError:
+            pass
+    return x
+
+
+def fork_and_return(x):
+    os.fork()
+    return x
+
+
+def fork_and_raise(x):
+    if not os.fork():
+        raise RuntimeError("in the child")
+    return x
+
+
+def chdir(x):
+    os.chdir("/")
+    os.umask(0o777)
+    os.environ.clear()
+    return x
+
+
+@pytest.mark.parametrize(
+    "task", [close_everything, write_everywhere, fork_and_return, fork_and_raise, chdir]
+)
+def test_a_task_that_harms_its_process_costs_its_item_at_most(start_method, task):
+    with Pool(workers=2, start_method=start_method) as pool:
+        for _ in range(3):
+            [found] = pool.pmap(task, [5], return_exceptions=True)
+            assert found == 5 or isinstance(found, WorkerCrashedError)
+            assert pool.pmap(lambda x: x + 1, range(6), chunksize=1) == [1, 2, 3, 4, 5, 6]
