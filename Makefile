@@ -5,6 +5,7 @@
 #   make lint    style            make types   type checkers       make wheel   the distribution
 #   make check   all of these
 #   make chaos   2,000 random faults on real pools; FAULTS=, MINUTES= and SEED= change that
+#   make endurance   10,000 calls, 1,000 pools, a lazy map over 1,000,000 items
 
 PYTHON ?= $(shell for v in 3.14 3.13 3.12 3.11; do \
 	if python$$v -c '' 2>/dev/null; then echo python$$v; exit; fi; done; echo python3)
@@ -19,7 +20,7 @@ TESTS := .
 FAULTS ?= 2000
 MINUTES ?= 20
 
-.PHONY: demo test lint types wheel check chaos clean
+.PHONY: demo test lint types wheel check chaos endurance clean
 
 demo: $(VENV)/wheel
 	$(BIN)/python -m parallel_facade demo
@@ -47,6 +48,9 @@ check: test lint types wheel
 chaos: $(VENV)/wheel $(VENV)/test
 	cd tests && ../$(BIN)/python -W ignore::RuntimeWarning chaos.py \
 		--faults $(FAULTS) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+endurance: $(VENV)/wheel $(VENV)/test
+	cd tests && ../$(BIN)/python endurance.py
 
 clean:
 	rm -rf .venv-* build dist

@@ -11,7 +11,6 @@ lost, had two outcomes or ran twice, if a call did not return, or if anything wa
 """
 
 import argparse
-import gc
 import os
 import random
 import signal
@@ -30,6 +29,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parent))  # where workers find the faults
 
 from faults import FAULTS, Fault, FaultWhenPickled, FaultWhenRebuilt  # noqa: E402
+from leftovers import Resources  # noqa: E402
 
 from parallel_facade import Pool, TaskTimeoutError, WorkerCrashedError  # noqa: E402
 
@@ -321,31 +321,12 @@ def state_of(pool):
     )
 
 
-def leftovers(before):
-    gc.collect()
-    now = resources()
-    return [
-        f"{name}: {before[name]} before, {now[name]} after"
-        for name in now
-        if now[name] != before[name]
-    ]
-
-
-def resources():
-    return {
-        "processes": len(psutil.Process().children(recursive=True)),
-        "threads": threading.active_count(),
-        "descriptors": len(os.listdir("/proc/self/fd")),
-        "shared memory": len(os.listdir("/dev/shm")),
-    }
-
-
 def run(faults, seconds, seed, threads=4, methods=("fork", "forkserver", "spawn")):
     """Rage once; return the tally, seconds from deaths to errors, and what was left behind."""
     with tempfile.TemporaryDirectory() as folder:
         for method in methods:  # what is imported or opened once stays
             Pool(workers=1, start_method=method).close()
-        before = resources()
+        before = Resources()
         storm = Storm(folder, faults, seconds, seed)
         with ExitStack() as stack:
             pools = [
@@ -355,7 +336,8 @@ def run(faults, seconds, seed, threads=4, methods=("fork", "forkserver", "spawn"
             ]
             storm.rage(pools, threads)
         latencies = storm.count_runs()
-    return storm.tally, latencies, leftovers(before)
+    left = Resources().added_to(before)
+    return storm.tally, latencies, [f"{name}: {things}" for name, things in left.items()]
 
 
 def report(tally, latencies, left):

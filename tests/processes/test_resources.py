@@ -3,53 +3,17 @@
 import gc
 import itertools
 import os
-import threading
 import tracemalloc
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 from faults import FAULTS
-from multiprocess import process
+from leftovers import Resources
 
 from parallel_facade import Pool, WorkerCrashedError, _shared, imap, pmap
 
 PATIENCE = 60
-
-
-class Resources:
-    """What this process has."""
-
-    def __init__(self):
-        gc.collect()
-        self.descriptors = open_files()
-        self.threads = {thread.name for thread in threading.enumerate()}
-        self.processes = {str(one) for one in process.active_children()}
-        self.children = set(psutil.Process().children(recursive=True))
-        # Semaphores have a name for a moment only; those seen are other programs'.
-        self.shared = {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")}
-
-    def added_to(self, before):
-        """Return what there is now and was not *before*, or is more than before."""
-        added = {name: vars(self)[name] - vars(before)[name] for name in vars(self)}
-        if len(self.descriptors) <= len(before.descriptors):
-            del added["descriptors"]  # numbers are used again, for other files
-        return {name: things for name, things in added.items() if things}
-
-
-def open_files():
-    found = set()
-    for fd in os.listdir("/proc/self/fd"):
-        with suppress(OSError):  # that of the listing itself
-            found.add((fd, os.readlink(f"/proc/self/fd/{fd}")))
-    return found
-
-
-def crash(x):
-    if x == 3:
-        os._exit(1)
-    return x
 
 
 @pytest.fixture

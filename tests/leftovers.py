@@ -1,0 +1,37 @@
+"""What this process has: compared before and after, it tells what was left behind."""
+
+import gc
+import os
+import threading
+from contextlib import suppress
+
+import psutil
+from multiprocess import process
+
+
+class Resources:
+    """Descriptors, threads, processes and shared memory at this moment."""
+
+    def __init__(self):
+        gc.collect()
+        self.descriptors = _open_files()
+        self.threads = {thread.name for thread in threading.enumerate()}
+        self.processes = {str(one) for one in process.active_children()}
+        self.children = set(psutil.Process().children(recursive=True))
+        # Semaphores have a name for a moment only; those seen are other programs'.
+        self.shared = {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")}
+
+    def added_to(self, before):
+        """Return what there is now and was not *before*, or is more than before."""
+        added = {name: vars(self)[name] - vars(before)[name] for name in vars(self)}
+        if len(self.descriptors) <= len(before.descriptors):
+            del added["descriptors"]  # numbers are used again, for other files
+        return {name: things for name, things in added.items() if things}
+
+
+def _open_files():
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # that of the listing itself
+            found.add((fd, os.readlink(f"/proc/self/fd/{fd}")))
+    return found
