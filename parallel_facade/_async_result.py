@@ -187,6 +187,9 @@ class AsyncResult(SafeFuture[R], Generic[R]):
             self._was_asked = True
             if isinstance(error, PoolClosedError):
                 freeze_daemons()
+        except CancelledError:
+            freeze_daemons()
+            raise
         except TimeoutError:
             raise TaskTimeoutError(f"no result after {timeout:g} seconds") from None
         if error is not None and not isinstance(error, _NotDecodedError):

@@ -28,6 +28,7 @@ from typing import Any, Final
 
 from multiprocess import forkserver, process, resource_tracker, spawn, util
 
+from parallel_facade.backends._commands import first_words
 from parallel_facade.backends._deafness import ignore_interrupts
 from parallel_facade.backends._private_ends import private_pair
 
@@ -61,7 +62,7 @@ class ForkServer:
                 return self._request(fds)
 
     def stop(self) -> None:
-        """End the server, whatever it does."""
+        """End the server, whatever it does, and whoever else holds what it waits for the end of."""
         with self._lock:
             if self._is_running():
                 assert self._pid is not None, "it runs"
@@ -76,7 +77,7 @@ class ForkServer:
         ours, theirs = private_pair()
         try:
             command = (
-                f"import sys; sys.path[:] = {import_path()!r}; "
+                f"{first_words()}import sys; sys.path[:] = {import_path()!r}; "
                 f"from {__name__} import serve_requests; serve_requests({theirs.fileno()})"
             )
             executable = spawn.get_executable()

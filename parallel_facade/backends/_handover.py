@@ -32,10 +32,10 @@ class Kept(NamedTuple):
 
 
 class Given(NamedTuple):
-    """The worker's part."""
+    """The worker's part; descriptors, which last as long as the process."""
 
     journal: Journal
-    lifeline: socket.socket
+    lifeline: int
     stderr: int | None
 
 
@@ -70,6 +70,6 @@ def receive(sock: socket.socket) -> Given | None:
         raise EOFError
     memory, lifeline, *stderr = fds
     try:
-        return Given(Journal(memory), socket.socket(fileno=lifeline), stderr[0] if stderr else None)
+        return Given(Journal(memory), lifeline, stderr[0] if stderr else None)
     finally:
         os.close(memory)

@@ -20,20 +20,20 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
 import socket
 import sys
 import threading
-import types
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from multiprocess import context, process, resource_tracker, spawn, util
+from multiprocess import context, process, spawn
 from multiprocess.connection import wait
 
+from parallel_facade.backends import _tracker
 from parallel_facade.backends._causes import UNKNOWN_EXIT_CODE
+from parallel_facade.backends._commands import rebound, told
 from parallel_facade.backends._deafness import born_deaf
 from parallel_facade.backends._fork_server import ForkServer, import_path
 from parallel_facade.backends._packets import PacketQueue, can_make_queues
@@ -112,7 +112,7 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
         self.channel = theirs
         keep_in_next_fork(theirs)
         # Before the mask: when it starts, it sets one of its own.
-        resource_tracker.ensure_running()
+        _tracker.ensure_running()
         try:
             with born_deaf():
                 super().start()
@@ -244,22 +244,16 @@ def preparation_data(name: str) -> dict[str, Any]:
 
 
 class _Spawn:
-    """`multiprocess.spawn` with our `preparation_data`."""
+    """`multiprocess.spawn` with our `preparation_data`, and our first words."""
 
     get_preparation_data = staticmethod(preparation_data)
 
+    @staticmethod
+    def get_command_line(**settings: Any) -> list[str]:
+        return told(spawn.get_command_line(**settings))
+
     def __getattr__(self, name: str) -> Any:
         return getattr(spawn, name)
-
-
-def _rebound(function: types.FunctionType, **names: Any) -> types.FunctionType:
-    """Return a copy of *function* that finds *names* as globals; the original stays as it is."""
-    space = {**function.__globals__, **names}
-    copy = types.FunctionType(
-        function.__code__, space, function.__name__, function.__defaults__, function.__closure__
-    )
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
 
 
 @functools.cache
@@ -267,7 +261,7 @@ def _popen_class(method: str) -> Any:
     if sys.platform == "win32":
         from multiprocess.popen_spawn_win32 import Popen
 
-        return type("Popen", (Popen,), {"__init__": _rebound(Popen.__init__, spawn=_Spawn())})
+        return type("Popen", (Popen,), {"__init__": rebound(Popen.__init__, spawn=_Spawn())})
     if method == "fork":
         from multiprocess.popen_fork import Popen
 
@@ -275,11 +269,11 @@ def _popen_class(method: str) -> Any:
     if method == "spawn":
         from multiprocess.popen_spawn_posix import Popen
 
-        launch = _rebound(Popen._launch, spawn=_Spawn())
+        launch = rebound(Popen._launch, spawn=_Spawn())
     else:
         from multiprocess.popen_forkserver import Popen
 
-        launch = _rebound(Popen._launch, spawn=_Spawn(), forkserver=_ForkServerModule())
+        launch = rebound(Popen._launch, spawn=_Spawn(), forkserver=_ForkServerModule())
     return type("Popen", (_ReapingPopen, Popen), {"_launch": launch})
 
 
@@ -309,7 +303,7 @@ class _Helpers:
     def acquire(self) -> None:
         with self._lock:
             if self._users == 0:
-                self._tracker_was_running = _tracker()._fd is not None
+                self._tracker_was_running = _tracker.is_running()
             self._users += 1
 
     def release(self) -> None:
@@ -326,42 +320,13 @@ class _Helpers:
 
     def _stop(self) -> None:
         server, self._server = self._server, None
-        # Both are killed, though asking would do: a process that a task left behind may hold what
-        # they wait for the end of.
         if server is not None:
             server.stop()
-        if not self._tracker_was_running and not _tracker_is_needed():
-            with suppress(ChildProcessError):  # somebody else has waited for it
-                _kill(_tracker()._pid)
-                _tracker()._stop()
+        if not self._tracker_was_running:
+            _tracker.stop()
 
     def forget_after_fork(self) -> None:
         self.__init__()  # type: ignore[misc]  # the helpers are the parent's
-
-
-def _kill(pid: int | None) -> None:
-    if pid is not None:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def _tracker() -> Any:
-    return resource_tracker._resource_tracker
-
-
-def _tracker_is_needed() -> bool:
-    """Return whether other users of `multiprocess` may have something registered there.
-
-    Starting a process starts the tracker, although nothing of ours needs one. Ending it while
-    somebody's semaphore is registered would unlink that semaphore.
-    """
-    if "multiprocess.shared_memory" in sys.modules or process.active_children():
-        return True
-    synchronize = sys.modules.get("multiprocess.synchronize")
-    if synchronize is None:
-        return False
-    registered = list(util._afterfork_registry.values())
-    return any(isinstance(obj, synchronize.SemLock) for obj in registered)
 
 
 def _disown_workers() -> None:

@@ -17,18 +17,14 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import threading
 
 from multiprocess import connection
 
-_held: list[socket.socket] = []  # a lifeline lasts as long as the process
 
-
-def hold(lifeline: socket.socket) -> None:
-    """End this process when the other end of *lifeline* is closed."""
-    _held.append(lifeline)
+def hold(lifeline: int) -> None:
+    """End this process when the other end of *lifeline*, a descriptor, is closed."""
     if sys.platform == "linux":
         _have_the_kernel_kill(lifeline)
     else:
@@ -37,10 +33,9 @@ def hold(lifeline: socket.socket) -> None:
         ).start()
 
 
-def _have_the_kernel_kill(lifeline: socket.socket) -> None:
+def _have_the_kernel_kill(fd: int) -> None:
     import fcntl
 
-    fd = lifeline.fileno()
     fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
@@ -50,8 +45,8 @@ def _have_the_kernel_kill(lifeline: socket.socket) -> None:
         _die()
 
 
-def _wait_and_die(lifeline: socket.socket) -> None:
-    lifeline.recv(1)
+def _wait_and_die(fd: int) -> None:
+    os.read(fd, 1)
     _die()
 
 

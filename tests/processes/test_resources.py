@@ -52,6 +52,17 @@ def test_pools_keep_nothing(start_method, temporary_files):
     assert Resources().added_to(before) == {}
 
 
+def test_new_processes_make_no_file(start_method, temporary_files):
+    # Not even for a moment, in which they may be killed: the folder would have another time.
+    _shared._shared.close()  # then the helpers of new processes start too
+    before = temporary_files.stat().st_mtime_ns
+
+    with Pool(workers=2, start_method=start_method) as pool:
+        assert pool.pmap(abs, [-1, -2], chunksize=1) == [1, 2]
+
+    assert temporary_files.stat().st_mtime_ns == before
+
+
 @pytest.mark.parametrize("fault", ["kill", "exit", "segfault", "hang"])
 def test_faults_keep_nothing(start_method, temporary_files, fault):
     _shared._shared.close()  # one of those may be replacing a worker that another test has ended

@@ -33,7 +33,7 @@ print(crashes(), plus())
     "has many descriptors": """
 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))
-held = [open(os.devnull) for _ in range(1100)]
+held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
 print(crashes(), plus())
 """,
     "has closed stdin, stdout and stderr": """
@@ -96,6 +96,7 @@ def start(code, start_method, tmp_path):
         code,
         PARALLEL_FACADE_START_METHOD=start_method,
         PYTHONWARNINGS="ignore::RuntimeWarning,ignore::DeprecationWarning",
+        PYTHONDEVMODE="1",
         TMPDIR=str(tmp_path),
     )
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -49,6 +50,12 @@ def is_alive(process):
         return False
 
 
+def command_of(process):
+    with suppress(psutil.NoSuchProcess):  # one of another pool's
+        return process.cmdline()
+    return []
+
+
 def start_a_child_and_hang(gate, ignore_sigterm):
     code = "import signal, socket, sys\n"
     if ignore_sigterm:
@@ -75,9 +82,9 @@ def test_what_the_item_started_ends_with_it(clock, start_method, gate, ignore_si
         )
         child_is_there.wait_for_arrivals(1)
         started = set(psutil.Process().children(recursive=True)) - before
+        (child,) = [one for one in started if str(child_is_there.path) in command_of(one)]
         if how == "stop":
             assert result.stop()
-        (child,) = [one for one in started if str(child_is_there.path) in one.cmdline()]
         while not result.done() or is_alive(child):
             clock.advance(pool, 0.5)
         if how == "task_timeout":

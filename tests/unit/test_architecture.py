@@ -57,10 +57,10 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 BACKEND_LAYERS = [
     {"__init__"},
     {"_frames", "_journal", "_packets", "_lifeline", "_family", "_start_messages", "_causes"},
-    {"_private_ends", "_deafness"},
+    {"_private_ends", "_deafness", "_commands"},
     {"_handover"},
     {"_link", "_serve"},
-    {"_fork_server"},
+    {"_fork_server", "_tracker"},
     {"_launch"},
     {"_departures"},
     {"_switchboard"},
@@ -132,7 +132,14 @@ def test_each_foreign_library_is_imported_in_its_own_place():
         "pathos": {"_process", "_thread", "_serial"},
         "dill": {"_dilling"},
         "tqdm": {"_progress"},
-        "multiprocess": {"_fork_server", "_launch", "_lifeline", "_packets", "_serve"},
+        "multiprocess": {
+            "_fork_server",
+            "_launch",
+            "_lifeline",
+            "_packets",
+            "_serve",
+            "_tracker",
+        },
         "psutil": {"_family", "_serve"},
     }
 

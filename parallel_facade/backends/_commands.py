@@ -1,0 +1,37 @@
+"""What a new Python process is told before it imports anything: where temporary files go.
+
+When dill is imported it asks `tempfile` for the folder, which makes a file there, to see whether it
+may, and removes it. So, without having been told:
+    1. new process  imports dill, and makes that file
+    2. caller       closes its pool, and kills what has not started yet
+    3. nobody       removes the file
+"""
+
+from __future__ import annotations
+
+import tempfile
+import types
+from typing import Any
+
+
+def first_words() -> str:
+    """Return statements to run before all others."""
+    return f"import tempfile; tempfile.tempdir = {tempfile.gettempdir()!r}; "
+
+
+def told(command: list[str]) -> list[str]:
+    """Return *command*, which runs Python, with the first words before its own."""
+    if "-c" not in command:  # it is a frozen program, which starts in a way of its own
+        return command
+    place = command.index("-c") + 1
+    return [*command[:place], first_words() + command[place], *command[place + 1 :]]
+
+
+def rebound(function: types.FunctionType, **names: Any) -> types.FunctionType:
+    """Return a copy of *function* that finds *names* as globals; the original stays as it is."""
+    space = {**function.__globals__, **names}
+    copy = types.FunctionType(
+        function.__code__, space, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
