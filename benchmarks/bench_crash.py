@@ -13,7 +13,15 @@ from pathlib import Path
 from parallel_facade import Pool
 
 ROUNDS = 40
+WORKERS = 2
 METHODS = ("fork", "forkserver", "spawn")
+
+
+def wait_until_whole(pool: Pool) -> None:
+    """Wait until every worker is there: the last round has cost one."""
+    pids: set[int] = set()
+    while len(pids) < WORKERS:
+        pids = set(pool.pmap(lambda _: os.getpid(), range(4 * WORKERS), chunksize=1))
 
 
 def milliseconds_to_error(pool: Pool, note: Path) -> float:
@@ -23,6 +31,7 @@ def milliseconds_to_error(pool: Pool, note: Path) -> float:
         note.write_text(str(time.monotonic()))
         os.kill(os.getpid(), signal.SIGKILL)
 
+    wait_until_whole(pool)
     error = pool.apply_async(die).exception()
     seen = time.monotonic()
     assert error is not None, "a killed worker is an error"
@@ -41,6 +50,7 @@ def milliseconds_to_retry(pool: Pool, note: Path) -> float:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("it was killed")
 
+    wait_until_whole(pool)
     again = pool.apply_async(die_once, retries=1).get()
     return (again - float(note.read_text())) * 1e3
 
@@ -49,8 +59,10 @@ def main() -> None:
     """Print the median, and the slowest, for each start method."""
     print(f"{'milliseconds from death to':<30}{'median':>9}{'slowest':>9}")
     for method in METHODS:
-        with tempfile.TemporaryDirectory() as folder, Pool(workers=2, start_method=method) as pool:
-            pool.pmap(abs, range(8), chunksize=1)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Pool(workers=WORKERS, start_method=method) as pool,
+        ):
             note = Path(folder, "note")
             for what, measure in (
                 ("error", milliseconds_to_error),

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import parallel_facade
-from parallel_facade import Pool, config
+from parallel_facade import Pool, _shared, config
 from parallel_facade.backends import Capabilities
 
 HERE = Path(__file__).parent
@@ -92,6 +92,14 @@ def start_method(request: pytest.FixtureRequest, monkeypatch: Any) -> str:
 
 
 @pytest.fixture
+def no_warm_pools() -> None:
+    """No pool of the verbs is open: those keep the helpers that start processes, and one may be
+    replacing a worker that another test has ended.
+    """
+    _shared._shared.close()
+
+
+@pytest.fixture
 def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Gate]]:
     """Makes gates, at which tasks wait, in any thread or process, until the test opens them."""
     with ExitStack() as stack:
@@ -113,8 +121,6 @@ def no_settings_left() -> Iterator[None]:
 def nothing_left_at_the_end() -> Iterator[None]:
     """When the shared pools are closed, no thread of ours is left."""
     yield
-    from parallel_facade import _shared
-
     gc.collect()  # a dropped iterator may be part of a cycle, as with a caught traceback
     in_use = {str(lent.pool): lent.users for lent in _shared._shared._lent.values() if lent.users}
     assert in_use == {}, "each call gives its pool back"

@@ -94,8 +94,8 @@ class PacketQueue:
         return self._reader.recv()
 
     def put(self, obj: Any) -> None:
-        # A worker whose caller is gone, or whose task has closed every file, has nobody to tell, and
-        # leaves without a word.
+        # A worker whose caller is gone, or whose task has closed every file, has nobody to tell,
+        # and leaves without a word.
         with suppress(OSError):
             self._writer.send(obj)
 

@@ -2,16 +2,14 @@
 
 import asyncio
 import concurrent.futures
-import contextlib
-import gc
 import itertools
 import multiprocessing
 import os
 import threading
 import warnings
 
-import psutil
 import pytest
+from leftovers import Resources
 
 from parallel_facade import (
     ConfigurationError,
@@ -19,7 +17,6 @@ from parallel_facade import (
     PoolClosedError,
     TaskTimeoutError,
     WorkerCrashedError,
-    _shared,
     pmap,
 )
 
@@ -31,19 +28,6 @@ SETTING = None
 def remember(value):
     global SETTING
     SETTING = value
-
-
-def open_files():
-    """Return what each descriptor of this process leads to."""
-    found = {}
-    for fd in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # that of the listing itself
-            found[int(fd)] = os.readlink(f"/proc/self/fd/{fd}")
-    return found
-
-
-def own_threads():
-    return {thread for thread in threading.enumerate() if "Dummy" not in thread.name}
 
 
 def test_it_has_the_three_verbs(backend):
@@ -130,25 +114,18 @@ def test_shutdown_can_return_at_once(backend):
         pool.submit(abs, 1)
 
 
-def test_nothing_is_left_behind(backend):
+def test_nothing_is_left_behind(backend, no_warm_pools):
     if "executor" in backend.name:
         pytest.skip("the executor's workers are the user's")
-    # A warm pool may still be replacing a worker that the last test stopped, which opens files.
-    _shared._shared.close()
     backend.pool().close()  # what is imported or opened once stays
-    processes = set(psutil.Process().children(recursive=True))
-    threads, files = own_threads(), open_files()
+    before = Resources()
 
     for _ in range(3):
         with backend.pool() as pool:
             pool.pmap(abs, [1, 2, 3])
             pool.submit(abs, 1).add_done_callback(lambda _: None)
 
-    assert set(psutil.Process().children(recursive=True)) - processes == set()
-    assert own_threads() - threads == set()
-    gc.collect()
-    left = open_files()
-    assert len(left) <= len(files), {fd: left[fd] for fd in left.keys() - files.keys()}
+    assert Resources().added_to(before) == {}
 
 
 def test_an_unclosed_pool_warns(backend):

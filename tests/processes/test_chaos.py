@@ -9,10 +9,7 @@ def no_warning_of_threads(monkeypatch):
     monkeypatch.setattr("parallel_facade.backends._launch._warn_of_threads", lambda: None)
 
 
-def test_random_faults_lose_double_and_leave_nothing(no_warning_of_threads, caplog):
-    from parallel_facade import _shared
-
-    _shared._shared.close()
+def test_random_faults_lose_double_and_leave_nothing(no_warning_of_threads, no_warm_pools, caplog):
     tally, latencies, left = chaos.run(faults=120, seconds=60, seed=7)
 
     assert tally.problems == [], chaos.report(tally, latencies, left)

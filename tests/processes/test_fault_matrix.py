@@ -15,13 +15,7 @@ from faults import (
     fault_while_sending,
 )
 
-from parallel_facade import (
-    Pool,
-    SerializationError,
-    TaskTimeoutError,
-    WorkerCrashedError,
-    _shared,
-)
+from parallel_facade import Pool, SerializationError, TaskTimeoutError, WorkerCrashedError
 
 PATIENCE = 60
 
@@ -32,9 +26,8 @@ def fault(request):
 
 
 @pytest.fixture
-def pool(start_method):
+def pool(start_method, no_warm_pools):
     """A pool that still works at the end of the test, and then leaves nothing."""
-    _shared._shared.close()  # one of those may be replacing a worker that another test has ended
     before = set(psutil.Process().children(recursive=True))
     with Pool(workers=2, start_method=start_method) as pool:
         yield pool

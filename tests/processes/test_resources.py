@@ -11,7 +11,7 @@ import pytest
 from faults import FAULTS
 from leftovers import Resources
 
-from parallel_facade import Pool, WorkerCrashedError, _shared, imap, pmap
+from parallel_facade import Pool, WorkerCrashedError, imap, pmap
 
 PATIENCE = 60
 
@@ -27,7 +27,7 @@ def temporary_files(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_calls_keep_nothing(start_method, temporary_files):
+def test_calls_keep_nothing(start_method, no_warm_pools, temporary_files):
     with Pool(workers=2, start_method=start_method) as pool:
         pool.pmap(abs, range(4), chunksize=1)
         before = Resources()
@@ -40,8 +40,7 @@ def test_calls_keep_nothing(start_method, temporary_files):
         assert Resources().added_to(before) == {}
 
 
-def test_pools_keep_nothing(start_method, temporary_files):
-    _shared._shared.close()  # one of those may be replacing a worker that another test has ended
+def test_pools_keep_nothing(start_method, no_warm_pools, temporary_files):
     Pool(workers=1, start_method=start_method).close()
     before = Resources()
 
@@ -52,9 +51,8 @@ def test_pools_keep_nothing(start_method, temporary_files):
     assert Resources().added_to(before) == {}
 
 
-def test_new_processes_make_no_file(start_method, temporary_files):
+def test_new_processes_make_no_file(start_method, no_warm_pools, temporary_files):
     # Not even for a moment, in which they may be killed: the folder would have another time.
-    _shared._shared.close()  # then the helpers of new processes start too
     before = temporary_files.stat().st_mtime_ns
 
     with Pool(workers=2, start_method=start_method) as pool:
@@ -64,8 +62,7 @@ def test_new_processes_make_no_file(start_method, temporary_files):
 
 
 @pytest.mark.parametrize("fault", ["kill", "exit", "segfault", "hang"])
-def test_faults_keep_nothing(start_method, temporary_files, fault):
-    _shared._shared.close()  # one of those may be replacing a worker that another test has ended
+def test_faults_keep_nothing(start_method, no_warm_pools, temporary_files, fault):
     Pool(workers=1, start_method=start_method).close()
     before = Resources()
 
@@ -81,8 +78,7 @@ def test_faults_keep_nothing(start_method, temporary_files, fault):
     assert Resources().added_to(before) == {}
 
 
-def test_a_pool_that_cannot_start_keeps_nothing(start_method, temporary_files):
-    _shared._shared.close()  # one of those may be replacing a worker that another test has ended
+def test_a_pool_that_cannot_start_keeps_nothing(start_method, no_warm_pools, temporary_files):
     Pool(workers=1, start_method=start_method).close()
     before = Resources()
 

@@ -72,7 +72,9 @@ def start_a_child_and_hang(gate, ignore_sigterm):
 
 @pytest.mark.parametrize("ignore_sigterm", [False, True])
 @pytest.mark.parametrize("how", ["task_timeout", "stop"])
-def test_what_the_item_started_ends_with_it(clock, start_method, gate, ignore_sigterm, how):
+def test_what_the_item_started_ends_with_it(
+    clock, start_method, no_warm_pools, gate, ignore_sigterm, how
+):
     child_is_there = gate()
     before = set(psutil.Process().children(recursive=True))
     with Pool(workers=1, start_method=start_method) as pool:
