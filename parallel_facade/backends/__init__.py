@@ -3,8 +3,10 @@
     _serial        in the caller's own thread          pathos SerialPool
     _thread        in threads of this process          pathos ThreadPool
     _process       in processes of this machine        pathos ProcessPool
+        _keeper        the thread that makes a pool and ends it
         _launch        how a worker process is started, with a private channel
-        _fork_server   the process that forks workers
+        _fork_server   the process that forks workers, a new one or a copy of the caller
+        _commands      what new processes are told first: _tracker
         _deafness      who hears Ctrl-C
         _packets       the pool's own queues, without locks
         _frames        messages on a channel

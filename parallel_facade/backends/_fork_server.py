@@ -6,6 +6,14 @@
 In place of the fork server of `multiprocess`, which listens at a file in the temporary folder: that
 file outlives a caller that is killed, and whoever can open it can start processes.
 
+A `ForkServer` is a new Python, for the start method of that name. A `CopyServer` is a copy of the
+caller, for "fork": it is forked when the pool is made, by the thread that makes it, and workers are
+copies of the copy. A worker that is replaced is not forked from the caller itself, since that would
+be at any moment, by a thread of ours:
+    1. main thread  starts a program of the user's, and makes a pipe that tells of its start
+    2. our thread   forks a worker, which has the pipe too, and keeps it
+    3. main thread  waits for the end of the pipe, for as long as that worker lives
+
 Guarantees:
     - Nothing listens, and no file is made: requests come on an anonymous pair of sockets.
     - The server ends when its caller does. If it ends before, the next request starts another.
@@ -24,13 +32,13 @@ import sys
 import threading
 import warnings
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from multiprocess import forkserver, process, resource_tracker, spawn, util
 
 from parallel_facade.backends._commands import first_words
-from parallel_facade.backends._deafness import ignore_interrupts
-from parallel_facade.backends._private_ends import private_pair
+from parallel_facade.backends._deafness import born_deaf, ignore_interrupts
+from parallel_facade.backends._private_ends import kept_in_fork, private_pair
 
 REQUEST: Final = b"F"
 FEWEST_DESCRIPTORS: Final = 3
@@ -76,21 +84,26 @@ class ForkServer:
         self._forget()
         ours, theirs = private_pair()
         try:
-            command = (
-                f"{first_words()}import sys; sys.path[:] = {import_path()!r}; "
-                f"from {__name__} import serve_requests; serve_requests({theirs.fileno()})"
-            )
-            executable = spawn.get_executable()
-            flags = util._args_from_interpreter_flags()
-            self._pid = util.spawnv_passfds(
-                executable, [executable, *flags, "-c", command], [theirs.fileno()]
-            )
+            self._pid = self._start(theirs)
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
         self._requests = ours
+
+    def _start(self, requests: socket.socket) -> int:
+        """Start the process that serves *requests*; return its number."""
+        command = (
+            f"{first_words()}import sys; sys.path[:] = {import_path()!r}; "
+            f"from {__name__} import serve_requests; serve_requests({requests.fileno()})"
+        )
+        executable = spawn.get_executable()
+        flags = util._args_from_interpreter_flags()
+        pid: int = util.spawnv_passfds(
+            executable, [executable, *flags, "-c", command], [requests.fileno()]
+        )
+        return pid
 
     def _is_running(self) -> bool:
         if self._pid is None:
@@ -126,19 +139,36 @@ class ForkServer:
             self._pid = None
 
 
+class CopyServer(ForkServer):
+    """The caller's end of a server that is a copy of the caller, as it is now."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with born_deaf():
+            self._ensure_running()
+
+    def _start(self, requests: socket.socket) -> int:
+        util._flush_std_streams()  # what is not written yet would be written by each copy
+        with kept_in_fork(requests):
+            pid = os.fork()
+        if pid == 0:
+            serve_requests(requests.detach())
+        return pid
+
+
 def import_path() -> list[str]:
     """Return where a new process finds modules: `sys.path`, whatever folder it starts in."""
     # There is no folder if the one that this program started in was removed before it started.
     return [path for entry in sys.path if (path := entry or process.ORIGINAL_DIR) is not None]
 
 
-def serve_requests(fd: int) -> None:
+def serve_requests(fd: int) -> NoReturn:
     """Fork a process for each request on the socket *fd*, until its other end is closed."""
-    import parallel_facade.backends._serve  # noqa: F401 - so that workers need not load it
-
-    util._close_stdin()
-    server = _Server(socket.socket(fileno=fd))
     try:
+        import parallel_facade.backends._serve  # noqa: F401 - so that workers need not load it
+
+        util._close_stdin()
+        server = _Server(socket.socket(fileno=fd))
         server.run()
     finally:
         # Not by the interpreter's own end, where a child's death would find handlers half gone.
@@ -198,7 +228,8 @@ class _Server:
         try:
             signal.set_wakeup_fd(-1)
             for number, handler in self._old_handlers.items():
-                signal.signal(number, handler)
+                # One that was not set by Python is not known, and not to be had back.
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
             for end in (self._requests, self._wakeup, self._wakeup_button):
                 end.close()
             for fd in (status, *self._status_pipes.values()):

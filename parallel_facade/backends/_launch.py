@@ -35,9 +35,9 @@ from parallel_facade.backends import _tracker
 from parallel_facade.backends._causes import UNKNOWN_EXIT_CODE
 from parallel_facade.backends._commands import rebound, told
 from parallel_facade.backends._deafness import born_deaf
-from parallel_facade.backends._fork_server import ForkServer, import_path
+from parallel_facade.backends._fork_server import CopyServer, ForkServer, import_path
 from parallel_facade.backends._packets import PacketQueue, can_make_queues
-from parallel_facade.backends._private_ends import keep_in_next_fork, keep_private, private_pair
+from parallel_facade.backends._private_ends import keep_private, private_pair
 
 
 def default_start_method() -> str:
@@ -107,10 +107,8 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
             self._context.report(exc)
 
     def _start_with_channel(self) -> None:
-        # Private before the fork: the worker itself must not inherit the caller's end either.
         ours, theirs = private_pair()
         self.channel = theirs
-        keep_in_next_fork(theirs)
         # Before the mask: when it starts, it sets one of its own.
         _tracker.ensure_running()
         try:
@@ -123,7 +121,6 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
             ours.close()
             raise
         finally:
-            keep_in_next_fork(None)
             theirs.close()
         self._context.announce(self, ours)
 
@@ -152,7 +149,6 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
     def run(self) -> None:
         """Run the pool's worker loop, where user code may start processes of its own."""
         self._config["daemon"] = False
-        keep_in_next_fork(None)
         keep_private(self.channel)
         super().run()
 
@@ -196,10 +192,12 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
         self.report = report
         self.ended, closed = socket.socketpair()
         closed.close()
-        self.popen = _popen_class(method)
         self._queues: list[Any] = []
+        self._copy: CopyServer | None = None
         if method == "fork":
             _warn_of_threads()
+            self._copy = CopyServer()
+        self.popen = _popen_class(method, self._copy)
         _helpers.acquire()
 
     def Process(self, *args: Any, **kwds: Any) -> WorkerProcess:  # noqa: N802 - multiprocess' name
@@ -222,6 +220,8 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
         """Close the queues and give up the share in the fork server; the last one ends it."""
         for resource in (*self._queues, self.ended):
             resource.close()
+        if self._copy is not None:
+            self._copy.stop()
         _helpers.release()
 
 
@@ -256,16 +256,12 @@ class _Spawn:
         return getattr(spawn, name)
 
 
-@functools.cache
-def _popen_class(method: str) -> Any:
+def _popen_class(method: str, copy: CopyServer | None) -> Any:
+    """Return the class that starts a process, by a *copy* of the caller if there is one."""
     if sys.platform == "win32":
         from multiprocess.popen_spawn_win32 import Popen
 
         return type("Popen", (Popen,), {"__init__": rebound(Popen.__init__, spawn=_Spawn())})
-    if method == "fork":
-        from multiprocess.popen_fork import Popen
-
-        return type("Popen", (_ReapingPopen, Popen), {})
     if method == "spawn":
         from multiprocess.popen_spawn_posix import Popen
 
@@ -273,16 +269,19 @@ def _popen_class(method: str) -> Any:
     else:
         from multiprocess.popen_forkserver import Popen
 
-        launch = rebound(Popen._launch, spawn=_Spawn(), forkserver=_ForkServerModule())
+        servers = _ForkServerModule(_helpers.fork_server if copy is None else lambda: copy)
+        launch = rebound(Popen._launch, spawn=_Spawn(), forkserver=servers)
     return type("Popen", (_ReapingPopen, Popen), {"_launch": launch})
 
 
 class _ForkServerModule:
     """`multiprocess.forkserver` with a fork server of our own; see `_fork_server` for why."""
 
+    def __init__(self, server: Callable[[], ForkServer]) -> None:
+        self._server = server
+
     def connect_to_new_process(self, fds: list[int]) -> tuple[int, int]:
-        pair: tuple[int, int] = _helpers.fork_server().connect_to_new_process(fds)
-        return pair
+        return self._server().connect_to_new_process(fds)
 
     def __getattr__(self, name: str) -> Any:
         from multiprocess import forkserver

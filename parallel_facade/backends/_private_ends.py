@@ -11,11 +11,12 @@ import os
 import socket
 import threading
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 _open_ends: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 _pairing = threading.RLock()  # held while ends are made and noted; no fork comes between
-_forking = threading.local()  # .end: what the process that this thread forks next shall keep
+_forking = threading.local()  # .end: what a process that this thread forks now shall keep
 
 
 def private_pair() -> tuple[socket.socket, socket.socket]:
@@ -38,9 +39,14 @@ def keep_private(end: socket.socket) -> socket.socket:
     return end
 
 
-def keep_in_next_fork(end: socket.socket | None) -> None:
-    """Let the process that this thread forks next have *end*."""
+@contextmanager
+def kept_in_fork(end: socket.socket) -> Iterator[None]:
+    """Let a process that this thread forks in the block have *end*."""
     _forking.end = end
+    try:
+        yield
+    finally:
+        _forking.end = None
 
 
 def _close_inherited_ends() -> None:

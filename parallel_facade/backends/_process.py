@@ -17,10 +17,8 @@ from __future__ import annotations
 
 import itertools
 import os
-import queue
 import socket
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final
@@ -29,6 +27,7 @@ from parallel_facade._errors import TaskTimeoutError
 from parallel_facade._outcomes import decode_report
 from parallel_facade.backends import Backend, Capabilities, WorkerLost, WorkerSettings
 from parallel_facade.backends._family import Family
+from parallel_facade.backends._keeper import Keeper
 from parallel_facade.backends._launch import WorkerContext, default_start_method
 from parallel_facade.backends._link import CallHandle, Link, Task
 from parallel_facade.backends._serve import serve, start_body
@@ -54,35 +53,38 @@ class ProcessBackend(Backend):
     )
 
     def __init__(self, settings: WorkerSettings) -> None:
-        from pathos.multiprocessing import ProcessPool
-
         self._workers = settings.workers
         initializer = settings.initializer
         assert not callable(initializer), "it crosses a border, as a payload"
         self._lock = threading.Lock()  # guards _pool and _serves
         self._serves: list[Any] = []
+        # In the caller's own thread: under fork, workers are copies of it.
         self._context = WorkerContext(
             settings.start_method or default_start_method(), self._adopt, self._start_failed
         )
+        try:
+            self._keeper = Keeper(lambda: self._open(settings), self._release)
+        except BaseException:
+            self._context.close()
+            raise
+        self._keeper.open()
+
+    def _open(self, settings: WorkerSettings) -> None:
+        from pathos.multiprocessing import ProcessPool
+
         self._switchboard = Switchboard(
             start_body(settings),
-            hears_start=initializer is not None,
+            hears_start=settings.initializer is not None,
             on_gone=self._issue_serve,
             on_broken=self._end_pool,
         )
         # pathos keeps pools in a table by id: with one of our own, no two back-ends share workers.
         pool_id = f"parallel_facade-{os.getpid()}-{next(_pool_numbers)}"
         # Workers may die before the pool is made, and the switchboard then asks for more.
-        try:
-            with self._lock:
-                self._pool = ProcessPool(
-                    nodes=self._workers, id=pool_id, maxtasksperchild=1, context=self._context
-                )
-        except BaseException:
-            _see_off(self._switchboard.close())
-            self._context.close()
-            raise
-        self._closer = _Closer(self._release)
+        with self._lock:
+            self._pool = ProcessPool(
+                nodes=self._workers, id=pool_id, maxtasksperchild=1, context=self._context
+            )
         self._context.is_open = True
         for _ in range(self._workers):
             self._issue_serve()
@@ -135,17 +137,20 @@ class ProcessBackend(Backend):
             if not cancel:
                 self._switchboard.wait_until_settled()
         finally:  # also after Ctrl-C
-            self._closer.run()
+            self._keeper.close()
 
     def _release(self) -> None:
-        # The pool first: it replaces every worker that ends, for as long as it is open.
+        # The pool first: it replaces every worker that ends, for as long as it is open. It is not
+        # there, nor is the switchboard, if it could not be made.
         self._end_pool()
-        links = self._switchboard.close()
-        _see_off(links)
-        self._pool.clear()
+        if hasattr(self, "_switchboard"):
+            _see_off(self._switchboard.close())
+        if hasattr(self, "_pool"):
+            self._pool.clear()
+            # Files of its close when the last reference goes, which the user's to us may outlive.
+            del self._pool
         self._context.close()
-        # Files of theirs close when the last reference goes, which the user's to us may outlive.
-        del self._pool, self._context, links
+        del self._context
 
     def _adopt(self, process: Any, sock: socket.socket) -> None:
         self._switchboard.adopt(process, sock)
@@ -172,7 +177,8 @@ class ProcessBackend(Backend):
             3. join    waits for the call's result, for ever
         """
         with self._lock:
-            self._pool.close()
+            if hasattr(self, "_pool"):
+                self._pool.close()
             serves, self._serves = self._serves, []
         for call in _not_ready(serves):
             settle(call)
@@ -180,37 +186,6 @@ class ProcessBackend(Backend):
 
 def _not_ready(calls: list[Any]) -> list[Any]:
     return [call for call in calls if not call.ready()]
-
-
-class _Closer:
-    """A thread that runs *action* when it is told, where no Ctrl-C is raised.
-
-    It is there from the beginning: `threading.Thread.start` waits, by a condition that an interrupt
-    can leave locked, and then the thread would never run.
-    """
-
-    def __init__(self, action: Callable[[], object]) -> None:
-        self._told: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._ended = threading.Lock()  # held until the action has ended
-        self._ended.acquire()
-        self._action = action
-        self._thread = threading.Thread(target=self._run, name="parallel_facade-close", daemon=True)
-        self._thread.start()
-
-    def run(self) -> None:
-        """Run the action, once, and wait for its end; an interrupt ends the waiting only."""
-        self._told.put(None)
-        with self._ended:  # a lock, since an interrupt leaves it to whoever waits next
-            pass
-        self._thread.join()
-
-    def _run(self) -> None:
-        self._told.get()
-        try:
-            self._action()
-        finally:
-            del self._action
-            self._ended.release()
 
 
 def _see_off(links: list[Link]) -> None:

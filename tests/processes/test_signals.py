@@ -102,6 +102,30 @@ def test_a_second_ctrl_c_while_it_cleans_up_is_safe(start_method, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+WHILE_IT_IS_MADE = """
+import psutil
+from pathos.multiprocessing import ProcessPool
+make = ProcessPool.__init__
+def interrupted(*args, **settings):
+    make(*args, **settings)
+    os.kill(os.getpid(), signal.SIGINT)
+ProcessPool.__init__ = interrupted
+try:
+    Pool()
+except KeyboardInterrupt:
+    print([process.cmdline() for process in psutil.Process().children(recursive=True)])
+    print([thread.name for thread in threading.enumerate() if "parallel_facade" in thread.name])
+ProcessPool.__init__ = make
+print(pmap(lambda x: x + 1, range(3)))
+"""
+
+
+def test_ctrl_c_while_a_pool_is_made_leaves_nothing_of_it(start_method, tmp_path):
+    with start(WHILE_IT_IS_MADE, start_method, tmp_path) as running:
+        assert running.end() == (0, "[]\n[]\n[1, 2, 3]\n", "")
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("task", ["hang", "hold_the_gil", "stop_itself"])
 def test_workers_end_with_their_caller(start_method, tmp_path, signum, task):

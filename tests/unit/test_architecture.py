@@ -56,7 +56,16 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 BACKEND_LAYERS = [
     {"__init__"},
-    {"_frames", "_journal", "_packets", "_lifeline", "_family", "_start_messages", "_causes"},
+    {
+        "_frames",
+        "_journal",
+        "_packets",
+        "_lifeline",
+        "_family",
+        "_start_messages",
+        "_causes",
+        "_keeper",
+    },
     {"_private_ends", "_deafness", "_commands"},
     {"_handover"},
     {"_link", "_serve"},
