@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from parallel_facade._carriers import carrier_for
 from parallel_facade._delivery import Delivery
@@ -34,6 +35,9 @@ from parallel_facade.backends import Backend, WorkerLost
 R = TypeVar("R")
 
 _log = logging.getLogger("parallel_facade")
+
+ENDED: Final = ("FINISHED", "CANCELLED", "CANCELLED_AND_NOTIFIED")
+"""States of a future of `concurrent.futures` that waits for nothing any more."""
 
 
 class _NotDecodedError(Exception):
@@ -53,6 +57,7 @@ class AsyncResult(SafeFuture[R], Generic[R]):
 
     def __init__(self, delivery: Delivery) -> None:
         super().__init__()
+        self._pid = os.getpid()
         self._delivery = delivery
         self._submission: Submission | None = None
         self._decode: Callable[[], Report] | None = None
@@ -155,6 +160,10 @@ class AsyncResult(SafeFuture[R], Generic[R]):
 
     def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
         """Call *fn* with this result when it is there, in the thread for callbacks."""
+        if getattr(fn, "__module__", None) == "asyncio.futures":
+            # It only wakes its event loop: `await` waits for no callback that blocks.
+            super().add_done_callback(fn)
+            return
         super().add_done_callback(lambda _: self._delivery.deliver(fn, self))
 
     def __await__(self) -> Generator[Any, None, R]:
@@ -182,6 +191,10 @@ class AsyncResult(SafeFuture[R], Generic[R]):
 
     def _failure(self, timeout: float | None) -> Failure | None:
         """Wait, and return what went wrong."""
+        if self._pid != os.getpid() and self._state not in ENDED:  # its lock may be held for ever
+            raise PoolClosedError(
+                f"the result belongs to process {self._pid}, from which this process was forked"
+            )
         try:
             error = super().exception(timeout)
             self._was_asked = True
@@ -285,25 +298,42 @@ class Submission:
             on_end: Called once, after the last attempt, in a thread of the back-end's.
         """
         self.result._submission = self
-        # Not for a back-end that is done when it returns.
-        if self._options.timeout is not None and not self._backend.capabilities.runs_in_caller:
-            seconds = min(self._options.timeout, threading.TIMEOUT_MAX)
-            self._alarm = threading.Timer(seconds, self._expire)
-            self._alarm.daemon = True
-            self._alarm.start()
-        self._attempt()
+        try:
+            self._attempt()
+            self._start_clock()
+        except BaseException:
+            self._end()
+            raise
         if on_end is not None:
             Future.add_done_callback(self.result, lambda _: on_end())
 
+    def _start_clock(self) -> None:
+        # Not for a back-end that is done when it returns.
+        if self._options.timeout is None or self._backend.capabilities.runs_in_caller:
+            return
+        seconds = min(self._options.timeout, threading.TIMEOUT_MAX)
+        self._alarm = threading.Timer(seconds, self._expire)
+        self._alarm.daemon = True
+        self._alarm.start()
+        if self._handle is None:  # it has ended meanwhile, and there was no alarm to cancel
+            self._alarm.cancel()
+
     def cancel(self) -> bool:
         """Cancel the current attempt if it does not run yet."""
-        with self._deciding:
-            delay, self._delay = self._delay, None
-        if delay is not None:
-            delay.cancel()
+        if self._cancel_delay():
             self._end()
+            self.result._cancelled()
             return True
         return self._inner.cancel()
+
+    def _cancel_delay(self) -> bool:
+        """Let no attempt follow the delay; return whether there was one."""
+        with self._deciding:
+            delay, self._delay = self._delay, None
+        if delay is None:
+            return False
+        delay.cancel()
+        return True
 
     def stop(self) -> bool:
         """End the current attempt if the back-end can; the result is cancelled then."""
@@ -364,12 +394,16 @@ class Submission:
 
     def _attempt_again(self) -> None:
         if self.result.done():
+            self._end()
             return
         try:
             self._attempt()
         except BaseException as exc:
             self._end()
             self.result._fail_with(exc)
+        else:
+            if self.result.done():  # its time has passed since we looked
+                self._give_up_attempt()
 
     def _retried_error(self, inner: Future[Any]) -> BaseException | None:
         """Return what the attempt failed with, if there shall be another."""
@@ -402,6 +436,12 @@ class Submission:
     def _expire(self) -> None:
         seconds = self._options.timeout
         self.result._fail_with(TaskTimeoutError(f"the call did not end within {seconds:g} seconds"))
+        if self._cancel_delay():
+            self._end()
+        else:
+            self._give_up_attempt()
+
+    def _give_up_attempt(self) -> None:
         if not self._inner.cancel():
             self._backend.stop(self._inner)
 

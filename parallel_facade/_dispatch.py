@@ -19,6 +19,7 @@ Assumes:
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ from parallel_facade._errors import (
     WorkerCrashedError,
     described,
 )
+from parallel_facade._interrupts import raise_if_handlers
 from parallel_facade._mailbox import Mailbox
 from parallel_facade._notes import note_attempts, note_item
 from parallel_facade._options import Options
@@ -124,6 +126,7 @@ class Map:
         self._input_error: Exception | None = None
         self.is_too_late: bool = False
         self._mailbox = Mailbox()
+        self._pid = os.getpid()
         self._reporter = open_reporter(options.progress, total)
         self._handle = backend.put(self._carrier.pack_call(call))
 
@@ -144,6 +147,10 @@ class Map:
 
     def fill(self) -> None:
         """Submit chunks while there is room."""
+        if self._pid != os.getpid():
+            raise PoolClosedError(
+                f"the results belong to process {self._pid}, from which this process was forked"
+            )
         while self._submits_all or len(self._in_flight) < self._window:
             if self._deadline.has_passed():
                 raise self._too_late()
@@ -185,7 +192,7 @@ class Map:
         return nothing_to_send and not self._in_flight and not self._outcomes
 
     def values_not_taken(self) -> dict[int, Any]:
-        """Return the values of items that have ended and were not taken, by index."""
+        """Return what items have come to that have ended and were not taken, by index."""
         while (future := self._mailbox.take(0)) is not None:
             with suppress(Exception):  # the call has its error
                 self._collect(future)
@@ -197,9 +204,9 @@ class Map:
                     if position not in report.failures:
                         outcomes[packed.chunk.first + position] = Success(value)
         return {
-            index: outcome.value
+            index: outcome.value if isinstance(outcome, Success) else outcome.error
             for index, outcome in sorted(outcomes.items())
-            if isinstance(outcome, Success)
+            if isinstance(outcome, Success) or self._keeps(outcome)
         }
 
     def finish(self) -> None:
@@ -229,7 +236,13 @@ class Map:
         self._later.clear()
         if self._reporter is not None:
             self._reporter.close()
-        running = [future for future in self._in_flight if not future.cancel()]
+        if self._pid != os.getpid():
+            # In a forked child the futures are the parent's, and their locks may be held for ever.
+            self._in_flight.clear()
+            self._handle = None
+            return
+        # A copy: another thread may be about to add one, and gives that up itself.
+        running = [future for future in list(self._in_flight) if not future.cancel()]
         if stop_running:
             for future in running:
                 self._backend.stop(future)
@@ -264,7 +277,8 @@ class Map:
             # What was pulled before is run, and its results are given first, as a loop would do.
             self._input_error = exc
         first, self._pulled = self._pulled, self._pulled + len(items)
-        self._exhausted = len(items) < size
+        # The input may have closed the map.
+        self._exhausted = self._exhausted or len(items) < size
         return Chunk(first, items) if items else None
 
     def _room(self) -> int:
@@ -285,16 +299,21 @@ class Map:
             return None
 
     def _submit(self, packed: _Packed) -> None:
+        if (handle := self._handle) is None:  # closed by the input, or by another thread
+            return
         try:
-            future = self._backend.submit(self._handle, packed.cargo, self._options.task_timeout)
+            future = self._backend.submit(handle, packed.cargo, self._options.task_timeout)
         except PoolClosedError:
             raise
         except Exception as exc:
+            raise_if_handlers(exc)
             if not self._backend.is_usable:
                 raise self._backend.translate(exc) from exc.__cause__
             self._lose(packed.chunk, exc)
             return
         self._in_flight[future] = packed
+        if self._handle is None:  # closed meanwhile, by somebody who has not seen this one
+            future.cancel()
         future.add_done_callback(self._mailbox.put)
         if self._runs_in_caller:
             self.wait()

@@ -18,8 +18,12 @@ up: it has a function of its own, and the call of that is inside.
 
 from __future__ import annotations
 
+import functools
+import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
+from types import CodeType, MethodType
 from typing import Any, TypeVar
 
 R = TypeVar("R")
@@ -43,3 +47,36 @@ class SafeFuture(Future[R]):
     def __init__(self) -> None:
         super().__init__()
         self._condition = SafeCondition()
+
+
+def raise_if_handlers(error: BaseException) -> None:
+    """Raise what a signal's handler of the user's raised, if that is behind *error*.
+
+    It is raised between any two steps of the main thread, also where the user's objects are pickled
+    or rebuilt, and is then no fault of theirs.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    codes = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
+    seen: BaseException | None = error
+    while seen is not None and codes:
+        if not codes.isdisjoint(_codes_in(seen)):
+            raise seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _code_of(handler: Any) -> CodeType | None:
+    """Return the code that runs first when *handler* is called; `None` if it is not in Python."""
+    while isinstance(handler, functools.partial | MethodType):
+        handler = handler.func if isinstance(handler, functools.partial) else handler.__func__
+    if callable(handler) and not hasattr(handler, "__code__"):
+        handler = type(handler).__call__
+    code = getattr(handler, "__code__", None)
+    return code if isinstance(code, CodeType) else None
+
+
+def _codes_in(error: BaseException) -> Iterator[CodeType]:
+    traceback = error.__traceback__
+    while traceback is not None:
+        yield traceback.tb_frame.f_code
+        traceback = traceback.tb_next

@@ -6,6 +6,7 @@ import asyncio
 import queue
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 
@@ -34,7 +35,12 @@ class Mailbox:
         """Wait in a coroutine until a future can be taken, *timeout* seconds at most."""
         loop = asyncio.get_running_loop()
         bell = asyncio.Event()
-        self._ring = lambda: loop.call_soon_threadsafe(bell.set)
+
+        def ring() -> None:
+            with suppress(RuntimeError):  # the loop was closed, and nobody waits any more
+                loop.call_soon_threadsafe(bell.set)
+
+        self._ring = ring
         try:
             if self._arrived.empty():
                 async with asyncio.timeout(timeout):

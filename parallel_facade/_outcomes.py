@@ -25,6 +25,7 @@ from parallel_facade._errors import (
     message_of,
 )
 from parallel_facade._exceptions import add_cause, is_like, portable
+from parallel_facade._interrupts import raise_if_handlers
 from parallel_facade._payload import Encoder, decode
 from parallel_facade._plain import PROTOCOL
 
@@ -182,6 +183,7 @@ def _value_of(payload: bytes, position: int, failures: dict[int, Failure]) -> An
     except KeyboardInterrupt:
         raise
     except BaseException as exc:
+        raise_if_handlers(exc)
         # Rebuilding runs the user's code; what it raises is told, not let loose here.
         error = SerializationError(
             f"the result could not be rebuilt: {described(exc)}", path="result"
@@ -247,6 +249,7 @@ def _received(sent: SentFailure) -> Failure:
         except KeyboardInterrupt:
             raise
         except BaseException as exc:
+            raise_if_handlers(exc)
             sent = sent._replace(message=f"{sent.message} (not rebuilt: {type(exc).__name__})")
     error = RemoteError(
         f"{sent.type_name}: {sent.message}",

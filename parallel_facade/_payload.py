@@ -13,6 +13,7 @@ from typing import Any
 
 from parallel_facade._deep import is_of_pickler, with_room
 from parallel_facade._errors import SerializationError, described
+from parallel_facade._interrupts import raise_if_handlers
 from parallel_facade._offenders import Offender, find_offenders, tree
 from parallel_facade._pickling import DeepPickler, Reducer, StandardPickler, TravelPickler
 from parallel_facade._plain import PROTOCOL
@@ -72,8 +73,10 @@ class Encoder:
             return self._dump(obj)
         except BaseException as exc:
             # SystemExit too, which an object raised while it was pickled: it is no wish to end.
-            if isinstance(exc, KeyboardInterrupt) and not self.returning:
-                raise
+            if not self.returning:
+                if isinstance(exc, KeyboardInterrupt):
+                    raise
+                raise_if_handlers(exc)
             raise self._refusal(exc, name, {name: obj} if parts is None else parts()) from exc
 
     def _refusal(

@@ -27,7 +27,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 from parallel_facade._async_result import AsyncResult
 from parallel_facade._calls import Target, background_call, callbacks, eager_map, lazy_map
 from parallel_facade._config import Config, resolve
-from parallel_facade._delivery import Delivery
+from parallel_facade._delivery import CLOSE_PATIENCE, Delivery
 from parallel_facade._errors import ConfigurationError, PoolClosedError
 from parallel_facade._exiting import freeze_daemons, freezing_daemons, note_end
 from parallel_facade._opening import backend_name, open_backend
@@ -336,8 +336,9 @@ class Pool(Executor):
             return
         # All of it again, if it was closed already: an interrupt may have cut that short.
         self._backend.close(cancel=cancel)
-        self._decisions.close()
-        self._delivery.close()
+        patience = 0 if self._backend.runs_here() else CLOSE_PATIENCE
+        self._decisions.close(patience)
+        self._delivery.close(patience)
         _open_pools.discard(self)
 
     def let_go(self) -> None:

@@ -160,6 +160,10 @@ class Backend(ABC):
         """Return *error*, with which a future failed, in the words of this library."""
         return error
 
+    def runs_here(self) -> bool:
+        """Return whether the current thread is one of its own, which `close` must not wait for."""
+        return False
+
     @abstractmethod
     def close(self, *, cancel: bool) -> None:
         """Release the workers; closing twice is fine.

@@ -56,6 +56,10 @@ class BorrowedBackend(Backend):
         """Have the lender end the task, if it can."""
         return self._lent.stop(future)
 
+    def runs_here(self) -> bool:
+        """Return whether the lender does."""
+        return self._lent.runs_here()
+
     def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:
         """Return what the lender knows."""
         return self._lent.outcomes_so_far(future)

@@ -49,8 +49,9 @@ def start_error(reason: str, code: int | None, said: str) -> WorkerCrashedError:
 def garbage_error(what: str) -> WorkerCrashedError:
     """Return the error for a task whose worker sent *what*, and was ended for it."""
     return WorkerCrashedError(
-        f"a worker was ended, since what it sent is no message: {what}\n\n"
-        "Hint: a task writes to a file descriptor that is not its own.",
+        f"a worker was ended, since what it sent cannot be taken: {what}\n\n"
+        "Hint: its result is too large for this process, or a task writes to a file descriptor "
+        "that is not its own.",
         exitcode=None,
     )
 

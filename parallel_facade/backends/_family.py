@@ -25,31 +25,32 @@ class Family:
     """
 
     def __init__(self, pid: int) -> None:
-        import psutil  # here, since few programs ever need it
+        import psutil  # here, since only the process back-end needs it, which loads it first
 
-        self._gone = psutil.Error
+        # OSError too: there may be no descriptor left to read of processes with.
+        self._gone = (psutil.Error, OSError)
         self._members: list[Any] = []
-        with suppress(psutil.NoSuchProcess):
+        with suppress(*self._gone):
             worker = psutil.Process(pid)
             self._members = [worker]
-            with suppress(psutil.Error):
+            with suppress(*self._gone):
                 worker.suspend()
                 self._members = [*worker.children(recursive=True), worker]
 
     def terminate(self) -> None:
         """Ask all of them to end."""
         for member in self._members:
-            with suppress(self._gone):
+            with suppress(*self._gone):
                 member.terminate()
                 member.resume()
 
     def kill(self) -> None:
         """End those that are left."""
         for member in self._members:
-            with suppress(self._gone):
+            with suppress(*self._gone):
                 # What it has started since, as it did not end when it was asked.
                 member.suspend()
                 for child in member.children(recursive=True):
-                    with suppress(self._gone):
+                    with suppress(*self._gone):
                         child.kill()
                 member.kill()

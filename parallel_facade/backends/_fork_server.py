@@ -32,6 +32,7 @@ import sys
 import threading
 import warnings
 from contextlib import suppress
+from contextvars import Context
 from typing import Any, Final, NoReturn
 
 from multiprocess import forkserver, process, resource_tracker, spawn, util
@@ -116,7 +117,12 @@ class ForkServer:
     def _request(self, fds: list[int]) -> tuple[int, int]:
         assert self._requests is not None, "the server runs"
         status, their_status = os.pipe()
-        their_data, data = os.pipe()
+        try:
+            their_data, data = os.pipe()
+        except OSError:
+            os.close(status)
+            os.close(their_status)
+            raise
         try:
             theirs = [their_data, their_status, resource_tracker.getfd(), *fds]
             socket.send_fds(self._requests, [REQUEST], theirs)
@@ -152,7 +158,8 @@ class CopyServer(ForkServer):
         with kept_in_fork(requests):
             pid = os.fork()
         if pid == 0:
-            serve_requests(requests.detach())
+            # Context variables that are set now are not those of the calls to come.
+            Context().run(serve_requests, requests.detach())
         return pid
 
 

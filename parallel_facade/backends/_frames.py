@@ -109,8 +109,10 @@ def _begun(data: bytearray) -> Frame:
         if magic != MAGIC:
             raise ValueError
         return Frame(Kind(kind), number, bytearray(length))
-    except (ValueError, OverflowError, MemoryError):
+    except ValueError:
         raise GarbageError(f"{bytes(data)!r} does not lead a message") from None
+    except (OverflowError, MemoryError):
+        raise GarbageError(f"there is no memory for a message of {length} bytes") from None
 
 
 def send_frame(sock: socket.socket, kind: Kind, number: int = 0, body: bytes = b"") -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import ExitStack
 from typing import Final, NamedTuple
 
 from parallel_facade.backends._journal import Journal, new_memory
@@ -43,22 +44,26 @@ def give(sock: socket.socket, *, hears_stderr: bool) -> Kept | None:
     """Give the worker behind *sock* its things; `None` where that cannot be, or it is gone."""
     if not CAN_SEND_DESCRIPTORS:
         return None
-    memory = new_memory()
-    lifeline, their_end = private_pair()
-    pipe = os.pipe() if hears_stderr else ()
-    theirs = [memory, their_end.fileno(), *pipe[1:]]
-    try:
-        socket.send_fds(sock, [GREETING], theirs)
-        return Kept(Journal.new(memory), lifeline, pipe[0] if pipe else None)
-    except OSError:  # the worker is gone; reading its channel will say so
-        lifeline.close()
-        for fd in pipe[:1]:
-            os.close(fd)
-        return None
-    finally:
-        their_end.close()
-        for fd in (memory, *pipe[1:]):
-            os.close(fd)
+    with ExitStack() as theirs:
+        memory = new_memory()
+        theirs.callback(os.close, memory)
+        lifeline, their_end = private_pair()
+        theirs.callback(their_end.close)
+        try:
+            pipe = os.pipe() if hears_stderr else ()
+        except OSError:
+            lifeline.close()
+            raise
+        for fd in pipe[1:]:
+            theirs.callback(os.close, fd)
+        try:
+            socket.send_fds(sock, [GREETING], [memory, their_end.fileno(), *pipe[1:]])
+            return Kept(Journal.new(memory), lifeline, pipe[0] if pipe else None)
+        except OSError:  # the worker is gone; reading its channel will say so
+            lifeline.close()
+            for fd in pipe[:1]:
+                os.close(fd)
+            return None
 
 
 def receive(sock: socket.socket) -> Given | None:

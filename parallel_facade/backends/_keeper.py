@@ -56,9 +56,17 @@ class Keeper:
             finally:
                 del error  # its traceback refers to this frame
 
+    def tell_to_close(self) -> None:
+        """Have it ended, without waiting."""
+        self._told.put("close")
+
+    def runs_here(self) -> bool:
+        """Return whether the current thread is this one."""
+        return threading.current_thread() is self._thread
+
     def close(self) -> None:
         """Have it ended, and wait for that; closing twice is fine."""
-        self._told.put("close")
+        self.tell_to_close()
         with self._ended:
             pass
         self._thread.join()

@@ -293,7 +293,8 @@ class _Helpers:
     """The processes that help to start workers, alive while any context is open."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards all below
+        # Guards all below. Reentrant: a signal's handler may make a pool, too.
+        self._lock = threading.RLock()
         self._users = 0
         self._server: Any = None
         self._tracker_was_running = False

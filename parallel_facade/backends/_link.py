@@ -67,7 +67,7 @@ class Task:
         """How often it was sent; again only if a worker died before it took it up."""
         self.deadline = Deadline(None)
         """When it has to end; known once it was sent."""
-        self.parts: list[bytes] = []
+        self.parts: list[Any] = []
         """What the worker has sent of the report."""
         self.future: Future[Any] = SafeFuture()
 

@@ -70,6 +70,7 @@ class ProcessBackend(Backend):
         self._keeper.open()
 
     def _open(self, settings: WorkerSettings) -> None:
+        import psutil  # noqa: F401 - not when a worker has to be ended, and files may have run out
         from pathos.multiprocessing import ProcessPool
 
         self._switchboard = Switchboard(
@@ -133,13 +134,25 @@ class ProcessBackend(Backend):
 
     def close(self, *, cancel: bool) -> None:
         """End the workers: after what is in flight or, with *cancel*, at once."""
+        if cancel:
+            self._switchboard.give_up()
+        if self.runs_here():
+            # A collection ran the user's `__del__` here. What it waits for would wait for it.
+            self._keeper.tell_to_close()
+            return
         try:
-            if not cancel:
-                self._switchboard.wait_until_settled()
+            self._switchboard.wait_until_settled()
         finally:  # also after Ctrl-C
+            self._switchboard.give_up()
             self._keeper.close()
 
+    def runs_here(self) -> bool:
+        """Return whether the current thread is the switchboard's or the keeper's."""
+        return self._switchboard.runs_here() or self._keeper.runs_here()
+
     def _release(self) -> None:
+        if hasattr(self, "_pool"):
+            self._switchboard.wait_until_settled()
         # The pool first: it replaces every worker that ends, for as long as it is open. It is not
         # there, nor is the switchboard, if it could not be made.
         self._end_pool()

@@ -100,6 +100,7 @@ class Switchboard:
         self._broken: BaseException | None = None
         self._starts_failed = 0
         self._closing = False
+        self._has_given_up = False
         self._numbers = itertools.count()
         self._selector = selectors.DefaultSelector()
         self._bell, self._bell_button = socket.socketpair()
@@ -183,9 +184,19 @@ class Switchboard:
             self._break(start_error(reason, code, said))
 
     def wait_until_settled(self) -> None:
-        """Wait until no task is pending or running, or it was closed."""
+        """Wait until no task is pending or running, or nobody wants to wait any more."""
         with self._settled:
             self._settled.wait_for(self._is_settled)
+
+    def give_up(self) -> None:
+        """End all waiting for tasks, now and later."""
+        with self._settled:
+            self._has_given_up = True
+            self._settled.notify_all()
+
+    def runs_here(self) -> bool:
+        """Return whether the current thread is the switchboard's."""
+        return threading.current_thread() is self._thread
 
     def close(self) -> list[Link]:
         """Take no more tasks, give up those there are, and return the links, now closed.
@@ -201,7 +212,7 @@ class Switchboard:
             self._links.clear()
             self._idle.clear()
         self._ring()
-        if threading.current_thread() is not self._thread:
+        if not self.runs_here():
             self._thread.join()
         for link in links:
             link.close()
@@ -270,7 +281,7 @@ class Switchboard:
         self._to_end.append(link)
 
     def _is_settled(self) -> bool:
-        if self._closing:
+        if self._closing or self._has_given_up:
             return True
         return not self._running and all(task.future.cancelled() for task in self._pending)
 
@@ -329,7 +340,7 @@ class Switchboard:
             except EOFError:
                 self._lose(link)
             except GarbageError as exc:
-                _log.error("a worker is replaced, since what it sent is no message: %s", exc)
+                _log.error("a worker is replaced, since what it sent cannot be taken: %s", exc)
                 with self._lock:
                     link.stopped_for = garbage_error(str(exc))
                 self._departures.end(link)
@@ -353,7 +364,7 @@ class Switchboard:
         elif link.task is None or link.task.number != frame.number:
             raise GarbageError(f"{frame.kind.name} of a task that the worker does not have")
         elif frame.kind == Kind.PART:
-            link.task.parts.append(bytes(frame.body))
+            link.task.parts.append(frame.body)
         elif frame.kind == Kind.STARTED:
             with self._lock:
                 link.task.deadline = Deadline(link.task.task_timeout, clock=self._clock)

@@ -193,6 +193,25 @@ def test_a_callback_may_block_raise_or_call_back_without_harm(backend, caplog):
     assert "a callback raised" in caplog.text
 
 
+def test_await_does_not_wait_for_a_callback_that_blocks(backend):
+    if backend.capabilities.runs_in_caller:
+        pytest.skip("serial runs callbacks when it has a result")
+    release, blocks = threading.Event(), threading.Event()
+
+    def block(_):
+        blocks.set()
+        release.wait(PATIENCE)
+
+    async def ask():
+        return await asyncio.wait_for(pool.apply_async(abs, (-2,)), PATIENCE)
+
+    with backend.pool() as pool:
+        pool.apply_async(abs, (-1,), callback=block)
+        assert blocks.wait(PATIENCE)
+        assert asyncio.run(ask()) == 2
+        release.set()
+
+
 def test_a_done_callback_may_close_the_pool(backend):
     closed = threading.Event()
     pool = backend.pool()

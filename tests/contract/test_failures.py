@@ -105,9 +105,8 @@ def test_a_delay_ends_with_the_timeout_of_the_call(backend):
             ).get(PATIENCE)
 
 
-def test_a_call_that_waits_for_its_next_attempt_can_be_cancelled(backend):
-    if backend.capabilities.runs_in_caller:
-        pytest.skip("it waits in the caller")
+def wait_in_the_delay(**options):
+    """Return a call that has failed and will not run again soon."""
     failed = threading.Event()
 
     class Seen(LookupError):
@@ -118,14 +117,76 @@ def test_a_call_that_waits_for_its_next_attempt_can_be_cancelled(backend):
     def fail_once():
         raise Seen
 
-    result = apply_async(fail_once, retries=1, retry_on=LookupError, retry_delay=3600)
+    result = apply_async(fail_once, retries=1, retry_on=LookupError, retry_delay=3600, **options)
     assert failed.wait(PATIENCE)
-    while not result.cancel():  # the delay begins a moment after the note
+    while result._submission._delay is None:  # it begins a moment after the note
         pass
+    return result
+
+
+@pytest.mark.parametrize("how", ["cancel", "stop"])
+def test_a_call_that_waits_for_its_next_attempt_can_be_cancelled(backend, how):
+    if backend.capabilities.runs_in_caller:
+        pytest.skip("it waits in the caller")
+    result = wait_in_the_delay(timeout=3600)
+
+    assert getattr(result, how)()
 
     assert result.cancelled()
+    assert wait([result], PATIENCE).done == {result}
     with pytest.raises(CancelledError):
-        result.get()
+        result.get(PATIENCE)
+
+
+def test_the_time_of_a_call_may_pass_while_it_waits_for_its_next_attempt(backend):
+    if backend.capabilities.runs_in_caller:
+        pytest.skip("it waits in the caller")
+    result = wait_in_the_delay()
+
+    result._submission._options = result._submission._options._replace(timeout=5)
+    result._submission._expire()
+
+    with pytest.raises(TaskTimeoutError, match="did not end within 5 seconds"):
+        result.get(PATIENCE)
+    assert result._submission._delay is None
+    assert result._submission._handle is None  # the workers may forget the callable
+
+
+def test_a_call_that_cannot_be_made_leaves_no_clock(backend):
+    if not backend.capabilities.can_initialize or not backend.capabilities.survives_crashes:
+        pytest.skip("its workers cannot be broken")
+    with backend.pool(initializer=fail, initargs=("start",)) as pool:
+        for _ in range(3):
+            with pytest.raises(LookupError):
+                pool.apply_async(abs, (-1,), timeout=3600).get(PATIENCE)
+
+    clocks = [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
+    for clock in clocks:
+        clock.join(PATIENCE)
+    assert not any(clock.is_alive() for clock in clocks)
+
+
+def test_failures_that_stay_in_place_are_partial_results_too(backend, gate):
+    if backend.capabilities.runs_in_caller:
+        pytest.skip("it runs the items in turn")
+    never_opened = gate()
+
+    def stop_at_the_first(facts):
+        raise InterruptedError
+
+    with backend.pool() as pool:
+        with pytest.raises(InterruptedError) as caught:
+            pool.pmap(
+                lambda x: fail(x) if x else never_opened.pass_through(),
+                [0, 1],
+                chunksize=1,
+                return_exceptions=True,
+                progress=stop_at_the_first,
+            )
+        never_opened.wait_for_arrivals(1)
+        never_opened.open()
+
+    assert isinstance(caught.value.partial_results[1], LookupError)
 
 
 def test_the_delay_is_a_setting():

@@ -4,11 +4,14 @@ import asyncio
 import gc
 import itertools
 import operator
+import os
 import threading
 
 import pytest
 
-from parallel_facade import SerializationError, TaskTimeoutError, imap, pmap
+from parallel_facade import PoolClosedError, SerializationError, TaskTimeoutError, imap, pmap
+
+PATIENCE = 60
 
 
 class Source:
@@ -106,6 +109,46 @@ def test_a_closed_iterator_is_at_its_end(backend):
     results.close()
 
     assert list(results) == []
+
+
+def test_its_input_may_close_it(backend):
+    def items():
+        for n in itertools.count():
+            if n == 4:
+                results.close()
+            yield n
+
+    results = imap(abs, items(), buffersize=10)
+
+    found = list(results)
+    assert found == list(range(len(found)))
+    assert len(found) <= 4
+    assert pmap(abs, [-1, -2], chunksize=1) == [1, 2]
+
+
+def test_a_forked_child_is_told_that_the_results_are_not_its_own(backend, gate):
+    if backend.capabilities.runs_in_caller or not hasattr(os, "fork"):
+        pytest.skip("serial has no workers")
+    held = gate()
+    with backend.pool() as pool:
+        results = pool.imap(abs, itertools.count())
+        next(results)
+        result = pool.apply_async(held.pass_through)
+        held.wait_for_arrivals(1)
+        pid = os.fork()
+        if pid == 0:
+            told = 0
+            for ask in (result.get, results.__next__):
+                try:
+                    ask()
+                except PoolClosedError as exc:
+                    told += "forked" in str(exc)
+            os._exit(told)
+
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
+        held.open()
+        assert result.get(PATIENCE) is None
+        results.close()
 
 
 def test_a_with_block_closes_it(backend):

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import threading
 
 import pytest
-from programs import program
+from programs import PATIENCE, program
+
+from parallel_facade import Pool
 
 PREAMBLE = """
 import os, signal, sys, threading, time
@@ -139,6 +142,62 @@ def test_workers_end_with_their_caller(start_method, tmp_path, signum, task):
     assert len(running.seen) >= 2
     assert running.survivors() == []
     assert os.listdir(tmp_path) == []
+
+
+class Alarm(Exception):
+    """What a program raises in a handler, to be told of in the middle of whatever it does."""
+
+
+class RaisesASignal:
+    """Has a signal come while it is pickled, or rebuilt, in the process that made it."""
+
+    def __init__(self, when):
+        self.when = when
+        self.pid = os.getpid()
+
+    def __getstate__(self):
+        if self.when == "pickled" and self.pid == os.getpid():
+            signal.raise_signal(signal.SIGUSR1)
+        return vars(self)
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        if self.when == "rebuilt" and self.pid == os.getpid():
+            signal.raise_signal(signal.SIGUSR1)
+
+
+@pytest.mark.parametrize("when", ["pickled", "rebuilt"])
+@pytest.mark.parametrize("raised", [Alarm, SystemExit])
+def test_what_a_handler_raises_is_no_failure_of_an_item(start_method, when, raised):
+    def handler(*_):
+        raise raised("now")
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with Pool(workers=1, start_method=start_method) as pool:
+            with pytest.raises(raised, match="now"):
+                pool.pmap(lambda x: x, [RaisesASignal(when)], return_exceptions=True)
+            assert pool.pmap(abs, [-1]) == [1]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_pool_may_be_closed_by_a_collection_in_its_own_thread(start_method):
+    closed = threading.Event()
+
+    def close(_):
+        pool.close()
+        closed.set()
+
+    pool = Pool(workers=1, start_method=start_method)
+    result = pool.apply_async(abs, (-1,))
+    later = pool.apply_async(abs, (-2,))
+    # The callbacks of this future are called in the thread that a `__del__` would run in.
+    result._submission._inner.add_done_callback(close)
+
+    assert (result.get(PATIENCE), later.get(PATIENCE)) == (1, 2)
+    assert closed.wait(PATIENCE)
+    pool.close()
 
 
 ENDS = {
