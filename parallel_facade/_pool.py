@@ -137,10 +137,14 @@ class Pool(Executor):
         if isinstance(setting, Pool):
             setting = setting._backend_here()
         self._backend = open_backend(setting, settings, resolved.serializer)
-        self._workers = min(resolved.workers, self._backend.capacity())
-        _close_all_at_exit()
-        _open_pools.add(self)
-        _pools_by_token[self._token] = self
+        try:
+            self._workers = min(resolved.workers, self._backend.capacity())
+            _close_all_at_exit()
+            _open_pools.add(self)
+            _pools_by_token[self._token] = self
+        except BaseException:  # Ctrl-C
+            self.close(cancel=True)
+            raise
 
     # ── the three verbs ───────────────────────────────────────────────────────────────────────
 

@@ -38,7 +38,12 @@ class Keeper:
         self._thread = threading.Thread(
             target=self._run, name="parallel_facade-keeper", daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            # It may run although an interrupt has ended the waiting for its start.
+            self._told.put("leave")
+            raise
 
     def open(self) -> None:
         """Have it made; raise what that raises."""
@@ -72,8 +77,11 @@ class Keeper:
         self._thread.join()
 
     def _run(self) -> None:
+        told = self._told.get()
+        if told == "leave":
+            return
         try:
-            if self._told.get() == "open":
+            if told == "open":
                 self._try_to_make()
                 if self._error is None:
                     self._opened.release()
