@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any, Final, NamedTuple
 
-from parallel_facade._async_result import Submission
 from parallel_facade._chunking import default_chunksize
 from parallel_facade._delivery import Delivery
 from parallel_facade._dispatch import Map
@@ -20,6 +19,7 @@ from parallel_facade._options import (
     check_positive,
     check_switch,
 )
+from parallel_facade._submission import Submission
 from parallel_facade._worker import Call, has_private_state, is_worker
 from parallel_facade.backends import Backend
 

@@ -12,7 +12,9 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._deadlines import Deadline
+from parallel_facade._errors import PoolClosedError
 from parallel_facade._interrupts import SafeFuture
+from parallel_facade._outcomes import encode_records
 from parallel_facade.backends._frames import JOINED_BYTES, Frame, FrameReader, Kind, header
 from parallel_facade.backends._handover import Kept
 from parallel_facade.backends._journal import Progress
@@ -70,6 +72,27 @@ class Task:
         self.parts: list[Any] = []
         """What the worker has sent of the report."""
         self.future: Future[Any] = SafeFuture()
+
+    def is_wanted(self) -> bool:
+        """Return whether it was not cancelled; from now on it cannot be."""
+        return self.attempts > 0 or self.future.set_running_or_notify_cancel()
+
+    def fail(self, error: BaseException) -> None:
+        """Resolve the future with *error*, unless it is resolved."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def give_up(self) -> None:
+        """Resolve the future: nobody will run or report the task any more."""
+        if not self.future.cancel():
+            self.fail(PoolClosedError("the pool was closed while the task ran"))
+
+    def parts_so_far(self, progress: Progress) -> list[Any]:
+        """Return the outcomes that are known, given that the items were being run."""
+        parts = list(self.parts)
+        if progress.parts == len(parts) and progress.has_outcomes:
+            parts.append(encode_records(progress.slots, progress.records))
+        return parts
 
 
 class Link:

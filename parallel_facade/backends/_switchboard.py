@@ -36,7 +36,6 @@ from parallel_facade._deadlines import Clock, Deadline
 from parallel_facade._delivery import Delivery
 from parallel_facade._errors import PoolClosedError, TaskTimeoutError
 from parallel_facade._interrupts import SafeCondition
-from parallel_facade._outcomes import encode_records
 from parallel_facade.backends import Stage, WorkerLost
 from parallel_facade.backends._causes import (
     START_ATTEMPTS,
@@ -160,7 +159,7 @@ class Switchboard:
             with suppress(ChangedError):
                 progress = link.progress()
                 if progress and progress.task == task.number and progress.is_running:
-                    return _parts_so_far(task, progress)
+                    return task.parts_so_far(progress)
         return []
 
     def adopt(self, process: Any, sock: socket.socket) -> None:
@@ -218,7 +217,7 @@ class Switchboard:
             link.close()
         links.extend(self._departures.close())
         for task in (*given_up, *self._lost.values()):
-            _give_up(task)
+            task.give_up()
         self._messages.close()
         # Files of theirs close when the last reference goes, which ours to this may be.
         for holder in (self._idle, self._news, self._to_end, self._lost):
@@ -243,7 +242,7 @@ class Switchboard:
     def _hand_out(self) -> None:
         while self._pending and self._idle:
             task = self._pending.popleft()
-            if not _is_wanted(task):
+            if not task.is_wanted():
                 self._notify_if_settled()
                 continue
             self._give(self._idle.popleft(), task)
@@ -304,7 +303,7 @@ class Switchboard:
             self._break(exc)
             for link in [*self._links, *self._lost]:
                 if link.task is not None:
-                    _fail(self._take_task(link), exc)
+                    self._take_task(link).fail(exc)
             raise
 
     def _talk(self) -> None:
@@ -445,7 +444,7 @@ class Switchboard:
                 stage = Stage.ARGUMENTS
             else:
                 stage = Stage.ITEMS
-                parts = _parts_so_far(task, progress)
+                parts = task.parts_so_far(progress)
         if stage is Stage.CALLABLE and link.may_run_again and task.attempts < START_ATTEMPTS:
             # Its worker died of what was before, such as a callable that was dropped.
             with self._lock:
@@ -466,7 +465,7 @@ class Switchboard:
             self._pending.clear()
             self._notify_if_settled()
         for task in failed:
-            if _is_wanted(task):
+            if task.is_wanted():
                 task.future.set_exception(error)
         self._on_broken()
 
@@ -559,27 +558,3 @@ def _progress(link: Link) -> Progress | None:
     except Exception:  # a task has written over its worker's journal
         _log.exception("the journal of a worker cannot be read")
         return None
-
-
-def _parts_so_far(task: Task, progress: Progress) -> list[bytes]:
-    """Return the outcomes of *task* that are known, given that its items were being run."""
-    parts = list(task.parts)
-    if progress.parts == len(parts) and progress.has_outcomes:
-        parts.append(encode_records(progress.slots, progress.records))
-    return parts
-
-
-def _is_wanted(task: Task) -> bool:
-    """Return whether *task* was not cancelled; from now on it cannot be."""
-    return task.attempts > 0 or task.future.set_running_or_notify_cancel()
-
-
-def _fail(task: Task, error: BaseException) -> None:
-    if not task.future.done():
-        task.future.set_exception(error)
-
-
-def _give_up(task: Task) -> None:
-    """Resolve the future of a task that nobody will run or report any more."""
-    if not task.future.cancel():
-        _fail(task, PoolClosedError("the pool was closed while the task ran"))

@@ -43,7 +43,8 @@ LAYERS = [
     {"_signatures"},
     {"_carriers", "_options"},
     {"_opening", "_dispatch", "_async_result"},
-    {"_results", "_calls"},
+    {"_results", "_submission"},
+    {"_calls"},
     {"_pool"},
     {"_shared"},
     {"_api"},
@@ -171,7 +172,17 @@ def test_importing_starts_nothing():
 
 LOOPS = ast.For | ast.AsyncFor | ast.While | ast.ListComp | ast.SetComp | ast.DictComp
 SCOPES = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef | ast.GeneratorExp
-MUST_CLEAN_UP = {"_results", "_dispatch", "_pool", "_shared", "_api", "_async_result", "_process"}
+MUST_CLEAN_UP = {
+    "_results",
+    "_dispatch",
+    "_pool",
+    "_shared",
+    "_api",
+    "_async_result",
+    "_submission",
+    "_process",
+    "_keeper",
+}
 
 
 def loops_in(nodes: list[ast.stmt]) -> list[int]:
