@@ -67,6 +67,16 @@ def _settings_of(name: str, executors: Callable[[str], Any]) -> dict[str, Any]:
     return {"backend": kind, "workers": WORKERS, **start_method}
 
 
+_known_capabilities: dict[str, Capabilities] = {}
+
+
+def _capabilities_of(name: str, settings: dict[str, Any]) -> Capabilities:
+    if name not in _known_capabilities:
+        with Pool(**settings) as probe:
+            _known_capabilities[name] = probe._backend.capabilities
+    return _known_capabilities[name]
+
+
 @pytest.fixture(params=["serial", "thread", *PROCESSES, *EXECUTORS])
 def backend(
     request: pytest.FixtureRequest, executors: Callable[[str], Any], monkeypatch: Any
@@ -74,8 +84,7 @@ def backend(
     """Each back-end in turn, in force for the calls of the test."""
     monkeypatch.setattr("parallel_facade.backends._launch._warn_of_threads", lambda: None)
     settings = _settings_of(request.param, executors)
-    with Pool(**settings) as probe:
-        capabilities = probe._backend.capabilities
+    capabilities = _capabilities_of(request.param, settings)
     for marker in request.node.iter_markers("requires"):
         for capability in marker.args:
             if not getattr(capabilities, capability):
