@@ -178,6 +178,11 @@ class Link:
         return None if self._kept is None else self._kept.journal.read()
 
     @property
+    def is_initializing(self) -> bool:
+        """Whether the worker may be running its initializer."""
+        return self.messages is not None and not self.is_ready
+
+    @property
     def pid(self) -> int:
         """The number of the worker's process."""
         return int(self.process.pid)

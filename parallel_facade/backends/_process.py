@@ -203,9 +203,14 @@ def _not_ready(calls: list[Any]) -> list[Any]:
 
 def _see_off(links: list[Link]) -> None:
     """Wait for idle workers to leave; end the others, with what they started."""
-    busy = [Family(link.pid) for link in links if link.task is not None or not link.is_ready]
+    busy = [Family(link.pid) for link in links if link.task is not None or link.is_initializing]
     for family in busy:
         family.kill()
+    for link in links:
+        if not link.is_ready:
+            # It has started nothing, and is not stopped first: until it holds its lifeline, a
+            # worker that is stopped would outlive a caller that is killed at that moment.
+            link.kill()
     for link in links:
         link.end(LEAVE_PATIENCE)
         link.release()
