@@ -42,6 +42,8 @@ class Departures:
     def end(self, link: Link) -> None:
         """Ask a worker, and what it has started, to end; see to it that they do."""
         family = Family(link.pid)
+        if not family.is_known:
+            link.kill()
         family.terminate()
         self._asked.append((family, Deadline(TERM_PATIENCE, clock=self._clock)))
 

@@ -37,6 +37,11 @@ class Family:
                 worker.suspend()
                 self._members = [*worker.children(recursive=True), worker]
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the system told of the worker; not if it has ended, or no descriptor is left."""
+        return bool(self._members)
+
     def terminate(self) -> None:
         """Ask all of them to end."""
         for member in self._members:

@@ -1,11 +1,13 @@
 """Items that take too long: theirs is the failure, and they end with all that they started."""
 
+import concurrent.futures
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
@@ -191,3 +193,34 @@ def test_the_default_pool_goes_on_after_a_stop():
 
     assert result.stop()
     assert apply_async(abs, (-1,)).get(PATIENCE) == 1
+
+
+@contextmanager
+def no_descriptors_left():
+    """Have this process open all files that it may."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
+    held = []
+    try:
+        with suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in held:
+            os.close(fd)
+
+
+def test_an_item_is_stopped_also_when_the_caller_has_no_descriptors_left(start_method, gate):
+    running = gate()
+    with Pool(workers=1, start_method=start_method) as pool:
+        result = pool.apply_async(running.pass_through)
+        running.wait_for_arrivals(1)
+        with no_descriptors_left():
+            assert result.stop()
+            ended = concurrent.futures.wait([result._submission._inner], PATIENCE)
+
+        assert ended.not_done == set()
+        assert result.cancelled()
