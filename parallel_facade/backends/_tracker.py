@@ -81,3 +81,12 @@ def _is_needed() -> bool:
         return False
     registered = list(util._afterfork_registry.values())
     return any(isinstance(obj, synchronize.SemLock) for obj in registered)
+
+
+def _disown() -> None:
+    """Leave, in a forked child, the tracker to the parent: at its own end it would wait for it."""
+    _tracker()._pid = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown)
