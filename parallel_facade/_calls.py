@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any, Final, NamedTuple
 
-from parallel_facade._chunking import default_chunksize
 from parallel_facade._delivery import Delivery
 from parallel_facade._dispatch import Map
 from parallel_facade._errors import ConfigurationError
@@ -23,8 +22,8 @@ from parallel_facade._submission import Submission
 from parallel_facade._worker import Call, has_private_state, is_worker
 from parallel_facade.backends import Backend
 
-ITEMS_IN_FLIGHT_PER_WORKER: Final = 2
-"""`imap`'s default bound: one item runs, one waits so that no worker idles."""
+WHAT_WORKERS_NEED: Final = 0
+"""`imap`'s default bound: one chunk runs, one waits so that no worker idles."""
 
 
 class Target(NamedTuple):
@@ -62,10 +61,11 @@ def eager_map(
         iter(listed),
         options,
         total=len(listed),
-        chunksize=options.chunksize or _chunksize(target, len(listed), options),
+        chunksize=options.chunksize or 1,
         buffersize=None,
         ordered=True,
         submits_all=submits_all,
+        max_items=target.max_tasks,
     )
 
 
@@ -83,17 +83,16 @@ def lazy_map(
     room = check_positive("buffersize", buffersize)
     call, items, total = _zipped(func, iterables, options, strict=strict)
     _check_options(target, options)
-    chunksize = options.chunksize or 1
-    workers = min(options.workers, target.backend.capacity())
     return Map(
         target.backend,
         call,
         items,
         options,
         total=total,
-        chunksize=chunksize,
-        buffersize=room or ITEMS_IN_FLIGHT_PER_WORKER * workers * chunksize,
+        chunksize=options.chunksize or 1,
+        buffersize=room or WHAT_WORKERS_NEED,
         ordered=check_switch("ordered", ordered),
+        max_items=target.max_tasks,
     )
 
 
@@ -148,11 +147,6 @@ def _call_back(
             error_callback(result.exception())
     elif callback is not None:
         callback(result.result())
-
-
-def _chunksize(target: Target, total: int, options: Options) -> int:
-    size = default_chunksize(total, min(options.workers, target.workers))
-    return size if target.max_tasks is None else min(size, target.max_tasks)
 
 
 def _check_options(target: Target, options: Options) -> None:

@@ -29,6 +29,10 @@ class Carrier(Protocol):
         """Return *chunk* as the back-end takes it."""
         ...
 
+    def size_of(self, packed: Any) -> int:
+        """Return the bytes of a packed chunk; 0 where it is not bytes."""
+        ...
+
     def unpack(self, received: Any) -> Report:
         """Return the report that the back-end gave."""
         ...
@@ -52,6 +56,10 @@ class ObjectCarrier:
     def pack_chunk(self, chunk: Chunk) -> Chunk:
         """Return *chunk* itself."""
         return chunk
+
+    def size_of(self, packed: Chunk) -> int:  # noqa: ARG002
+        """Return 0."""
+        return 0
 
     def unpack(self, received: Report) -> Report:
         """Return the report itself."""
@@ -106,6 +114,10 @@ class PayloadCarrier:
             name,
             lambda: {f"item {at}": item for at, item in enumerate(chunk.items, chunk.first)},
         )
+
+    def size_of(self, packed: bytes) -> int:
+        """Return the length of the payload."""
+        return len(packed)
 
     def unpack(self, received: list[bytes]) -> Report:
         """Return the report whose parts are in *received*."""

@@ -1,20 +1,109 @@
-"""How many items travel together."""
+"""How many items travel together, by the time and the bytes that items were measured to take.
+
+    first chunks: one grain each ─► reports say seconds ─► chunks of TARGET_SECONDS
+                                                            └─ shrinking towards the end
+
+An item of a map is begun together with the others of its grain: one item, or the *chunksize* that
+was asked for. A chunk is some grains, as many as make the message worth its cost.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
-CHUNKS_PER_WORKER: Final = 64
-"""Smaller: workers that draw a slow chunk last leave the others idle, and progress moves in jumps.
-Larger: more messages per item. At 64 the last chunk is under 1 % of a worker's share."""
+TARGET_SECONDS: Final = 0.002
+"""Work in one chunk. A message costs some 0.1 ms of both sides, a twentieth of this; and this is
+how long a result may wait for its chunk to end."""
+
+LEAST_SECONDS: Final = 0.00025
+"""Work in one of the last chunks: smaller ones cost more than workers idle at the end."""
+
+SHORT_SECONDS: Final = 0.005
+"""Work in a chunk that may wait behind another in the same worker: what a worker waits for its next
+chunk, some 0.1 ms, is worth saving only for these."""
+
+MOST_ITEMS: Final = 4096
+"""Items in one chunk. A worker's log has room for so many outcomes; by then the cost of a message is
+under a thousandth of the cost per item of the cheapest function."""
+
+TARGET_BYTES: Final = 1 << 20
+"""Bytes in one chunk: large items need no company to be worth a message."""
+
+GROWTH: Final = 16
+"""A chunk is so many times larger than what was measured, at most: the first items may be quicker
+than the others."""
 
 
-def default_chunksize(total: int, workers: int) -> int:
-    """Return the number of items per chunk for a map over *total* items; at least 1.
+class Sizer:
+    """Chooses the number of items for each chunk of one map.
 
-    >>> default_chunksize(total=1_000, workers=2)
-    7
-    >>> default_chunksize(total=3, workers=2)
-    1
+    Args:
+        grain: Items that are begun together; each chunk is a multiple of it.
+        workers: Workers that the items are divided among.
+        most: Items in a chunk, at most, if it is larger than the grain; `None` for `MOST_ITEMS`.
     """
-    return max(1, total // (workers * CHUNKS_PER_WORKER))
+
+    def __init__(self, grain: int, workers: int, most: int | None = None) -> None:
+        self.grain = grain
+        self._most_items = min(MOST_ITEMS, most or MOST_ITEMS)
+        self._workers = workers
+        self._seconds = 0.0
+        self._items = 0.0
+        self._largest_run = 0
+        self._largest_packed = 0
+        self._bytes_per_item = 0.0
+
+    def note_run(self, items: int, seconds: float) -> None:
+        """Take into account that *items* took *seconds*; the latest count most."""
+        if items > 0:
+            self._seconds = self._seconds / 2 + seconds
+            self._items = self._items / 2 + items
+            self._largest_run = max(self._largest_run, items)
+
+    def note_packed(self, items: int, size: int) -> None:
+        """Take into account that *items* are *size* bytes."""
+        self._bytes_per_item = size / items
+        self._largest_packed = max(self._largest_packed, items)
+
+    def size(self, left: float) -> int:
+        """Return how many items the next chunk shall have, of *left* that there are."""
+        if not self._items:
+            return self.grain
+        seconds = max(self._seconds / self._items, 1e-9)
+        # Each worker gets half of its share of what is left, and so on: all end together.
+        shared = max(left / (2 * self._workers), LEAST_SECONDS / seconds)
+        grown = self._largest_run * GROWTH
+        return self._in_grains(min(TARGET_SECONDS / seconds, shared, grown, self._most()))
+
+    def size_to_check(self, total: int) -> int:
+        """Return how many of *total* items are packed together, to see whether they can travel."""
+        shared = total / (4 * self._workers)
+        grown = max(1, self._largest_packed * GROWTH)
+        return self._in_grains(min(shared, grown, self._most()))
+
+    def is_short(self, items: int) -> bool:
+        """Return whether *items* were measured to take no time to speak of."""
+        return bool(self._items) and items * self._seconds / self._items < SHORT_SECONDS
+
+    def _most(self) -> float:
+        return min(self._most_items, TARGET_BYTES / max(self._bytes_per_item, 1.0))
+
+    def _in_grains(self, items: float) -> int:
+        return max(1, math.floor(items) // self.grain) * self.grain
+
+
+def shares(total: int, grain: int, workers: int) -> int:
+    """Return the items per chunk where all chunks are made before any time is known.
+
+    >>> shares(total=1_000, grain=1, workers=2)
+    7
+    >>> shares(total=1_000, grain=10, workers=2)
+    10
+    """
+    return max(1, total // (workers * CHUNKS_PER_WORKER) // grain) * grain
+
+
+CHUNKS_PER_WORKER: Final = 64
+"""For `shares`. Smaller: workers that draw a slow chunk last leave the others idle. Larger: more
+messages per item. At 64 the last chunk is under 2 % of a worker's share."""

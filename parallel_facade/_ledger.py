@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import marshal
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from parallel_facade._outcomes import (
@@ -33,6 +33,11 @@ BLOCK: Final = 4096
 """Items whose outcomes are in the log together; a longer chunk is reported in parts. More: each
 worker's log has 8 bytes more for each. Fewer: more messages for long chunks of tiny items."""
 
+SLOT_BYTES: Final = 8
+
+GO_ON: Final = b"\0"
+"""What a log's signal to stop is, where there is no log."""
+
 Slots = tuple[type | None, Any]
 """A type, and where the values of that type go; `None` if no value goes there."""
 
@@ -41,6 +46,9 @@ NO_SLOTS: Final[Slots] = (None, None)
 
 class Log(Protocol):
     """Memory that outlives the worker; see `backends._journal`."""
+
+    stop: Sequence[int]
+    """Its one element is not zero if no further item shall be begun."""
 
     def enter(self) -> None:
         """Note that the items are run now."""
@@ -52,8 +60,11 @@ class Log(Protocol):
     def write(self, record: bytes) -> bool:
         """Note an outcome, and return whether there was room for it."""
 
-    def sent(self) -> None:
-        """Note that all outcomes so far were sent."""
+    def sending(self) -> None:
+        """Note that all outcomes so far are about to be sent."""
+
+    def sent(self, count: int) -> None:
+        """Note that all outcomes so far, of *count* items, were sent."""
 
 
 class Ledger:
@@ -76,6 +87,9 @@ class Ledger:
         self._send_part = send_part
         self._kind: type | None = None
         self._slots: Any = None
+        self._count = 0
+        self.stop: Sequence[int] = GO_ON if log is None else log.stop
+        """Its one element is not zero if no further item shall be begun."""
         self._clear()
 
     def _clear(self) -> None:
@@ -121,6 +135,21 @@ class Ledger:
             self._record((encoded,))
         return NO_SLOTS
 
+    @property
+    def slots(self) -> Slots:
+        """Where the next values may go."""
+        return (self._kind, self._slots)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a failure was taken since the last part was sent."""
+        return bool(self._failures)
+
+    def leave_slots(self) -> None:
+        """Let nobody set a slot any more, in a copy of this process."""
+        if self._slots is not None:
+            self._slots.release()
+
     def fail(self, place: int, error: BaseException) -> Slots:
         """Take what the item at *place* raised; return where the next values may go."""
         self._end_slots(place)
@@ -132,18 +161,26 @@ class Ledger:
 
     def close(self, count: int) -> None:
         """End what `open` began; *count* of its items were run."""
-        self._end_slots(count)
+        if self._kind is not None:
+            self._end_slots(count)
 
     def flush(self) -> None:
         """Send what there is."""
         if self._send_part is not None and self._log is not None:
+            self._log.sending()
             self._send_part(self.part())
-            self._log.sent()
+            self._log.sent(len(self._prefix[1]) // SLOT_BYTES + len(self._values))
             self._clear()
 
-    def part(self) -> bytes:
-        """Return all outcomes that were not sent, encoded."""
-        return encode_part(self._prefix, self._values, self._payloads, self._failures)
+    def part(self, seconds: float = 0.0) -> bytes:
+        """Return all outcomes that were not sent, encoded.
+
+        Args:
+            seconds: How long the whole chunk took, if this is the last part.
+        """
+        return encode_part(
+            self._prefix, self._values, self._payloads, self._failures, seconds=seconds
+        )
 
     def _end_slots(self, count: int) -> None:
         """Keep the first *count* slots; there will be no more."""

@@ -66,11 +66,13 @@ class Report(NamedTuple):
         failures: What went wrong, by position in the chunk.
         unread: Which part of the task could not be rebuilt, so that nothing was run; then the
             one failure, at position 0, says why. Empty otherwise.
+        seconds: How long it took to run them.
     """
 
     values: list[Any]
     failures: dict[int, Failure]
     unread: str = ""
+    seconds: float = 0.0
 
 
 class SentFailure(NamedTuple):
@@ -88,6 +90,7 @@ def encode_part(
     payloads: dict[int, bytes],
     failures: dict[int, SentFailure],
     unread: str = "",
+    seconds: float = 0.0,
 ) -> bytes:
     """Return consecutive outcomes as bytes; the first byte says whether anything failed.
 
@@ -98,9 +101,10 @@ def encode_part(
             own: one that cannot be rebuilt must not take its neighbours along.
         failures: What went wrong, by place in *values*.
         unread: As in `Report`.
+        seconds: As in `Report`.
     """
     flag = SOME_FAILED if failures else ALL_SUCCEEDED
-    return flag + pickle.dumps((prefix, values, payloads, failures, unread), PROTOCOL)
+    return flag + pickle.dumps((prefix, values, payloads, failures, unread, seconds), PROTOCOL)
 
 
 def encode_records(prefix: tuple[str, bytes], records: list[Any]) -> bytes:
@@ -136,7 +140,7 @@ def have_failures(parts: list[bytes]) -> bool:
 def first_traceback(parts: list[bytes]) -> str:
     """Return the traceback of the first failure in an encoded report, without decoding that."""
     for part in parts:
-        *_, failures, _ = pickle.loads(memoryview(part)[1:])
+        *_, failures, _, _ = pickle.loads(memoryview(part)[1:])
         for failure in failures.values():
             sent = SentFailure(*failure)
             return sent.traceback or f"{sent.type_name}: {sent.message}"
@@ -147,7 +151,7 @@ def decode_report(parts: list[bytes]) -> Report:
     """Return the report that *parts* hold together."""
     report = Report([], {})
     for part in parts:
-        prefix, values, payloads, failures, unread = pickle.loads(memoryview(part)[1:])
+        prefix, values, payloads, failures, unread, seconds = pickle.loads(memoryview(part)[1:])
         report.values.extend(_numbers(*prefix))
         first = len(report.values)
         report.values.extend(values)
@@ -156,8 +160,8 @@ def decode_report(parts: list[bytes]) -> Report:
         for place, payload in payloads.items():
             position = first + place
             report.values[position] = _value_of(payload, position, report.failures)
-        if unread:
-            report = report._replace(unread=unread)
+        if unread or seconds:
+            report = report._replace(unread=unread, seconds=seconds)
     return report
 
 

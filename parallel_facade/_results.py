@@ -6,9 +6,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from operator import length_hint
 from typing import Any, Generic, TypeVar
 
-from parallel_facade._dispatch import Map, Outcome
+from parallel_facade._dispatch import Map
 from parallel_facade._exiting import freeze_daemons
 from parallel_facade._outcomes import Failure
 
@@ -41,18 +42,19 @@ def _collect_into(values: list[Any], run: Map, *, return_exceptions: bool) -> No
     run.check_ahead()
     while not run.is_over:
         run.fill()
-        while (outcome := run.take()) is not None:
-            values.append(_value(outcome, return_exceptions=return_exceptions))
+        while (taken := run.take()) is not None:
+            values.extend(_values(taken, return_exceptions=return_exceptions))
+            run.note_taken(1 if isinstance(taken, Failure) else len(taken))
         if run.must_wait:
             run.wait()
 
 
-def _value(outcome: Outcome, *, return_exceptions: bool) -> Any:
-    if not isinstance(outcome, Failure):
-        return outcome.value
-    if return_exceptions and isinstance(outcome.error, Exception):
-        return outcome.error
-    raise outcome.to_raise()
+def _values(taken: list[Any] | Failure, *, return_exceptions: bool) -> list[Any]:
+    if not isinstance(taken, Failure):
+        return taken
+    if return_exceptions and isinstance(taken.error, Exception):
+        return [taken.error]
+    raise taken.to_raise()
 
 
 class _OverError(Exception):
@@ -82,6 +84,8 @@ class ResultIterator(Iterator[R], Generic[R]):
         self._return_exceptions = return_exceptions
         self._on_close = on_close
         self._is_closed = False
+        self._slice: Iterator[R] = iter(())  # outcomes that were taken of the run
+        self._slice_size = 0
         self._in_use = threading.Lock()  # held by the consumer that waits for a result
 
     def __iter__(self) -> ResultIterator[R]:
@@ -90,9 +94,11 @@ class ResultIterator(Iterator[R], Generic[R]):
 
     def __next__(self) -> R:
         """Return the next result, waiting for it."""
+        for value in self._slice:
+            return value
         self._enter()
         try:
-            return self._given(self._wait_for_outcome())
+            return self._wait_for_slice()
         except _OverError:
             self.close()
         except BaseException as exc:
@@ -107,9 +113,11 @@ class ResultIterator(Iterator[R], Generic[R]):
 
     async def __anext__(self) -> R:
         """Return the next result, letting the event loop go on."""
+        for value in self._slice:
+            return value
         self._enter()
         try:
-            return self._given(await self._await_outcome())
+            return await self._await_slice()
         except _OverError:
             self.close()
         except BaseException as exc:
@@ -126,7 +134,7 @@ class ResultIterator(Iterator[R], Generic[R]):
         """
         if self._run.total is None:
             raise TypeError("the number of results is not known: an input has no length")
-        return self._run.total - self._run.taken
+        return self._run.total - self._run.taken - self._taken_of_slice()
 
     def __length_hint__(self) -> int:
         """Return how many results are still to come, 0 if that is not known."""
@@ -181,36 +189,47 @@ class ResultIterator(Iterator[R], Generic[R]):
         failure.__cause__ = exc
         return failure
 
-    def _wait_for_outcome(self) -> Outcome:
-        while (outcome := self._step()) is None:
+    def _wait_for_slice(self) -> R:
+        while not self._step():
             if self._run.must_wait:
                 self._run.wait()
-        return outcome
+        return next(self._slice)
 
-    async def _await_outcome(self) -> Outcome:
-        while (outcome := self._step()) is None:
+    async def _await_slice(self) -> R:
+        while not self._step():
             if self._run.must_wait:
                 await self._run.wait_async()
-        return outcome
+        return next(self._slice)
 
-    def _step(self) -> Outcome | None:
-        """Return the next outcome if it is there; raise `_OverError` at the end."""
+    def _step(self) -> bool:
+        """Return whether there is a result, having looked; raise `_OverError` at the end."""
         if self._is_closed:
             raise _OverError
+        self._leave_slice()
         self._run.fill()
-        outcome = self._run.take()
-        if outcome is None and self._run.is_over:
-            self._run.finish()
-            raise _OverError
-        return outcome
+        taken = self._run.take()
+        if taken is None:
+            if self._run.is_over:
+                self._run.finish()
+                raise _OverError
+            return False
+        values = _values(taken, return_exceptions=self._return_exceptions)
+        self._slice, self._slice_size = iter(values), len(values)
+        return True
 
-    def _given(self, outcome: Outcome) -> R:
-        value: R = _value(outcome, return_exceptions=self._return_exceptions)
-        return value
+    def _leave_slice(self) -> None:
+        """Count what the consumer has of the slice; to be called when it has all, or shall have."""
+        taken, self._slice_size = self._taken_of_slice(), 0
+        self._slice = iter(())
+        self._run.note_taken(taken)
+
+    def _taken_of_slice(self) -> int:
+        return self._slice_size - length_hint(self._slice)
 
     def _close(self, *, stop_running: bool) -> None:
         if not self._is_closed:
             self._is_closed = True
+            self._slice, self._slice_size = iter(()), self._taken_of_slice()
             try:
                 self._run.close(stop_running=stop_running)
             except BaseException:  # a second Ctrl-C

@@ -11,11 +11,13 @@ Guarantees:
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import sys
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from typing import Any, Final, NamedTuple
@@ -23,7 +25,7 @@ from typing import Any, Final, NamedTuple
 from parallel_facade import _namespaces, _news
 from parallel_facade._classes import pinning_attributes
 from parallel_facade._errors import SerializationError, described
-from parallel_facade._ledger import BLOCK, NO_SLOTS, Ledger, Log
+from parallel_facade._ledger import BLOCK, GO_ON, Ledger, Log
 from parallel_facade._outcomes import Failure, Report, captured, encode_unread
 from parallel_facade._payload import Encoder, decode
 from parallel_facade._seeds import kept_state, seed_item
@@ -52,10 +54,12 @@ class Chunk(NamedTuple):
     Attributes:
         first: The index of the first item.
         items: The items; what one is, the call's form says.
+        grain: How many of them are begun together. The rest can be taken back before that.
     """
 
     first: int
     items: list[Any]
+    grain: int = 1
 
 
 def _apply_one(func: Callable[..., Any]) -> Callable[[Any], Any]:
@@ -121,42 +125,87 @@ def run_chunk(call: Call, chunk: Chunk, catch: type[BaseException] = BaseExcepti
     """
     values: list[Any] = []
     failures: dict[int, Failure] = {}
+    began = time.perf_counter()
     with _applying(call, chunk.first) as apply:
         for position, item in enumerate(chunk.items):
             try:
                 values.append(apply(item))
             except catch as exc:
-                values.append(None)
                 failures[position] = captured(exc)
+                values.append(None)
                 if call.stops_at_failure:
                     break
-    return Report(values, failures)
+    return Report(values, failures, seconds=time.perf_counter() - began)
 
 
-def run_recorded(call: Call, chunk: Chunk, ledger: Ledger) -> int:
-    """Apply *call* to the items of *chunk*, put what they come to into *ledger*; return how many.
+def run_recorded(
+    call: Call, chunk: Chunk, ledger: Ledger, at_most: float = math.inf
+) -> tuple[int, float]:
+    """Apply *call* to the items of *chunk* and put what they come to into *ledger*.
 
     Nothing is called for an item whose value goes into a slot: most items of large maps are tiny.
+
+    Args:
+        call: What to apply.
+        chunk: What to apply it to.
+        ledger: Takes the outcomes, and knows when the rest of the items is taken back.
+        at_most: Begin no more items once so many were run.
+
+    Returns:
+        How many items were run, and the seconds that it took.
     """
-    count = 0
+    global _ledger
+    _ledger = ledger
+    began = time.perf_counter()
     with _applying(call, chunk.first) as apply:
-        while count < len(chunk.items):
-            if count:
-                ledger.flush()
-            ended = _run_block(call, apply, chunk.items[count : count + BLOCK], ledger)
-            count += abs(ended)
-            if ended < 0:
-                break
+        count = _run_items(call, apply, chunk, ledger, at_most)
+    return count, time.perf_counter() - began
+
+
+def _run_items(
+    call: Call, apply: Callable[[Any], Any], chunk: Chunk, ledger: Ledger, at_most: float
+) -> int:
+    items, grain = chunk.items, chunk.grain
+    stop = ledger.stop if grain == 1 else GO_ON
+    count = opened = 0
+    ledger.open(min(BLOCK, len(items)))
+    while count < len(items):
+        if count % grain == 0 and (ledger.stop[0] or count >= at_most):
+            break
+        if count - opened == BLOCK:
+            ledger.close(BLOCK)
+            ledger.flush()
+            opened = count
+            ledger.open(min(BLOCK, len(items) - count))
+        end = _end_of_stretch(count, len(items), grain, at_most)
+        count += _run_stretch(call, apply, items[count:end], count - opened, ledger, stop)
+        if count < end or (call.stops_at_failure and ledger.has_failed):
+            break
+    ledger.close(count - opened)
     return count
+
+
+def _end_of_stretch(count: int, total: int, grain: int, at_most: float) -> int:
+    """Return up to where items are run without a look at anything but the signal to stop."""
+    end = min(total, count - count % BLOCK + BLOCK)
+    if grain == 1:
+        return int(min(end, max(at_most, count + 1)))
+    return min(end, count - count % grain + grain)
 
 
 _is_copy = False
 """This process is a fork of a worker, made by a task: the worker itself has the items."""
 
+_ledger: Ledger | None = None
+"""Where the outcomes of the chunk that is run now go."""
+
 
 def _note_fork() -> None:
     global _is_copy
     _is_copy = _process_is_worker
+    if _is_copy and _ledger is not None:
+        # So that the copy need not be asked for with each value that goes into a slot.
+        _ledger.leave_slots()
 
 
 if hasattr(os, "register_at_fork"):
@@ -169,11 +218,20 @@ def _end_copy(error: BaseException | None) -> None:
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 
-def _run_block(call: Call, apply: Callable[[Any], Any], items: list[Any], ledger: Ledger) -> int:
-    """Return how many items were run, as a negative number if the rest shall not be."""
-    ledger.open(len(items))
-    kind, slots = NO_SLOTS
-    for place, item in enumerate(items):
+def _run_stretch(
+    call: Call,
+    apply: Callable[[Any], Any],
+    items: list[Any],
+    first: int,
+    ledger: Ledger,
+    stop: Sequence[int],
+) -> int:
+    """Run *items*, the first of which has place *first* in the ledger; return how many were run."""
+    kind, slots = ledger.slots
+    place = first
+    for place, item in enumerate(items, first):
+        if stop[0]:
+            return place - first
         try:
             value = apply(item)
         except BaseException as exc:
@@ -181,19 +239,18 @@ def _run_block(call: Call, apply: Callable[[Any], Any], items: list[Any], ledger
                 _end_copy(exc)
             kind, slots = ledger.fail(place, exc)
             if call.stops_at_failure:
-                return -place - 1
+                break
             continue
-        if _is_copy:
-            _end_copy(None)
         if type(value) is kind:
             try:
                 slots[place] = value
                 continue
-            except ValueError:  # an integer of more than 64 bits
+            except ValueError:  # an integer of more than 64 bits, or this process is a copy
                 pass
+        if _is_copy:
+            _end_copy(None)
         kind, slots = ledger.add(place, value)
-    ledger.close(len(items))
-    return len(items)
+    return place - first + 1
 
 
 @contextmanager
@@ -256,6 +313,7 @@ class OpenCall:
         log: Log | None = None,
         send_part: Callable[[bytes], object] | None = None,
         on_begin: Callable[[], object] | None = None,
+        at_most: float = math.inf,
     ) -> tuple[bytes, int]:
         """Run the chunk in *payload*; return the last part of the report, and how many were run.
 
@@ -264,12 +322,17 @@ class OpenCall:
             log: Where outcomes are safe from the end of this process; `None` for nowhere.
             send_part: Sends a part of the report at once.
             on_begin: Called when the callable is there, before the arguments are rebuilt.
+            at_most: Begin no more items once so many were run.
         """
         ledger = Ledger(self._encoder, log, send_part)
-        return self._context.run(self._run, payload, ledger, on_begin)
+        return self._context.run(self._run, payload, ledger, on_begin, at_most)
 
     def _run(
-        self, payload: bytes, ledger: Ledger, on_begin: Callable[[], object] | None
+        self,
+        payload: bytes,
+        ledger: Ledger,
+        on_begin: Callable[[], object] | None,
+        at_most: float,
     ) -> tuple[bytes, int]:
         try:
             call = self.call()
@@ -283,8 +346,8 @@ class OpenCall:
             except BaseException as exc:
                 return self._unread(THE_ARGUMENTS, exc)
             ledger.enter()
-            count = run_recorded(call, chunk, ledger)
-            return ledger.part(), count
+            count, seconds = run_recorded(call, chunk, ledger, at_most)
+            return ledger.part(seconds), count
 
     def _unread(self, part: str, exc: BaseException) -> tuple[bytes, int]:
         error = SerializationError(

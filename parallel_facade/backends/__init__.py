@@ -44,6 +44,7 @@ class Capabilities(NamedTuple):
         can_initialize: Runs ``initializer`` once in each new worker.
         can_recycle: Replaces workers after ``max_tasks_per_worker`` tasks, or when they have
             grown over ``max_memory_per_worker``.
+        can_take_back: `submit` takes ``is_short``, and `take_back` works.
     """
 
     needs_serialization: bool
@@ -53,6 +54,7 @@ class Capabilities(NamedTuple):
     has_private_state: bool = False
     can_initialize: bool = False
     can_recycle: bool = False
+    can_take_back: bool = False
 
 
 class WorkerSettings(NamedTuple):
@@ -148,6 +150,18 @@ class Backend(ABC):
     def stop(self, future: Future[Any]) -> bool:  # noqa: ARG002
         """End the running task behind *future*; return whether that is possible."""
         return False
+
+    def take_back(self, future: Future[Any]) -> int | None:  # noqa: ARG002
+        """Let an idle worker have what the running chunk behind *future* has not begun.
+
+        To be called again until it says how much that is. The report on the chunk has no more
+        outcomes than that many, and may have fewer, if the chunk's worker was faster to stop.
+
+        Returns:
+            How many items, from the first, stay with the chunk's worker; `None` if that is not
+            known yet, or no worker is idle.
+        """
+        return None
 
     def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:  # noqa: ARG002
         """Return what the running task behind *future* is done with, as parts of a report."""

@@ -40,13 +40,15 @@ class BorrowedBackend(Backend):
         """Place *call* at the lender's."""
         return self._lent.put(call)
 
-    def submit(self, handle: Any, chunk: Any, task_timeout: float | None = None) -> Future[Any]:
+    def submit(
+        self, handle: Any, chunk: Any, task_timeout: float | None = None, **more: Any
+    ) -> Future[Any]:
         """Submit *chunk* to the lender."""
         with self._lock:
             if self._closed:
                 raise PoolClosedError("the pool is closed")
         # Outside: a serial back-end runs the task here.
-        future = self._lent.submit(handle, chunk, task_timeout)
+        future = self._lent.submit(handle, chunk, task_timeout, **more)
         with self._lock:
             self._in_flight.add(future)
         future.add_done_callback(self._forget)
@@ -63,6 +65,10 @@ class BorrowedBackend(Backend):
     def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:
         """Return what the lender knows."""
         return self._lent.outcomes_so_far(future)
+
+    def take_back(self, future: Future[Any]) -> int | None:
+        """Have the lender take back what was not begun."""
+        return self._lent.take_back(future)
 
     def drop(self, handle: Any) -> None:
         """Have the lender forget the call."""

@@ -34,9 +34,13 @@ from typing import Any, Final, NamedTuple
 from parallel_facade._ledger import BLOCK
 
 WORD_BYTES: Final = 8
-TASK, IS_RUNNING, PARTS, SLOT_CODE, SLOTS, RECORD_BYTES, UNSET, WORDS = range(8)
-"""The task's number; whether its items are run; parts that were sent; the slots' type, as a
-character, or 0; how many there are; bytes of records; what an unset slot holds; how many words."""
+TASK, PHASE, PARTS, SENT, SLOT_CODE, SLOTS, RECORD_BYTES, UNSET, STOP, WORDS = range(10)
+"""The task's number; what is done with it; parts that were sent; the outcomes in them; the slots'
+type, as a character, or 0; how many there are; bytes of records; what an unset slot holds; whether
+no further item shall be begun; how many words."""
+
+PREPARING, RUNNING, SENDING = range(3)
+"""Phases: the arguments are rebuilt; the items are run; outcomes are sent, in between."""
 
 RECORDS_AT_MOST: Final = 1 << 15
 """Bytes; what does not fit is sent at once."""
@@ -56,6 +60,7 @@ class Progress(NamedTuple):
         task: The task's number.
         is_running: Whether it had the arguments, and ran the items.
         parts: How many parts of the report it had sent.
+        sent: How many outcomes were in those.
         slots: The first outcomes after those, as an array's type code and bytes.
         records: The outcomes behind those.
     """
@@ -63,8 +68,14 @@ class Progress(NamedTuple):
     task: int
     is_running: bool
     parts: int
+    sent: int
     slots: tuple[str, bytes]
     records: list[Any]
+
+    @property
+    def outcomes(self) -> int:
+        """How many there are, in the parts and behind them."""
+        return self.sent + len(self.slots[1]) // WORD_BYTES + len(self.records)
 
     @property
     def has_outcomes(self) -> bool:
@@ -81,6 +92,8 @@ class Journal:
         self._words = self._bytes[: WORDS * WORD_BYTES].cast("Q")
         self._slots = self._bytes[WORDS * WORD_BYTES : RECORDS_AT]
         self._records = self._bytes[RECORDS_AT:]
+        self.stop = self._bytes[STOP * WORD_BYTES : STOP * WORD_BYTES + 1]
+        """Its one element is not zero if no further item shall be begun."""
         self._end = 0
 
     @classmethod
@@ -95,14 +108,14 @@ class Journal:
 
     def begin(self, task: int) -> None:
         """Note that the task with this number is taken up: now its arguments are rebuilt."""
-        self._words[IS_RUNNING] = False
-        self._words[PARTS] = 0
+        self._words[PHASE] = PREPARING
+        self._words[PARTS] = self._words[SENT] = 0
         self._erase()
         self._words[TASK] = task
 
     def enter(self) -> None:
         """Note that the items are run now."""
-        self._words[IS_RUNNING] = True
+        self._words[PHASE] = RUNNING
 
     def open_slots(self, kind: type, count: int) -> memoryview:
         """Return *count* slots for values of type *kind*, to be set one after the other."""
@@ -124,14 +137,21 @@ class Journal:
         self._words[RECORD_BYTES] = self._end = end
         return True
 
-    def sent(self) -> None:
-        """Note that all outcomes so far were sent, as one more part.
+    def sending(self) -> None:
+        """Note that all outcomes so far are about to be sent."""
+        self._words[PHASE] = SENDING
 
-        In this order, as the worker may die between any two of these lines: before the last one,
-        the caller has a part more than the journal knows of, and does not look at the outcomes.
+    def sent(self, count: int) -> None:
+        """Note that all outcomes so far, of *count* items, were sent as one more part.
+
+        In this order, as the worker may die between any two of these lines: before the part is
+        counted, the caller has one more than the journal knows of, and does not look at the
+        outcomes.
         """
         self._erase()
         self._words[PARTS] += 1
+        self._words[SENT] += count
+        self._words[PHASE] = RUNNING
 
     def _erase(self) -> None:
         self._words[SLOT_CODE] = 0
@@ -146,15 +166,28 @@ class Journal:
             ChangedError: The worker lives, and wrote meanwhile what does not fit to what was read.
         """
         words = self._words
-        task, parts = words[TASK], words[PARTS]
-        is_running = bool(words[IS_RUNNING])
+        task, parts, sent = words[TASK], words[PARTS], words[SENT]
+        is_running = words[PHASE] != PREPARING
         code = chr(words[SLOT_CODE]) if words[SLOT_CODE] else ""
         slots = self._set_slots() if code else b""
         records = bytes(self._records[: words[RECORD_BYTES]])
         # As long as these are the same, outcomes were added only, if anything.
         if (task, parts) != (words[TASK], words[PARTS]):
             raise ChangedError
-        return Progress(task, is_running, parts, (code, slots), _unmarshalled(records))
+        return Progress(task, is_running, parts, sent, (code, slots), _unmarshalled(records))
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether outcomes are between the journal and the channel, and cannot be counted."""
+        return bool(self._words[PHASE] == SENDING)
+
+    def hold(self) -> None:
+        """Have the worker begin no further item."""
+        self._words[STOP] = 1
+
+    def resume(self) -> None:
+        """Let it begin items again."""
+        self._words[STOP] = 0
 
     def _set_slots(self) -> bytes:
         count = self._words[SLOTS]
@@ -165,7 +198,7 @@ class Journal:
 
     def close(self) -> None:
         """Give the memory back."""
-        for view in (self._words, self._slots, self._records, self._bytes):
+        for view in (self._words, self._slots, self._records, self.stop, self._bytes):
             view.release()
         self._memory.close()
 

@@ -15,6 +15,7 @@ from parallel_facade._deadlines import Deadline
 from parallel_facade._errors import PoolClosedError
 from parallel_facade._interrupts import SafeFuture
 from parallel_facade._outcomes import encode_records
+from parallel_facade.backends import Stage
 from parallel_facade.backends._frames import JOINED_BYTES, Frame, FrameReader, Kind, header
 from parallel_facade.backends._handover import Kept
 from parallel_facade.backends._journal import Progress
@@ -53,16 +54,26 @@ class Task:
         "call",
         "deadline",
         "future",
+        "is_short",
         "number",
         "parts",
         "payload",
         "task_timeout",
     )
 
-    def __init__(self, call: CallHandle, payload: bytes, task_timeout: float | None) -> None:
+    def __init__(
+        self,
+        call: CallHandle,
+        payload: bytes,
+        task_timeout: float | None,
+        *,
+        is_short: bool = False,
+    ) -> None:
         self.call = call
         self.payload = payload
         self.task_timeout = task_timeout
+        self.is_short = is_short
+        """It may wait in a worker's channel, behind another short one of its call."""
         self.number = 0
         """What the worker calls it; known once it was sent."""
         self.attempts = 0
@@ -94,6 +105,21 @@ class Task:
             parts.append(encode_records(progress.slots, progress.records))
         return parts
 
+    def stage_in(self, progress: Progress | None) -> Stage:
+        """Return how far a worker came with it, by the worker's journal."""
+        if progress is None or progress.task > self.number:
+            return Stage.UNKNOWN
+        if progress.task < self.number:
+            return Stage.CALLABLE
+        return Stage.ITEMS if progress.is_running else Stage.ARGUMENTS
+
+    def items_begun(self, progress: Progress) -> int | None:
+        """Return how many of its items were begun; `None` if that is not known any more."""
+        stage = self.stage_in(progress)
+        if stage is Stage.UNKNOWN:
+            return None
+        return progress.outcomes + 1 if stage is Stage.ITEMS else 0
+
 
 class Link:
     """One worker as the caller sees it.
@@ -111,8 +137,10 @@ class Link:
         self.end_fd = open_end(process.pid)
         """A descriptor that is ready when the process has ended, where the system has such."""
         self.socket = sock
-        self.task: Task | None = None
-        """What the worker runs now."""
+        self.tasks: deque[Task] = deque()
+        """What the worker runs now, and what waits in its channel."""
+        self.held_since: float | None = None
+        """When the worker was told to begin no further item, if it was; a time of the clock."""
         self.is_ready = False
         """The worker has said that it serves."""
         self.is_leaving = False
@@ -163,6 +191,40 @@ class Link:
                 self._unsent.appendleft(part[count:])
                 return
             count -= len(part)
+
+    @property
+    def task(self) -> Task | None:
+        """What the worker runs now."""
+        return self.tasks[0] if self.tasks else None
+
+    def has_room_for(self, task: Task) -> bool:
+        """Return whether *task* may wait in the channel behind what the worker runs."""
+        return (
+            len(self.tasks) == 1
+            and self.tasks[0].is_short
+            and self.tasks[0].call is task.call
+            and self._kept is not None  # so that it can be taken back
+            and self.held_since is None
+            and self.stopped_for is None
+            and not self.is_leaving
+        )
+
+    def hold(self, now: float) -> None:
+        """Have the worker begin no further item, if it keeps a journal."""
+        if self._kept is not None:
+            self._kept.journal.hold()
+            self.held_since = now
+
+    def resume(self) -> None:
+        """Let the worker begin items again."""
+        if self._kept is not None and self.held_since is not None:
+            self._kept.journal.resume()
+            self.held_since = None
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether outcomes are on their way, and cannot be counted."""
+        return self._kept is not None and self._kept.journal.is_sending
 
     @property
     def has_unsent(self) -> bool:

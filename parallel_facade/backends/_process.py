@@ -50,6 +50,7 @@ class ProcessBackend(Backend):
         has_private_state=True,
         can_initialize=True,
         can_recycle=True,
+        can_take_back=True,
     )
 
     def __init__(self, settings: WorkerSettings) -> None:
@@ -104,10 +105,15 @@ class ProcessBackend(Backend):
         return self._switchboard.put(call)
 
     def submit(
-        self, handle: CallHandle, chunk: bytes, task_timeout: float | None = None
+        self,
+        handle: CallHandle,
+        chunk: bytes,
+        task_timeout: float | None = None,
+        *,
+        is_short: bool = False,
     ) -> Future[list[bytes]]:
-        """Send *chunk* to the next idle worker."""
-        task = Task(handle, chunk, task_timeout)
+        """Send *chunk* to the next idle worker; a short one also to wait in a worker's channel."""
+        task = Task(handle, chunk, task_timeout, is_short=is_short and task_timeout is None)
         try:
             self._switchboard.submit(task)
         except InitializerError as exc:
@@ -127,6 +133,10 @@ class ProcessBackend(Backend):
     def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:
         """Return what the worker's journal holds of the task behind *future*."""
         return self._switchboard.outcomes_so_far(future)
+
+    def take_back(self, future: Future[Any]) -> int | None:
+        """Let an idle worker have what the chunk's worker has not begun."""
+        return self._switchboard.take_back(future)
 
     def drop(self, handle: CallHandle) -> None:
         """Let the workers forget the call."""

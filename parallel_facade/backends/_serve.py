@@ -143,7 +143,9 @@ class _Conversation:
         def send_part(part: bytes) -> None:
             self._send(Kind.PART, number, part)
 
-        report, count = self._calls[call_number].run(payload, self._journal, send_part, begin)
+        report, count = self._calls[call_number].run(
+            payload, self._journal, send_part, begin, self._tasks_left
+        )
         self._tasks_left -= count
         self._is_leaving = self._tasks_left <= 0 or self._has_grown()
         # One message says both: the caller must not send a task that nobody will take.

@@ -7,8 +7,9 @@
 
 Guarantees:
     - Each task is begun by one worker at most, and its future is resolved exactly once.
-    - A worker holds one task at a time. Its death costs the item that it was running: of the
-      others the outcomes are known, or it is known that they were not run.
+    - A worker runs one task at a time; a short one of the same call may wait in its channel. The
+      death of the worker costs the item that it was running: of the others the outcomes are known,
+      or it is known that they were not run.
     - Futures are resolved with no lock held; nothing of the user's is decoded or called here.
     - No send or receive ever waits: a stopped worker or a full channel holds nobody up.
     - Only the switchboard's thread hands out tasks and sends: an interrupt, which is raised in the
@@ -59,6 +60,10 @@ LOAD_PATIENCE: Final = 60.0
 """Seconds that a worker has to rebuild a callable, with all that it imports, where items are timed.
 Then a worker that is stuck, or stopped, is replaced."""
 
+HOLD_SECONDS: Final = 0.001
+"""Seconds from telling a worker to begin no further item to reading what it had begun. What either
+process writes to shared memory is seen by the other within microseconds."""
+
 _log = logging.getLogger("parallel_facade")
 
 
@@ -95,7 +100,7 @@ class Switchboard:
         self._running = 0
         self._dropped: deque[CallHandle] = deque()
         self._settled = SafeCondition(self._lock)  # nothing is pending or running any more
-        self._lost: dict[Link, Task] = {}  # tasks whose worker's process is yet to end
+        self._lost: dict[Link, list[Task]] = {}  # tasks whose worker's process is yet to end
         self._broken: BaseException | None = None
         self._starts_failed = 0
         self._closing = False
@@ -154,13 +159,38 @@ class Switchboard:
         """Return the outcomes of the items that the running task of *future* is done with."""
         with self._lock:
             link = self._runner_of(future)
-            if link is None or (task := link.task) is None:
+            if link is None or (task := link.task) is None or task.future is not future:
                 return []
             with suppress(ChangedError):
                 progress = link.progress()
-                if progress and progress.task == task.number and progress.is_running:
+                if progress and task.stage_in(progress) is Stage.ITEMS:
                     return task.parts_so_far(progress)
         return []
+
+    def take_back(self, future: Future[Any]) -> int | None:
+        """Let an idle worker have what the task of *future* has not begun; ask again for how much.
+
+            1. caller  sets the signal to stop, which the worker looks at before each item
+            2. caller  waits until the worker cannot but see it, and reads what was begun
+            3. worker  reports what it has run, when its item ends
+
+        Returns:
+            How many items, from the first, stay with the worker; `None` if that is not known yet,
+            or there is no idle worker.
+        """
+        with self._lock:
+            link = self._runner_of(future)
+            if link is None or not self._idle:
+                return None
+            if link.held_since is None:
+                link.hold(self._clock())
+                return None
+            if self._clock() - link.held_since < HOLD_SECONDS or link.is_sending:
+                return None
+            with suppress(ChangedError):
+                if (progress := link.progress()) is not None:
+                    return _task_in(link, future).items_begun(progress)
+        return None
 
     def adopt(self, process: Any, sock: socket.socket) -> None:
         """Take over the channel of a process that was just started."""
@@ -205,7 +235,7 @@ class Switchboard:
         with self._settled:
             self._closing = True
             links = list(self._links)
-            given_up = [*self._pending, *filter(None, map(_task_of, links))]
+            given_up = [*self._pending, *itertools.chain.from_iterable(map(_tasks_of, links))]
             self._pending.clear()
             self._settled.notify_all()
             self._links.clear()
@@ -216,7 +246,7 @@ class Switchboard:
         for link in links:
             link.close()
         links.extend(self._departures.close())
-        for task in (*given_up, *self._lost.values()):
+        for task in (*given_up, *itertools.chain.from_iterable(self._lost.values())):
             task.give_up()
         self._messages.close()
         # Files of theirs close when the last reference goes, which ours to this may be.
@@ -235,20 +265,31 @@ class Switchboard:
 
     def _runner_of(self, future: Future[Any]) -> Link | None:
         for link in self._links:
-            if link.task is not None and link.task.future is future:
-                return link
+            for task in link.tasks:
+                if task.future is future:
+                    return link
         return None
 
     def _hand_out(self) -> None:
-        while self._pending and self._idle:
+        while self._pending and (link := self._link_for(self._pending[0])) is not None:
             task = self._pending.popleft()
             if not task.is_wanted():
                 self._notify_if_settled()
                 continue
-            self._give(self._idle.popleft(), task)
+            if not link.tasks:
+                self._idle.popleft()
+            self._give(link, task)
+
+    def _link_for(self, task: Task) -> Link | None:
+        """Return an idle link or, for a short task, one that it can wait in."""
+        if self._idle:
+            return self._idle[0]
+        if not task.is_short:
+            return None
+        return next((link for link in self._links if link.has_room_for(task)), None)
 
     def _give(self, link: Link, task: Task) -> None:
-        link.task = task
+        link.tasks.append(task)
         task.attempts += 1
         task.number = next(self._numbers)
         self._running += 1
@@ -269,10 +310,19 @@ class Switchboard:
             self._ring()
 
     def _take_task(self, link: Link) -> Task:
-        task, link.task = link.task, None
-        assert task is not None, "a worker reports only what it was given"
         self._running -= 1
-        return task
+        return link.tasks.popleft()
+
+    def _take_all(self, link: Link) -> list[Task]:
+        return [self._take_task(link) for _ in range(len(link.tasks))]
+
+    def _run_elsewhere(self, tasks: list[Task]) -> bool:
+        """Give *tasks*, which were not begun, to other workers; return whether there are any."""
+        if self._broken is not None or self._closing:
+            return False
+        self._pending.extendleft(reversed(tasks))
+        self._hand_out()
+        return True
 
     def _end(self, link: Link, error: BaseException) -> None:
         """Have the worker behind *link* ended, whose task then fails with *error*."""
@@ -302,8 +352,8 @@ class Switchboard:
             # Whatever it is, nobody else will resolve the futures.
             self._break(exc)
             for link in [*self._links, *self._lost]:
-                if link.task is not None:
-                    self._take_task(link).fail(exc)
+                for task in self._take_all(link):
+                    task.fail(exc)
             raise
 
     def _talk(self) -> None:
@@ -382,15 +432,24 @@ class Switchboard:
                 link.stopped_for = None
                 link.may_run_again = True
                 link.is_leaving |= frame.kind == Kind.LAST_REPORT
-                if not link.is_leaving:
-                    self._idle.append(link)
-                    self._hand_out()
+                self._go_on(link)
                 self._notify_if_settled()
         finally:  # now it is in no list that `_run` would look through
             if stopped_for is not None:
                 task.future.set_exception(WorkerLost(stopped_for))
             else:
                 task.future.set_result([*task.parts, frame.body])
+
+    def _go_on(self, link: Link) -> None:
+        """A task of the worker has ended; with the lock held."""
+        if link.is_leaving and link.tasks:
+            self._run_elsewhere(self._take_all(link))
+        elif not link.tasks and not link.is_leaving:
+            link.resume()
+            self._idle.append(link)
+            self._hand_out()
+        else:
+            self._hand_out()
 
     def _listen(self, messages: StartMessages) -> None:
         try:
@@ -408,8 +467,8 @@ class Switchboard:
             self._links.discard(link)
             with suppress(ValueError):
                 self._idle.remove(link)
-            if link.task is not None:
-                self._lost[link] = link.task
+            if link.tasks:
+                self._lost[link] = list(link.tasks)
         link.close()
         self._departures.see_off(link)
 
@@ -432,28 +491,29 @@ class Switchboard:
             self._on_gone()
 
     def _end_lost(self, link: Link, code: int | None) -> None:
-        """Fail the task of a worker that has ended; or give it to another, if it was not begun."""
+        """Fail the tasks of a worker that has ended; or give to another what was not begun."""
         with self._lock:
-            task = self._take_task(link)
+            tasks = self._take_all(link)
         progress = _progress(link)
-        stage, parts = Stage.UNKNOWN, list(task.parts)
-        if progress is not None:
-            if progress.task != task.number:
-                stage = Stage.CALLABLE
-            elif not progress.is_running:
-                stage = Stage.ARGUMENTS
-            else:
-                stage = Stage.ITEMS
-                parts = task.parts_so_far(progress)
-        if stage is Stage.CALLABLE and link.may_run_again and task.attempts < START_ATTEMPTS:
-            # Its worker died of what was before, such as a callable that was dropped.
+        # Its worker died of what was before, such as a callable that was dropped. What waited
+        # behind another task has not tried this worker at all.
+        again = [
+            task
+            for place, task in enumerate(tasks)
+            if task.stage_in(progress) is Stage.CALLABLE
+            and link.may_run_again
+            and (place > 0 or task.attempts < START_ATTEMPTS)
+        ]
+        if again:
             with self._lock:
-                if self._broken is None and not self._closing:
-                    self._pending.appendleft(task)
-                    self._hand_out()
-                    return
+                again = again if self._run_elsewhere(again) else []
         error = link.stopped_for or crash_error(code)
-        task.future.set_exception(WorkerLost(error, stage, tuple(parts)))
+        for task in tasks:
+            if task not in again:
+                stage = task.stage_in(progress)
+                is_known = progress is not None and stage is Stage.ITEMS
+                parts = task.parts_so_far(progress) if is_known else task.parts
+                task.future.set_exception(WorkerLost(error, stage, tuple(parts)))
 
     def _break(self, error: BaseException) -> None:
         """Fail everything: there are no workers to be had."""
@@ -549,6 +609,14 @@ class InitializerError(Exception):
 
 def _task_of(link: Link) -> Task | None:
     return link.task
+
+
+def _tasks_of(link: Link) -> list[Task]:
+    return list(link.tasks)
+
+
+def _task_in(link: Link, future: Future[Any]) -> Task:
+    return next(task for task in link.tasks if task.future is future)
 
 
 def _progress(link: Link) -> Progress | None:

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from parallel_facade import PoolClosedError, SerializationError, TaskTimeoutError, imap, pmap
+from parallel_facade._chunking import MOST_ITEMS
 
 PATIENCE = 60
 
@@ -73,7 +74,7 @@ def test_the_default_buffer_is_bounded(backend):
 
     assert next(imap(lambda x: x, source)) == 0
 
-    assert source.pulled <= 1 + 2 * 2
+    assert source.pulled <= 2 * 2 * MOST_ITEMS
 
 
 def test_nothing_is_pulled_before_the_first_result_is_asked_for(backend):

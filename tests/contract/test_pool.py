@@ -298,8 +298,8 @@ def test_an_iterator_of_a_closed_pool_says_so(backend):
     pool.close(cancel=True)
 
     with pytest.raises(PoolClosedError):
-        for _ in range(10):
-            next(results)
+        for _ in results:
+            pass
 
 
 @pytest.mark.requires("can_initialize")

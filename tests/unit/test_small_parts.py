@@ -5,7 +5,6 @@ import random
 import numpy
 import pytest
 
-from parallel_facade._chunking import CHUNKS_PER_WORKER, default_chunksize
 from parallel_facade._deadlines import Deadline
 from parallel_facade._methods import bind_method, find_definition, mangle, reduce_method
 from parallel_facade._seeds import kept_state, seed_item, stream_seed
@@ -34,15 +33,6 @@ def test_a_deadline_without_limit_never_comes(seconds):
     deadline = Deadline(seconds)
 
     assert (deadline.remaining(), deadline.has_passed()) == (None, False)
-
-
-@pytest.mark.parametrize("total", [0, 1, 63, 64, 129, 1_000, 99_999])
-@pytest.mark.parametrize("workers", [1, 2, 16])
-def test_chunks_are_many_enough_to_balance_and_no_smaller_than_needed(total, workers):
-    size = default_chunksize(total, workers)
-
-    assert size >= 1
-    assert size == 1 or total / size >= workers * CHUNKS_PER_WORKER
 
 
 def test_streams_differ_by_seed_and_by_index():

@@ -1,0 +1,252 @@
+"""Where the chunks of a map come from: its input, and what has to be run again.
+
+    input ─pull─► chunk ─pack─► packed ─► next
+                    ▲             │ larger than it shall be by now
+    again, later ───┴─────────────┘
+
+Guarantees:
+    - An item is pulled only when there is room for it, by the thread that calls `next`.
+    - What has to be run again goes before anything that has not been pulled.
+    - An item that cannot travel is refused alone; its chunk goes on without it.
+
+Assumes:
+    - One consumer at a time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+from parallel_facade._carriers import Carrier
+from parallel_facade._chunking import Sizer, shares
+from parallel_facade._deadlines import Deadline
+from parallel_facade._errors import SerializationError
+from parallel_facade._outcomes import Failure
+from parallel_facade._worker import Chunk
+
+CHECKED_AHEAD_BYTES: Final = 64 << 20
+"""Payloads that an eager map makes before it runs anything, to refuse what cannot travel. More
+would hold the data a second time; behind this point items are refused when their turn comes."""
+
+
+class Packed(NamedTuple):
+    """A chunk ready to be submitted."""
+
+    chunk: Chunk
+    cargo: Any
+
+
+class Supply:
+    """Gives the next chunk to submit.
+
+    Args:
+        items: The input.
+        carrier: Packs chunks.
+        sizer: Says how large they shall be.
+        workers: Workers that the items are divided among.
+        total: How many items there are; `None` if that is not known.
+        buffersize: Items pulled and not yet taken, at most; 0 for as many as the workers need; `None`
+            for no bound.
+        refuse: Called with a chunk of one item that cannot travel, and why.
+    """
+
+    def __init__(
+        self,
+        items: Iterator[Any],
+        carrier: Carrier,
+        sizer: Sizer,
+        *,
+        workers: int,
+        window: int,
+        total: int | None,
+        buffersize: int | None,
+        refuse: Callable[[Chunk, Failure], object],
+    ) -> None:
+        self._items = items
+        self._carrier = carrier
+        self._sizer = sizer
+        self._workers = workers
+        self._window = window
+        self._total = total
+        self._buffersize = buffersize
+        self._refuse = refuse
+        self._pulled = 0
+        self._given = 0  # items in chunks that were given, less those that came back
+        self._again: deque[Chunk] = deque()
+        self._packed: deque[Packed] = deque()
+        self._later: deque[tuple[Deadline, Chunk]] = deque()
+        self.taken = 0
+        """How many items the consumer has the outcomes of."""
+        self.is_exhausted = False
+        """Nothing more is pulled."""
+        self.input_error: Exception | None = None
+        """What the input raised."""
+
+    # ── giving ────────────────────────────────────────────────────────────────────────────────
+
+    def check_ahead(self) -> None:
+        """Pack what comes next, as far as that is sensible, to refuse what cannot travel."""
+        size = 0
+        while size < CHECKED_AHEAD_BYTES:
+            count = self._sizer.size_to_check(self._total or 1)
+            if (packed := self._pack_next(count)) is None:
+                return
+            self._packed.append(packed)
+            size += self._carrier.size_of(packed.cargo)
+
+    def divide_evenly(self) -> None:
+        """Make all chunks now, while no time is known."""
+        count = shares(self._total or 1, self._sizer.grain, self._workers)
+        while (packed := self._pack_next(count)) is not None:
+            self._packed.append(packed)
+
+    def next(self, *, as_packed: bool = False) -> Packed | None:
+        """Return the next chunk; `None` if there is none, or no room for it.
+
+        Args:
+            as_packed: Give what was packed ahead as it is, however large.
+        """
+        size = self._sizer.size(self._left())
+        if self._packed and not self._again and not self._due():
+            packed = self._packed.popleft()
+            if as_packed or len(packed.chunk.items) <= size:
+                return self._give(packed)
+            self._again.append(packed.chunk)
+        packed_next = self._pack_next(size)
+        return None if packed_next is None else self._give(packed_next)
+
+    def _give(self, packed: Packed) -> Packed:
+        self._given += len(packed.chunk.items)
+        return packed
+
+    def _left(self) -> float:
+        return float("inf") if self._total is None else self._total - self._given
+
+    def _pack_next(self, size: int) -> Packed | None:
+        while (chunk := self._next_again(size) or self._pull(size)) is not None:
+            if (packed := self._pack(chunk)) is not None:
+                return packed
+        return None
+
+    def _next_again(self, size: int) -> Chunk | None:
+        if self._due():
+            self._again.append(self._later.popleft()[1])
+        if not self._again:
+            return None
+        chunk = self._again.popleft()
+        if len(chunk.items) > size:
+            self._again.appendleft(rest_of(chunk, size))
+            chunk = chunk._replace(items=chunk.items[:size])
+        return chunk
+
+    def _due(self) -> bool:
+        return bool(self._later) and self._later[0][0].has_passed()
+
+    def _pull(self, size: int) -> Chunk | None:
+        if self.is_exhausted or (room := self._room(size)) == 0:
+            return None
+        size = min(size, room)
+        items: list[Any] = []
+        try:
+            items.extend(islice(self._items, size))
+        except Exception as exc:
+            # What was pulled before is run, and its results are given first, as a loop would do.
+            self.input_error = exc
+        first, self._pulled = self._pulled, self._pulled + len(items)
+        # The input may have closed the map.
+        self.is_exhausted = self.is_exhausted or len(items) < size
+        return Chunk(first, items, self._sizer.grain) if items else None
+
+    def _room(self, size: int) -> int:
+        """Return how many items may be pulled now, for a chunk of *size*."""
+        if self._buffersize is None:
+            return size
+        held = self._pulled - self.taken
+        if self._buffersize == 0:
+            return max(0, size * self._window - held)
+        share = max(self._sizer.grain, self._buffersize // self._window)
+        return min(share, max(0, self._buffersize - held))
+
+    @property
+    def slice_size(self) -> int | None:
+        """How many outcomes a lazy consumer takes at once, so that pulling goes on meanwhile."""
+        if self._buffersize is None:
+            return None
+        bound = self._buffersize or self._sizer.size(self._left()) * self._window
+        return max(1, bound // SLICES)
+
+    def _pack(self, chunk: Chunk) -> Packed | None:
+        """Return *chunk* packed; `None` if an item cannot travel, which is that item's failure."""
+        try:
+            packed = Packed(chunk, self._carrier.pack_chunk(chunk))
+        except SerializationError as exc:
+            if len(chunk.items) == 1:
+                self._refuse(chunk, Failure(exc))
+            else:
+                self._again.extendleft(reversed(singles_of(chunk)))
+            return None
+        self._sizer.note_packed(len(chunk.items), self._carrier.size_of(packed.cargo))
+        return packed
+
+    # ── taking back ───────────────────────────────────────────────────────────────────────────
+
+    def run_again(self, chunks: list[Chunk]) -> None:
+        """Give *chunks*, which were given before, before anything that was not."""
+        self._given -= sum(len(chunk.items) for chunk in chunks)
+        self._again.extendleft(reversed(chunks))
+
+    def run_later(self, chunks: list[Chunk], delay: float) -> None:
+        """Give *chunks*, which were given before, after *delay* seconds."""
+        self._given -= sum(len(chunk.items) for chunk in chunks)
+        self._later.extend((Deadline(delay), chunk) for chunk in chunks)
+
+    def drop_from(self, index: int) -> None:
+        """Give no chunk that begins behind item *index*, and pull nothing more."""
+        self.is_exhausted = True
+        self._packed = deque(packed for packed in self._packed if packed.chunk.first < index)
+        self._again = deque(chunk for chunk in self._again if chunk.first < index)
+        self._later = deque(one for one in self._later if one[1].first < index)
+
+    def drop_all(self) -> None:
+        """Give nothing more."""
+        self.is_exhausted = True
+        for queue in (self._packed, self._again, self._later):
+            queue.clear()
+
+    # ── what there is ─────────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing more to give, now or later."""
+        return self.is_exhausted and not (self._packed or self._again or self._later)
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is something that time will bring."""
+        return bool(self._later)
+
+    def seconds_to_next(self) -> float | None:
+        """Return how long it is until that is due; `None` if there is nothing."""
+        return self._later[0][0].remaining() if self._later else None
+
+
+SLICES: Final = 8
+"""Slices that the outcomes in the window are taken in, at least."""
+
+
+def single_of(chunk: Chunk, position: int) -> Chunk:
+    """Return a chunk of the item at *position* of *chunk*."""
+    return chunk._replace(first=chunk.first + position, items=[chunk.items[position]])
+
+
+def singles_of(chunk: Chunk) -> list[Chunk]:
+    """Return a chunk for each item of *chunk*."""
+    return [single_of(chunk, position) for position in range(len(chunk.items))]
+
+
+def rest_of(chunk: Chunk, position: int) -> Chunk:
+    """Return a chunk of the items of *chunk* from *position* on."""
+    return chunk._replace(first=chunk.first + position, items=chunk.items[position:])
