@@ -11,9 +11,10 @@ from typing import Any, Protocol
 from parallel_facade import _namespaces
 from parallel_facade._errors import described
 from parallel_facade._outcomes import Report, decode_report, first_traceback, have_failures
-from parallel_facade._payload import Encoder
+from parallel_facade._payload import Cargo, Encoder
 from parallel_facade._plain import PROTOCOL
 from parallel_facade._scopes import new_scope
+from parallel_facade._segments import Shelf
 from parallel_facade._worker import THE_ARGUMENTS, THE_CALLABLE, Call, Chunk, Surroundings
 from parallel_facade.backends import Backend
 
@@ -33,8 +34,17 @@ class Carrier(Protocol):
         """Return the bytes of a packed chunk; 0 where it is not bytes."""
         ...
 
-    def unpack(self, received: Any) -> Report:
-        """Return the report that the back-end gave."""
+    def place_once(self) -> None:
+        """From now on, nothing changes the items: what many of them hold is sent once."""
+        ...
+
+    def unpack(self, received: Any, known: int = 0) -> Report:
+        """Return the report that the back-end gave.
+
+        Args:
+            received: From the back-end.
+            known: Outcomes, from the first, that are known already and need not be rebuilt.
+        """
         ...
 
     def has_failures(self, received: Any) -> bool:
@@ -61,7 +71,10 @@ class ObjectCarrier:
         """Return 0."""
         return 0
 
-    def unpack(self, received: Report) -> Report:
+    def place_once(self) -> None:
+        """Do nothing: nothing is sent."""
+
+    def unpack(self, received: Report, known: int = 0) -> Report:  # noqa: ARG002
         """Return the report itself."""
         return received
 
@@ -76,27 +89,37 @@ class ObjectCarrier:
 
 
 class PayloadCarrier:
-    """Turns everything into bytes of ours, so that no pool's own pickler meets the user's data."""
+    """Turns everything into bytes of ours, so that no pool's own pickler meets the user's data.
 
-    def __init__(self, serializer: str) -> None:
-        self._encoder = Encoder(new_scope(), serializer)
+    Args:
+        serializer: As in `Encoder`.
+        shelf: The back-end's, which then takes a `Cargo`; `None` for one that takes bytes.
+    """
+
+    def __init__(self, serializer: str, shelf: Shelf | None = None) -> None:
+        self._encoder = Encoder(new_scope(), serializer, shelf=shelf)
+        self._takes_cargo = shelf is not None
         self._form = "one"
 
-    def pack_call(self, call: Call, name: str = THE_CALLABLE) -> bytes:
+    def pack_call(self, call: Call, name: str = THE_CALLABLE) -> Any:
         """Return *call*, which messages call *name*, as a payload."""
         # By its name, not by its repr(): that of a bound method holds the repr() of its object,
         # which may be long, slow or broken, and is not needed when all goes well.
         func_name = getattr(call.func, "__qualname__", type(call.func).__qualname__)
         self._form = call.form
-        payload = self._encoder.encode_callable(
+        cargo = self._encoder.encode_callable(
             tuple(call), f"{name} {func_name}", lambda: {"func": call.func}
         )
         surroundings = Surroundings(
             self._encoder.scope, self._encoder.serializer, _import_path(), _working_folder()
         )
-        return pickle.dumps((tuple(surroundings), payload), PROTOCOL)
+        data = pickle.dumps((tuple(surroundings), cargo.data), PROTOCOL)
+        return self._as_taken(cargo._replace(data=data))
 
-    def pack_chunk(self, chunk: Chunk) -> bytes:
+    def _as_taken(self, cargo: Cargo) -> Any:
+        return cargo if self._takes_cargo else cargo.data
+
+    def pack_chunk(self, chunk: Chunk) -> Any:
         """Return *chunk* as a payload.
 
         Raises:
@@ -105,32 +128,40 @@ class PayloadCarrier:
         last = chunk.first + len(chunk.items) - 1
         if self._form == "call":
             args, kwds = chunk.items[0]
-            return self._encoder.encode(
-                tuple(chunk), THE_ARGUMENTS, lambda: {"args": args, "kwds": kwds}
+            return self._as_taken(
+                self._encoder.encode(
+                    tuple(chunk), THE_ARGUMENTS, lambda: {"args": args, "kwds": kwds}
+                )
             )
         name = f"item {last}" if len(chunk.items) == 1 else f"items {chunk.first} to {last}"
-        return self._encoder.encode(
-            tuple(chunk),
-            name,
-            lambda: {f"item {at}": item for at, item in enumerate(chunk.items, chunk.first)},
+        return self._as_taken(
+            self._encoder.encode(
+                tuple(chunk),
+                name,
+                lambda: {f"item {at}": item for at, item in enumerate(chunk.items, chunk.first)},
+            )
         )
 
-    def size_of(self, packed: bytes) -> int:
-        """Return the length of the payload."""
-        return len(packed)
+    def size_of(self, packed: Any) -> int:
+        """Return the length of the payload, with its buffers."""
+        return packed.size if self._takes_cargo else len(packed)
 
-    def unpack(self, received: list[bytes]) -> Report:
+    def place_once(self) -> None:
+        """Place a buffer once that many items hold."""
+        self._encoder.place_once()
+
+    def unpack(self, received: list[Any], known: int = 0) -> Report:
         """Return the report whose parts are in *received*."""
-        report = decode_report(received)
+        report = decode_report(received, known)
         # Functions among the results keep their globals themselves.
         _namespaces.forget(self._encoder.scope)
         return report
 
-    def has_failures(self, received: list[bytes]) -> bool:
+    def has_failures(self, received: list[Any]) -> bool:
         """Return whether anything failed."""
         return have_failures(received)
 
-    def first_failure(self, received: list[bytes]) -> str:
+    def first_failure(self, received: list[Any]) -> str:
         """Return the first failure's traceback."""
         return first_traceback(received)
 
@@ -149,12 +180,13 @@ def _import_path() -> list[str]:
 
 def carrier_for(backend: Backend, serializer: str) -> Carrier:
     """Return the carrier that *backend* needs."""
-    return (
-        PayloadCarrier(serializer) if backend.capabilities.needs_serialization else ObjectCarrier()
-    )
+    if backend.capabilities.needs_serialization:
+        return PayloadCarrier(serializer, backend.shelf)
+    return ObjectCarrier()
 
 
 def pack_initializer(initializer: Callable[[], object], serializer: str) -> bytes:
     """Return *initializer* as a payload for `_worker.run_initializer`."""
     call = Call(initializer, "call", stops_at_failure=True, seed=None)
-    return PayloadCarrier(serializer).pack_call(call, "the initializer")
+    packed: bytes = PayloadCarrier(serializer).pack_call(call, "the initializer")
+    return packed

@@ -118,7 +118,11 @@ class Map:
         )
         self._submits_all = submits_all
         workers = min(options.workers, backend.capacity())
-        self._sizer = Sizer(chunksize, workers, max_items)
+        # What has a time of its own shall not be stopped with another item; and where the caller
+        # runs a lazy map, that is a loop, which does nothing ahead of its turn.
+        is_loop = self._runs_in_caller and buffersize is not None
+        goes_alone = options.task_timeout is not None or is_loop
+        self._sizer = Sizer(chunksize, workers, 1 if goes_alone else max_items)
         self._supply = Supply(
             items,
             self._carrier,
@@ -139,6 +143,9 @@ class Map:
         self._mailbox = Mailbox()
         self._pid = os.getpid()
         self._reporter = open_reporter(options.progress, total)
+        if buffersize is None:
+            # All items are there, and none of the user's code runs between one and the next.
+            self._carrier.place_once()
         self._handle = backend.put(self._carrier.pack_call(call))
 
     # ── the consumer's steps ──────────────────────────────────────────────────────────────────
@@ -357,7 +364,7 @@ class Map:
                 raise self._backend.translate(error)
             self._lose(running, error)
             return
-        report = self._carrier.unpack(future.result())
+        report = self._carrier.unpack(future.result(), running.settled)
         if report.unread:
             self._settle_unread(running, report)
             return
@@ -368,7 +375,8 @@ class Map:
     def _settle_so_far(self, future: Future[Any]) -> None:
         """Settle what the running chunk of *future* is done with."""
         if parts := self._backend.outcomes_so_far(future):
-            self._settle(self._in_flight[future], self._carrier.unpack(parts))
+            running = self._in_flight[future]
+            self._settle(running, self._carrier.unpack(parts, running.settled))
 
     def _settle(self, running: InFlight, report: Report) -> None:
         """Settle the outcomes in *report* that are not settled."""
@@ -411,7 +419,7 @@ class Map:
         lost = error if isinstance(error, WorkerLost) else WorkerLost(error)
         told = self._backend.translate(lost.error)
         if lost.parts:
-            self._settle(running, self._carrier.unpack(list(lost.parts)))
+            self._settle(running, self._carrier.unpack(list(lost.parts), running.settled))
         chunk = running.chunk
         left = chunk.items[running.settled : running.kept]
         chunk = Chunk(chunk.first + running.settled, left, chunk.grain)

@@ -27,7 +27,8 @@ from parallel_facade._outcomes import (
     encode_result,
     sent_failure,
 )
-from parallel_facade._payload import Encoder
+from parallel_facade._payload import Cargo, Encoder
+from parallel_facade._segments import Segment
 
 BLOCK: Final = 4096
 """Items whose outcomes are in the log together; a longer chunk is reported in parts. More: each
@@ -48,7 +49,12 @@ class Log(Protocol):
     """Memory that outlives the worker; see `backends._journal`."""
 
     stop: Sequence[int]
-    """Its one element is not zero if no further item shall be begun."""
+    """Its one element is zero unless `is_stopped`; to look at it costs less."""
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether no further item shall be begun."""
+        return False
 
     def enter(self) -> None:
         """Note that the items are run now."""
@@ -80,7 +86,7 @@ class Ledger:
         self,
         encoder: Encoder,
         log: Log | None = None,
-        send_part: Callable[[bytes], object] | None = None,
+        send_part: Callable[[Cargo], object] | None = None,
     ) -> None:
         self._encoder = encoder
         self._log = log
@@ -89,13 +95,14 @@ class Ledger:
         self._slots: Any = None
         self._count = 0
         self.stop: Sequence[int] = GO_ON if log is None else log.stop
-        """Its one element is not zero if no further item shall be begun."""
+        """Its one element is zero unless `is_stopped`; to look at it costs less."""
         self._clear()
 
     def _clear(self) -> None:
         self._prefix: tuple[str, bytes] = ("", b"")
         self._values: list[Any] = []
-        self._payloads: dict[int, bytes] = {}
+        self._payloads: dict[int, bytes | tuple[bytes, int]] = {}
+        self._segments: list[Segment] = []
         self._failures: dict[int, SentFailure] = {}
 
     def enter(self) -> None:
@@ -130,10 +137,19 @@ class Ledger:
         if isinstance(encoded, SentFailure):
             self._failures[position] = encoded
             self._record(tuple(encoded))
+        elif encoded.segments:
+            self._payloads[position] = encoded.data, len(encoded.segments)
+            self._segments += encoded.segments
+            self.flush()
         else:
-            self._payloads[position] = encoded
-            self._record((encoded,))
+            self._payloads[position] = encoded.data
+            self._record((encoded.data,))
         return NO_SLOTS
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether no further item shall be begun."""
+        return self._log is not None and self._log.is_stopped
 
     @property
     def slots(self) -> Slots:
@@ -172,15 +188,16 @@ class Ledger:
             self._log.sent(len(self._prefix[1]) // SLOT_BYTES + len(self._values))
             self._clear()
 
-    def part(self, seconds: float = 0.0) -> bytes:
+    def part(self, seconds: float = 0.0) -> Cargo:
         """Return all outcomes that were not sent, encoded.
 
         Args:
             seconds: How long the whole chunk took, if this is the last part.
         """
-        return encode_part(
+        data = encode_part(
             self._prefix, self._values, self._payloads, self._failures, seconds=seconds
         )
+        return Cargo(data, tuple(self._segments))
 
     def _end_slots(self, count: int) -> None:
         """Keep the first *count* slots; there will be no more."""

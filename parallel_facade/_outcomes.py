@@ -26,8 +26,9 @@ from parallel_facade._errors import (
 )
 from parallel_facade._exceptions import add_cause, is_like, portable
 from parallel_facade._interrupts import raise_if_handlers
-from parallel_facade._payload import Encoder, decode
+from parallel_facade._payload import Cargo, Encoder, decode
 from parallel_facade._plain import PROTOCOL
+from parallel_facade._segments import Loan
 
 PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
 """Types that cannot fail to travel, so that they need no payload of their own."""
@@ -75,6 +76,18 @@ class Report(NamedTuple):
     seconds: float = 0.0
 
 
+class Received(NamedTuple):
+    """A part of a report as it arrived.
+
+    Attributes:
+        data: The bytes.
+        loans: The buffers that they refer to.
+    """
+
+    data: Any
+    loans: tuple[Loan, ...] = ()
+
+
 class SentFailure(NamedTuple):
     """A failure as it travels: the exception in its own payload, and what to say without it."""
 
@@ -87,7 +100,7 @@ class SentFailure(NamedTuple):
 def encode_part(
     prefix: tuple[str, bytes],
     values: list[Any],
-    payloads: dict[int, bytes],
+    payloads: dict[int, bytes | tuple[bytes, int]],
     failures: dict[int, SentFailure],
     unread: str = "",
     seconds: float = 0.0,
@@ -98,7 +111,8 @@ def encode_part(
         prefix: The first values, as an array's type code and bytes; both empty for none.
         values: The outcomes behind those; `None` for what the next two hold.
         payloads: Values that are not `PLAIN`, by their place in *values*, each in a payload of its
-            own: one that cannot be rebuilt must not take its neighbours along.
+            own: one that cannot be rebuilt must not take its neighbours along. With the number
+            of segments that it refers to, if there are any.
         failures: What went wrong, by place in *values*.
         unread: As in `Report`.
         seconds: As in `Report`.
@@ -115,7 +129,7 @@ def encode_records(prefix: tuple[str, bytes], records: list[Any]) -> bytes:
         records: A plain value as it is, a payload as a tuple of one, a `SentFailure` as a tuple.
     """
     values: list[Any] = []
-    payloads: dict[int, bytes] = {}
+    payloads: dict[int, bytes | tuple[bytes, int]] = {}
     failures: dict[int, SentFailure] = {}
     for place, record in enumerate(records):
         is_plain = type(record) is not tuple
@@ -132,37 +146,63 @@ def encode_unread(part: str, failure: Failure, encoder: Encoder) -> bytes:
     return encode_part(("", b""), [], {}, {0: sent_failure(failure, encoder)}, part)
 
 
-def have_failures(parts: list[bytes]) -> bool:
+def have_failures(parts: list[Any]) -> bool:
     """Return whether an encoded report holds a failure, without decoding it."""
-    return any(part[:1] == SOME_FAILED for part in parts)
+    return any(_as_received(part).data[:1] == SOME_FAILED for part in parts)
 
 
-def first_traceback(parts: list[bytes]) -> str:
+def _as_received(part: Any) -> Received:
+    return part if isinstance(part, Received) else Received(part)
+
+
+def first_traceback(parts: list[Any]) -> str:
     """Return the traceback of the first failure in an encoded report, without decoding that."""
     for part in parts:
-        *_, failures, _, _ = pickle.loads(memoryview(part)[1:])
+        *_, failures, _, _ = pickle.loads(memoryview(_as_received(part).data)[1:])
         for failure in failures.values():
             sent = SentFailure(*failure)
             return sent.traceback or f"{sent.type_name}: {sent.message}"
     return ""
 
 
-def decode_report(parts: list[bytes]) -> Report:
-    """Return the report that *parts* hold together."""
+def decode_report(parts: list[Any], known: int = 0) -> Report:
+    """Return the report that *parts* hold together.
+
+    Args:
+        parts: As bytes, or `Received`.
+        known: Outcomes, from the first, that are known already: they are not rebuilt once more.
+    """
     report = Report([], {})
-    for part in parts:
-        prefix, values, payloads, failures, unread, seconds = pickle.loads(memoryview(part)[1:])
+    for part in map(_as_received, parts):
+        prefix, values, payloads, failures, unread, seconds = pickle.loads(
+            memoryview(part.data)[1:]
+        )
         report.values.extend(_numbers(*prefix))
         first = len(report.values)
         report.values.extend(values)
         for place, failure in failures.items():
-            report.failures[first + place] = _received(SentFailure(*failure))
-        for place, payload in payloads.items():
-            position = first + place
-            report.values[position] = _value_of(payload, position, report.failures)
+            if first + place >= known:
+                report.failures[first + place] = _received(SentFailure(*failure))
+        _rebuild(report, first, payloads, part.loans, known)
         if unread or seconds:
             report = report._replace(unread=unread, seconds=seconds)
     return report
+
+
+def _rebuild(
+    report: Report,
+    first: int,
+    payloads: dict[int, Any],
+    loans: tuple[Loan, ...],
+    known: int,
+) -> None:
+    """Put the values in *payloads*, by place behind *first*, into *report*."""
+    for place, sent in payloads.items():
+        payload, count = sent if isinstance(sent, tuple) else (sent, 0)
+        lent, loans = loans[:count], loans[count:]
+        position = first + place
+        if position >= known:
+            report.values[position] = _value_of(payload, lent, position, report.failures)
 
 
 def _numbers(code: str, data: bytes) -> list[Any]:
@@ -171,8 +211,8 @@ def _numbers(code: str, data: bytes) -> list[Any]:
     return numbers.tolist()
 
 
-def encode_result(value: Any, encoder: Encoder) -> bytes | SentFailure:
-    """Return *value* as a payload, or the failure that it cannot be."""
+def encode_result(value: Any, encoder: Encoder) -> Cargo | SentFailure:
+    """Return *value* as it travels, or the failure that it cannot."""
     try:
         return encoder.encode(
             value, f"the result, a {type(value).__qualname__}", lambda: {"result": value}
@@ -181,9 +221,11 @@ def encode_result(value: Any, encoder: Encoder) -> bytes | SentFailure:
         return sent_failure(Failure(exc, ""), encoder)
 
 
-def _value_of(payload: bytes, position: int, failures: dict[int, Failure]) -> Any:
+def _value_of(
+    payload: bytes, loans: tuple[Loan, ...], position: int, failures: dict[int, Failure]
+) -> Any:
     try:
-        return decode(payload)
+        return decode(payload, loans)
     except KeyboardInterrupt:
         raise
     except BaseException as exc:

@@ -1,15 +1,21 @@
 """Objects to bytes and back: what is sent, and what is said when something cannot be.
 
+    object ──► bytes, with large buffers in shared memory beside them where there is a shelf
+
 Guarantees:
     - Whatever goes wrong is a `SerializationError` that names each part that cannot travel.
+    - What an object was when it was encoded is what arrives, however it is changed after that.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
+import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
 
 from parallel_facade._deep import is_of_pickler, with_room
 from parallel_facade._errors import SerializationError, described
@@ -17,9 +23,39 @@ from parallel_facade._interrupts import raise_if_handlers
 from parallel_facade._offenders import Offender, find_offenders, tree
 from parallel_facade._pickling import DeepPickler, Reducer, StandardPickler, TravelPickler
 from parallel_facade._plain import PROTOCOL
+from parallel_facade._segments import PLACED_BYTES, Loan, Segment, Shelf
 
-decode: Callable[[bytes], Any] = pickle.loads
-"""Returns the object that a payload holds; raises whatever the object's own code raises."""
+MOST_SEGMENTS: Final = 200
+"""In one payload; a message takes 253 descriptors. Other buffers are in the bytes."""
+
+
+class Cargo(NamedTuple):
+    """An object as it travels.
+
+    Attributes:
+        data: The payload.
+        segments: Buffers that the payload refers to, in order.
+    """
+
+    data: bytes
+    segments: tuple[Segment, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes, all in all."""
+        return len(self.data) + sum(segment.size for segment in self.segments)
+
+
+def decode(data: Any, loans: tuple[Loan, ...] = ()) -> Any:
+    """Return the object that a payload holds; raises whatever the object's own code raises.
+
+    Args:
+        data: The payload.
+        loans: The buffers that it refers to, in order.
+    """
+    if not loans:
+        return pickle.loads(data)
+    return pickle.loads(data, buffers=[loan.open() for loan in loans])
 
 
 Parts = Callable[[], Mapping[str, Any]]
@@ -32,16 +68,30 @@ class Encoder:
         scope: The call's name, from `new_scope`.
         serializer: ``"dill"``, or ``"pickle"`` for the standard library alone.
         returning: Whether the payloads go back to the side that owns the received classes.
+        shelf: Where large buffers are placed; `None` for in the payload.
     """
 
-    def __init__(self, scope: str, serializer: str, *, returning: bool = False) -> None:
+    def __init__(
+        self,
+        scope: str,
+        serializer: str,
+        *,
+        returning: bool = False,
+        shelf: Shelf | None = None,
+    ) -> None:
         self.scope = scope
         self.serializer = serializer
         self.returning = returning
+        self._shelf = shelf
         self._everywhere: frozenset[str] = frozenset()
+        self._known: dict[int, tuple[weakref.ref[Any], weakref.ref[Segment]]] | None = None
 
-    def encode(self, obj: Any, name: str, parts: Parts | None = None) -> bytes:
-        """Return *obj* as a payload.
+    def place_once(self) -> None:
+        """From now on, place a buffer once that is in many objects, as nothing changes them."""
+        self._known = {}
+
+    def encode(self, obj: Any, name: str, parts: Parts | None = None) -> Cargo:
+        """Return *obj* as it travels.
 
         Args:
             obj: What shall travel.
@@ -54,23 +104,23 @@ class Encoder:
         """
         return self._encode(obj, name, parts)[0]
 
-    def encode_callable(self, obj: Any, name: str, parts: Parts) -> bytes:
+    def encode_callable(self, obj: Any, name: str, parts: Parts) -> Cargo:
         """Return *obj* as `encode` does; later payloads only name the classes that it defines."""
-        payload, defined = self._encode(obj, name, parts)
+        cargo, defined = self._encode(obj, name, parts)
         self._everywhere |= defined
-        return payload
+        return cargo
 
     def offenders(self, parts: Mapping[str, Any]) -> list[Offender]:
         """Return what in *parts* cannot travel, in the order of their distance."""
         return find_offenders(parts, self.dump, self._reducer(set(self._everywhere)))
 
     def dump(self, obj: Any) -> bytes:
-        """Return *obj* as bytes; raises whatever goes wrong."""
-        return self._dump(obj)[0]
+        """Return *obj* as bytes alone; raises whatever goes wrong."""
+        return self._dump(obj, None)[0].data
 
-    def _encode(self, obj: Any, name: str, parts: Parts | None) -> tuple[bytes, set[str]]:
+    def _encode(self, obj: Any, name: str, parts: Parts | None) -> tuple[Cargo, set[str]]:
         try:
-            return self._dump(obj)
+            return self._dump(obj, self._shelf)
         except BaseException as exc:
             # SystemExit too, which an object raised while it was pickled: it is no wish to end.
             if not self.returning:
@@ -99,19 +149,43 @@ class Encoder:
             return None
         return Reducer(self.scope, defined, returning=self.returning)
 
-    def _dump(self, obj: Any) -> tuple[bytes, set[str]]:
-        """Return *obj* as bytes, and the tokens of the classes that these define."""
+    def _dump(self, obj: Any, shelf: Shelf | None) -> tuple[Cargo, set[str]]:
+        """Return *obj* as it travels, and the tokens of the classes that it defines there."""
         try:
-            return self._dump_by(TravelPickler, obj)
+            return self._dump_by(TravelPickler, obj, shelf)
         except RecursionError as exc:
             if self.serializer == "pickle" or not is_of_pickler(exc):
                 raise
-            return with_room(lambda: self._dump_by(DeepPickler, obj))
+            return with_room(lambda: self._dump_by(DeepPickler, obj, shelf))
 
-    def _dump_by(self, pickler: Any, obj: Any) -> tuple[bytes, set[str]]:
+    def _dump_by(self, pickler: Any, obj: Any, shelf: Shelf | None) -> tuple[Cargo, set[str]]:
         buffer, defined = io.BytesIO(), set(self._everywhere)
+        segments: list[Segment] = []
+        take = None if shelf is None else functools.partial(self._place, shelf, segments)
         if (reducer := self._reducer(defined)) is None:
-            StandardPickler(buffer, PROTOCOL).dump(obj)
+            StandardPickler(buffer, PROTOCOL, buffer_callback=take).dump(obj)
         else:
-            pickler(buffer, reducer).dump(obj)
-        return buffer.getvalue(), defined
+            pickler(buffer, reducer, take).dump(obj)
+        return Cargo(buffer.getvalue(), tuple(segments)), defined
+
+    def _place(self, shelf: Shelf, segments: list[Segment], buffer: pickle.PickleBuffer) -> bool:
+        """Return whether *buffer* shall be in the payload itself, and not in shared memory."""
+        view = buffer.raw()
+        if view.nbytes < PLACED_BYTES or len(segments) == MOST_SEGMENTS:
+            return True
+        segment = self._known_segment(view) or shelf.place(view)
+        if segment is None:
+            return True
+        segments.append(segment)
+        if self._known is not None:
+            with suppress(TypeError):  # of an object that cannot be referred to weakly
+                self._known[id(view.obj)] = weakref.ref(view.obj), weakref.ref(segment)
+        return False
+
+    def _known_segment(self, view: memoryview) -> Segment | None:
+        if self._known is None:
+            return None
+        owner, segment = self._known.get(id(view.obj), (None, None))
+        if owner is None or segment is None or owner() is not view.obj:
+            return None
+        return segment()

@@ -139,11 +139,15 @@ class Reducer:
         return self.reduce(obj) if id(kind) in _BY_ID or issubclass(kind, type) else NotImplemented
 
 
+TakesBuffer = Callable[[pickle.PickleBuffer], Any] | None
+"""Returns whether a large buffer shall be in the payload; `None` for always."""
+
+
 class TravelPickler(pickle.Pickler):
     """The C pickler, asking a `Reducer` about everything that is not plain data."""
 
-    def __init__(self, buffer: io.BytesIO, reducer: Reducer) -> None:
-        super().__init__(buffer, PROTOCOL)
+    def __init__(self, buffer: io.BytesIO, reducer: Reducer, take: TakesBuffer = None) -> None:
+        super().__init__(buffer, PROTOCOL, buffer_callback=take)
         self._reduce = reducer.reduce
 
     def reducer_override(self, obj: Any) -> Any:
@@ -166,8 +170,8 @@ class DeepPickler(pickle._Pickler):
         if method.__module__ == "pickle"
     }
 
-    def __init__(self, buffer: io.BytesIO, reducer: Reducer) -> None:
-        super().__init__(buffer, PROTOCOL)
+    def __init__(self, buffer: io.BytesIO, reducer: Reducer, take: TakesBuffer = None) -> None:
+        super().__init__(buffer, PROTOCOL, buffer_callback=take)
         self._this: Any = self  # its base is not typed
         self._reduce = reducer.reduce
 

@@ -26,9 +26,10 @@ from parallel_facade import _namespaces, _news
 from parallel_facade._classes import pinning_attributes
 from parallel_facade._errors import SerializationError, described
 from parallel_facade._ledger import BLOCK, GO_ON, Ledger, Log
-from parallel_facade._outcomes import Failure, Report, captured, encode_unread
-from parallel_facade._payload import Encoder, decode
+from parallel_facade._outcomes import Failure, Received, Report, captured, encode_unread
+from parallel_facade._payload import Cargo, Encoder, decode
 from parallel_facade._seeds import kept_state, seed_item
+from parallel_facade._segments import Loan, Shelf
 from parallel_facade._values import kept_alive
 
 
@@ -170,7 +171,7 @@ def _run_items(
     count = opened = 0
     ledger.open(min(BLOCK, len(items)))
     while count < len(items):
-        if count % grain == 0 and (ledger.stop[0] or count >= at_most):
+        if count % grain == 0 and (ledger.is_stopped or count >= at_most):
             break
         if count - opened == BLOCK:
             ledger.close(BLOCK)
@@ -230,7 +231,7 @@ def _run_stretch(
     kind, slots = ledger.slots
     place = first
     for place, item in enumerate(items, first):
-        if stop[0]:
+        if stop[0] and ledger.is_stopped:
             return place - first
         try:
             value = apply(item)
@@ -297,11 +298,16 @@ class Surroundings(NamedTuple):
 class OpenCall:
     """A call as a worker knows it: decoded when its first chunk arrives."""
 
-    def __init__(self, payload: bytes) -> None:
+    def __init__(
+        self, payload: bytes, loans: tuple[Loan, ...] = (), shelf: Shelf | None = None
+    ) -> None:
         surroundings, self._payload = decode(payload)
+        self._loans = loans
         self._surroundings = Surroundings(*surroundings)
         self.scope = self._surroundings.scope
-        self._encoder = Encoder(self.scope, self._surroundings.serializer, returning=True)
+        self._encoder = Encoder(
+            self.scope, self._surroundings.serializer, returning=True, shelf=shelf
+        )
         self._call: Call | None = None
         self._kept: list[Any] = []  # what only weak references of the callable refer to
         # Context variables that travelled are set here, and for this call alone.
@@ -309,16 +315,16 @@ class OpenCall:
 
     def run(
         self,
-        payload: bytes,
+        payload: Received,
         log: Log | None = None,
-        send_part: Callable[[bytes], object] | None = None,
+        send_part: Callable[[Cargo], object] | None = None,
         on_begin: Callable[[], object] | None = None,
         at_most: float = math.inf,
-    ) -> tuple[bytes, int]:
+    ) -> tuple[Cargo, int]:
         """Run the chunk in *payload*; return the last part of the report, and how many were run.
 
         Args:
-            payload: The chunk.
+            payload: The chunk, which is not kept.
             log: Where outcomes are safe from the end of this process; `None` for nowhere.
             send_part: Sends a part of the report at once.
             on_begin: Called when the callable is there, before the arguments are rebuilt.
@@ -329,11 +335,11 @@ class OpenCall:
 
     def _run(
         self,
-        payload: bytes,
+        payload: Received,
         ledger: Ledger,
         on_begin: Callable[[], object] | None,
         at_most: float,
-    ) -> tuple[bytes, int]:
+    ) -> tuple[Cargo, int]:
         try:
             call = self.call()
         except BaseException as exc:
@@ -342,27 +348,27 @@ class OpenCall:
             on_begin()
         with _namespaces.as_main(self.scope), kept_alive():
             try:
-                chunk = Chunk(*decode(payload))
+                chunk = Chunk(*decode(*payload))
             except BaseException as exc:
                 return self._unread(THE_ARGUMENTS, exc)
             ledger.enter()
             count, seconds = run_recorded(call, chunk, ledger, at_most)
             return ledger.part(seconds), count
 
-    def _unread(self, part: str, exc: BaseException) -> tuple[bytes, int]:
+    def _unread(self, part: str, exc: BaseException) -> tuple[Cargo, int]:
         error = SerializationError(
             f"{part} could not be rebuilt in the worker: {described(exc)}", path=part
         )
         failure = Failure(error, captured(exc).traceback)
-        return encode_unread(part, failure, self._encoder), 0
+        return Cargo(encode_unread(part, failure, self._encoder)), 0
 
     def call(self) -> Call:
         """Return the call, decoding it on first use."""
         self._surroundings.apply()
         if self._call is None:
             with kept_alive() as self._kept:
-                self._call = Call(*decode(self._payload))
-            self._payload = b""
+                self._call = Call(*decode(self._payload, self._loans))
+            self._payload, self._loans = b"", ()
         return self._call
 
     def close(self) -> None:
@@ -403,7 +409,7 @@ def run_payload(scope: str, call: bytes, chunk: bytes) -> list[bytes]:
         chunk: The chunk's payload.
     """
     with worker_role():
-        return [_opened(scope, call).run(chunk)[0]]
+        return [_opened(scope, call).run(Received(chunk))[0].data]
 
 
 def _opened(scope: str, payload: bytes) -> OpenCall:

@@ -30,6 +30,8 @@ from concurrent.futures import Future
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
+from parallel_facade._segments import Shelf
+
 
 class Capabilities(NamedTuple):
     """What a back-end promises; each field is a fact that calls rely on.
@@ -120,6 +122,9 @@ class Backend(ABC):
     """
 
     capabilities: Capabilities
+
+    shelf: Shelf | None = None
+    """Where large buffers are placed; then `put` and `submit` take a `Cargo` in place of bytes."""
 
     owns_workers: bool = True
     """Whether somebody has to call `close` for workers to end."""

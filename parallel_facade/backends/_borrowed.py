@@ -23,6 +23,7 @@ class BorrowedBackend(Backend):
     def __init__(self, lent: Backend) -> None:
         self._lent = lent
         self.capabilities = lent.capabilities
+        self.shelf = lent.shelf
         self._lock = threading.RLock()  # guards _in_flight and _closed; see Switchboard for why R
         self._in_flight: set[Future[Any]] = set()
         self._closed = False

@@ -1,12 +1,14 @@
 """Messages on a worker's channel: a fixed header, then a body of the length it gives.
 
-    ┌───────┬──────┬────────┬────────┬───────────┐
-    │ magic │ kind │ number │ length │ body …    │
-    └───────┴──────┴────────┴────────┴───────────┘
+    ┌───────┬──────┬────────┬────────┬──────────┬────────────────────────┬────────┐
+    │ magic │ kind │ number │ length │ segments │ number and size of each │ body … │
+    └───────┴──────┴────────┴────────┴──────────┴────────────────────────┴────────┘
+                                       their descriptors go with the first byte
 
     caller → worker   START settings · CALL number, payload · TASK number, head + payload · FORGET
     worker → caller   READY · FAILED report · STARTED number · PART number, outcomes
                       REPORT or LAST_REPORT number, the other outcomes
+    both ways         RETURNED numbers of segments that are not needed any more
 
 Assumes:
     - Both ends are this library in the same version, of one user: the channel is an anonymous pair
@@ -15,12 +17,22 @@ Assumes:
 
 from __future__ import annotations
 
+import array
+import os
 import socket
 import struct
+from collections import deque
+from collections.abc import Iterable
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-HEADER: Final = struct.Struct("<2sBQQ")
+from parallel_facade._payload import MOST_SEGMENTS
+from parallel_facade._segments import Loan, Returned, Segment
+
+HEADER: Final = struct.Struct("<2sBQQB")
+SEGMENT: Final = struct.Struct("<QQ")
+"""The number and the size of a segment."""
+RETURNED: Final = struct.Struct("<Q?")
 MAGIC: Final = b"\xf1\xac"
 """Leads each message: what a task writes to a descriptor that is not its own has something else."""
 JOINED_BYTES: Final = 1 << 14
@@ -44,6 +56,7 @@ class Kind(IntEnum):
     LAST_REPORT = 8
     STARTED = 9
     PART = 10
+    RETURNED = 11
 
 
 class GarbageError(Exception):
@@ -55,17 +68,34 @@ class Frame(NamedTuple):
 
     kind: Kind
     number: int
-    body: bytearray
+    body: memoryview
+    loans: tuple[Loan, ...] = ()
+
+
+class _Begun(NamedTuple):
+    """A message of which the header has arrived."""
+
+    kind: Kind
+    number: int
+    segments: int
+    content: bytearray
 
 
 class FrameReader:
-    """Puts frames together from what a socket has ready, without copying a body twice."""
+    """Puts frames together from what a socket has ready, without copying a body twice.
 
-    def __init__(self, sock: socket.socket) -> None:
+    Args:
+        sock: The channel.
+        returned: Where segments are noted that are not needed any more.
+    """
+
+    def __init__(self, sock: socket.socket, returned: deque[Returned] | None = None) -> None:
         self._socket = sock
+        self._returned = deque() if returned is None else returned
         self._header = bytearray(HEADER.size)
         self._missing = memoryview(self._header)
-        self._frame: Frame | None = None
+        self._begun: _Begun | None = None
+        self._fds: list[int] = []
 
     def read(self) -> Frame | None:
         """Return the next frame; `None` if the rest of it has not arrived.
@@ -78,7 +108,7 @@ class FrameReader:
         while True:
             while self._missing:
                 try:
-                    count = self._socket.recv_into(self._missing)
+                    count = self._receive()
                 except BlockingIOError:
                     return None
                 except OSError as exc:
@@ -86,39 +116,105 @@ class FrameReader:
                 if count == 0:
                     raise EOFError
                 self._missing = self._missing[count:]
-            if self._frame is None:
-                self._frame = _begun(self._header)
-                self._start(self._frame.body)
+            if self._begun is None:
+                self._begun = _begun(self._header)
+                self._start(self._begun.content)
             else:
-                frame, self._frame = self._frame, None
+                begun, self._begun = self._begun, None
                 self._start(self._header)
-                return frame
+                return self._frame(begun)
+
+    def close(self) -> None:
+        """Let go of what has come of a message that is not whole."""
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
+
+    def _receive(self) -> int:
+        # Descriptors come with the first byte, and so with the header, never with a body.
+        if not CAN_RECEIVE_DESCRIPTORS or self._begun is not None:
+            return self._socket.recv_into(self._missing)
+        count, attached, *_ = self._socket.recvmsg_into(
+            [self._missing], ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+        )
+        for level, kind, data in attached:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds = array.array("i")
+                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+                self._fds += fds
+        return count
 
     def _start(self, buffer: bytearray) -> None:
         self._missing = memoryview(buffer)
 
+    def _frame(self, begun: _Begun) -> Frame:
+        content = memoryview(begun.content)
+        table, body = content[: begun.segments * SEGMENT.size], content[begun.segments * SEGMENT.size :]
+        fds, self._fds = self._fds[: begun.segments], self._fds[begun.segments :]
+        loans = tuple(
+            Loan(fd, number, size, self._returned)
+            for fd, (number, size) in zip(fds, SEGMENT.iter_unpack(table), strict=False)
+        )
+        if len(loans) < begun.segments:
+            raise GarbageError("there was no descriptor left for a buffer in shared memory")
+        return Frame(begun.kind, begun.number, body, loans)
 
-def header(kind: Kind, number: int, length: int) -> bytes:
-    """Return what leads a message."""
-    return HEADER.pack(MAGIC, kind, number, length)
+
+CAN_RECEIVE_DESCRIPTORS: Final = hasattr(socket, "MSG_CMSG_CLOEXEC")
+ANCILLARY_BYTES: Final = socket.CMSG_SPACE(MOST_SEGMENTS * 4) if CAN_RECEIVE_DESCRIPTORS else 0
 
 
-def _begun(data: bytearray) -> Frame:
-    magic, kind, number, length = HEADER.unpack(data)
+def leader(kind: Kind, number: int, length: int, segments: Iterable[Segment] = ()) -> bytes:
+    """Return what leads a message with a body of *length* bytes."""
+    table = b"".join(SEGMENT.pack(segment.number, segment.size) for segment in segments)
+    length += len(table)
+    return HEADER.pack(MAGIC, kind, number, length, len(table) // SEGMENT.size) + table
+
+
+def descriptors(segments: Iterable[Segment]) -> list[tuple[int, int, Any]]:
+    """Return what has to be sent with the first byte of a message."""
+    fds = array.array("i", (segment.fd for segment in segments))
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)]
+
+
+def pack_returned(returned: deque[Returned]) -> bytes:
+    """Return the body of a message about all that are in *returned*, which is empty then."""
+    packed = []
+    while returned:
+        packed.append(RETURNED.pack(*returned.popleft()))
+    return b"".join(packed)
+
+
+def unpack_returned(body: memoryview) -> list[Returned]:
+    """Return what is in the body of such a message."""
+    return [Returned(number, is_spoilt) for number, is_spoilt in RETURNED.iter_unpack(body)]
+
+
+def _begun(data: bytearray) -> _Begun:
+    magic, kind, number, length, segments = HEADER.unpack(data)
     try:
-        if magic != MAGIC:
+        if magic != MAGIC or segments * SEGMENT.size > length:
             raise ValueError
-        return Frame(Kind(kind), number, bytearray(length))
+        return _Begun(Kind(kind), number, segments, bytearray(length))
     except ValueError:
         raise GarbageError(f"{bytes(data)!r} does not lead a message") from None
     except (OverflowError, MemoryError):
         raise GarbageError(f"there is no memory for a message of {length} bytes") from None
 
 
-def send_frame(sock: socket.socket, kind: Kind, number: int = 0, body: bytes = b"") -> None:
+def send_frame(
+    sock: socket.socket,
+    kind: Kind,
+    number: int = 0,
+    body: bytes = b"",
+    segments: tuple[Segment, ...] = (),
+) -> None:
     """Send a whole frame on a blocking socket."""
-    head = header(kind, number, len(body))
-    if len(body) < JOINED_BYTES:
+    head = leader(kind, number, len(body), segments)
+    if segments:
+        sent = sock.sendmsg([head], descriptors(segments))
+        sock.sendall(head[sent:] + body)
+    elif len(body) < JOINED_BYTES:
         sock.sendall(head + body)
     else:
         sock.sendall(head)

@@ -42,6 +42,9 @@ no further item shall be begun; how many words."""
 PREPARING, RUNNING, SENDING = range(3)
 """Phases: the arguments are rebuilt; the items are run; outcomes are sent, in between."""
 
+EACH_BYTE: Final = 0x0101_0101_0101_0101
+"""Makes no byte of a number zero."""
+
 RECORDS_AT_MOST: Final = 1 << 15
 """Bytes; what does not fit is sent at once."""
 RECORDS_AT: Final = (WORDS + BLOCK) * WORD_BYTES
@@ -93,7 +96,8 @@ class Journal:
         self._slots = self._bytes[WORDS * WORD_BYTES : RECORDS_AT]
         self._records = self._bytes[RECORDS_AT:]
         self.stop = self._bytes[STOP * WORD_BYTES : STOP * WORD_BYTES + 1]
-        """Its one element is not zero if no further item shall be begun."""
+        """Its one element is zero unless `is_stopped`, or a task has written over the journal."""
+        self._secret = self._words[UNSET]
         self._end = 0
 
     @classmethod
@@ -101,7 +105,7 @@ class Journal:
         """Return a journal in new memory, as the caller has it."""
         journal = cls(fd)
         # What an unset slot holds: 64 bits that no value is likely to have.
-        journal._words[UNSET] = secrets.randbits(64)
+        journal._secret = journal._words[UNSET] = secrets.randbits(64) | EACH_BYTE
         return journal
 
     # ── the worker's side ─────────────────────────────────────────────────────────────────────
@@ -181,9 +185,14 @@ class Journal:
         """Whether outcomes are between the journal and the channel, and cannot be counted."""
         return bool(self._words[PHASE] == SENDING)
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether no further item shall be begun."""
+        return bool(self._words[STOP] == self._secret)
+
     def hold(self) -> None:
         """Have the worker begin no further item."""
-        self._words[STOP] = 1
+        self._words[STOP] = self._secret
 
     def resume(self) -> None:
         """Let it begin items again."""

@@ -8,15 +8,26 @@ import sys
 from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._deadlines import Deadline
 from parallel_facade._errors import PoolClosedError
 from parallel_facade._interrupts import SafeFuture
-from parallel_facade._outcomes import encode_records
+from parallel_facade._outcomes import Received, encode_records
+from parallel_facade._payload import Cargo
+from parallel_facade._segments import Returned, Segment
 from parallel_facade.backends import Stage
-from parallel_facade.backends._frames import JOINED_BYTES, Frame, FrameReader, Kind, header
+from parallel_facade.backends._frames import (
+    JOINED_BYTES,
+    Frame,
+    FrameReader,
+    Kind,
+    descriptors,
+    leader,
+    pack_returned,
+    unpack_returned,
+)
 from parallel_facade.backends._handover import Kept
 from parallel_facade.backends._journal import Progress
 from parallel_facade.backends._start_messages import StartMessages
@@ -43,7 +54,14 @@ class CallHandle(NamedTuple):
     """A call that workers are told of when they first need it."""
 
     number: int
-    payload: bytes
+    payload: Cargo
+
+
+class _Unsent(NamedTuple):
+    """A part of a message, and the segments whose descriptors go with its first byte."""
+
+    data: memoryview
+    segments: tuple[Segment, ...] = ()
 
 
 class Task:
@@ -64,7 +82,7 @@ class Task:
     def __init__(
         self,
         call: CallHandle,
-        payload: bytes,
+        payload: Cargo,
         task_timeout: float | None,
         *,
         is_short: bool = False,
@@ -80,7 +98,7 @@ class Task:
         """How often it was sent; again only if a worker died before it took it up."""
         self.deadline = Deadline(None)
         """When it has to end; known once it was sent."""
-        self.parts: list[Any] = []
+        self.parts: list[Received] = []
         """What the worker has sent of the report."""
         self.future: Future[Any] = SafeFuture()
 
@@ -102,7 +120,7 @@ class Task:
         """Return the outcomes that are known, given that the items were being run."""
         parts = list(self.parts)
         if progress.parts == len(parts) and progress.has_outcomes:
-            parts.append(encode_records(progress.slots, progress.records))
+            parts.append(Received(encode_records(progress.slots, progress.records)))
         return parts
 
     def stage_in(self, progress: Progress | None) -> Stage:
@@ -150,22 +168,49 @@ class Link:
         self.may_run_again = True
         """The task may be given to another worker, if this one had not begun it."""
         self.known_calls: set[int] = set()
-        self._frames = FrameReader(sock)
-        self._unsent: deque[memoryview] = deque()
+        self._returned: deque[Returned] = deque()  # segments of the worker's
+        self._lent: dict[int, list[Segment]] = {}  # ours that the worker has, by number
+        self._frames = FrameReader(sock, self._returned)
+        self._unsent: deque[_Unsent] = deque()
 
-    def send(self, kind: Kind, number: int = 0, *body: bytes) -> None:
+    def send(
+        self,
+        kind: Kind,
+        number: int = 0,
+        *body: bytes,
+        segments: tuple[Segment, ...] = (),
+    ) -> None:
         """Send a message, or keep for `flush` what the socket does not take now."""
-        self.queue(kind, number, *body)
+        self.queue(kind, number, *body, segments=segments)
         self.flush()
 
-    def queue(self, kind: Kind, number: int = 0, *body: bytes) -> None:
+    def queue(
+        self,
+        kind: Kind,
+        number: int = 0,
+        *body: bytes,
+        segments: tuple[Segment, ...] = (),
+    ) -> None:
         """Keep a message for `flush`, to go out together with the next one."""
+        if self._returned and kind is not Kind.RETURNED:
+            self.queue(Kind.RETURNED, 0, pack_returned(self._returned))
+        for segment in segments:
+            self._lent.setdefault(segment.number, []).append(segment)
         length = sum(map(len, body))
-        head = header(kind, number, length)
+        head = leader(kind, number, length, segments)
         if length < JOINED_BYTES:
-            self._unsent.append(memoryview(b"".join((head, *body))))
+            self._unsent.append(_Unsent(memoryview(b"".join((head, *body))), segments))
         else:
-            self._unsent.extend(map(memoryview, (head, *filter(None, body))))
+            self._unsent.append(_Unsent(memoryview(head), segments))
+            self._unsent.extend(_Unsent(memoryview(part)) for part in body if part)
+
+    def take_returned(self, body: memoryview) -> None:
+        """Let go of our segments that the worker does not need any more."""
+        for number, is_spoilt in unpack_returned(body):
+            if lent := self._lent.get(number):
+                lent.pop().is_spoilt |= is_spoilt
+                if not lent:
+                    del self._lent[number]
 
     def flush(self) -> None:
         """Send what the socket takes."""
@@ -180,17 +225,21 @@ class Link:
 
     def _send_together(self) -> int:
         # Each call wakes the worker: two messages in one call wake it once.
-        if hasattr(self.socket, "sendmsg"):
-            return self.socket.sendmsg(list(islice(self._unsent, MOST_PARTS)))
-        return self.socket.send(self._unsent[0])
+        if not hasattr(self.socket, "sendmsg"):
+            return self.socket.send(self._unsent[0].data)
+        parts = list(islice(self._unsent, MOST_PARTS))
+        # Descriptors go with the first byte of a call.
+        end = next((at for at in range(1, len(parts)) if parts[at].segments), len(parts))
+        attached = descriptors(parts[0].segments) if parts[0].segments else []
+        return self.socket.sendmsg([part.data for part in parts[:end]], attached)
 
     def _drop_sent(self, count: int) -> None:
         while count:
             part = self._unsent.popleft()
-            if count < len(part):
-                self._unsent.appendleft(part[count:])
+            if count < len(part.data):
+                self._unsent.appendleft(_Unsent(part.data[count:]))
                 return
-            count -= len(part)
+            count -= len(part.data)
 
     @property
     def task(self) -> Task | None:
@@ -281,6 +330,12 @@ class Link:
     def release(self) -> None:
         """Give back what was kept of a worker that has ended."""
         self.close()
+        self._frames.close()
+        for segment in chain.from_iterable(self._lent.values()):
+            # What the worker has started may have outlived it.
+            segment.is_spoilt = True
+        self._lent.clear()
+        self._unsent.clear()
         if self.end_fd is not None:
             os.close(self.end_fd)
             self.end_fd = None

@@ -25,8 +25,11 @@ from typing import Any, Final
 
 from parallel_facade._errors import TaskTimeoutError
 from parallel_facade._outcomes import decode_report
+from parallel_facade._payload import Cargo
+from parallel_facade._segments import CAN_SHARE, Shelf
 from parallel_facade.backends import Backend, Capabilities, WorkerLost, WorkerSettings
 from parallel_facade.backends._family import Family
+from parallel_facade.backends._handover import CAN_SEND_DESCRIPTORS
 from parallel_facade.backends._keeper import Keeper
 from parallel_facade.backends._launch import WorkerContext, default_start_method
 from parallel_facade.backends._link import CallHandle, Link, Task
@@ -57,6 +60,7 @@ class ProcessBackend(Backend):
         self._workers = settings.workers
         initializer = settings.initializer
         assert not callable(initializer), "it crosses a border, as a payload"
+        self.shelf = Shelf() if CAN_SHARE and CAN_SEND_DESCRIPTORS else None
         self._lock = threading.Lock()  # guards _pool and _serves
         self._serves: list[Any] = []
         # In the caller's own thread: under fork, workers are copies of it.
@@ -100,20 +104,20 @@ class ProcessBackend(Backend):
         """Return the number of worker processes."""
         return self._workers
 
-    def put(self, call: bytes) -> CallHandle:
+    def put(self, call: Cargo | bytes) -> CallHandle:
         """Keep the call's payload for the workers that will need it."""
-        return self._switchboard.put(call)
+        return self._switchboard.put(_as_cargo(call))
 
     def submit(
         self,
         handle: CallHandle,
-        chunk: bytes,
+        chunk: Cargo | bytes,
         task_timeout: float | None = None,
         *,
         is_short: bool = False,
     ) -> Future[list[bytes]]:
         """Send *chunk* to the next idle worker; a short one also to wait in a worker's channel."""
-        task = Task(handle, chunk, task_timeout, is_short=is_short and task_timeout is None)
+        task = Task(handle, _as_cargo(chunk), task_timeout, is_short=is_short and task_timeout is None)
         try:
             self._switchboard.submit(task)
         except InitializerError as exc:
@@ -174,6 +178,8 @@ class ProcessBackend(Backend):
             del self._pool
         self._context.close()
         del self._context
+        if self.shelf is not None:
+            self.shelf.close()
 
     def _adopt(self, process: Any, sock: socket.socket) -> None:
         self._switchboard.adopt(process, sock)
@@ -205,6 +211,11 @@ class ProcessBackend(Backend):
             serves, self._serves = self._serves, []
         for call in _not_ready(serves):
             settle(call)
+
+
+def _as_cargo(packed: Cargo | bytes) -> Cargo:
+    """Return *packed*, which is bytes alone where buffers cannot be shared, as a `Cargo`."""
+    return packed if isinstance(packed, Cargo) else Cargo(packed)
 
 
 def _not_ready(calls: list[Any]) -> list[Any]:

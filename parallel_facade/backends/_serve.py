@@ -16,16 +16,18 @@ import pickle
 import random
 import socket
 import sys
+from collections import deque
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Final
 
 from multiprocess import process
 
 from parallel_facade._errors import ConfigurationError
-from parallel_facade._outcomes import captured, encode_unread
-from parallel_facade._payload import Encoder
+from parallel_facade._outcomes import Received, captured, encode_unread
+from parallel_facade._payload import Cargo, Encoder
 from parallel_facade._plain import PROTOCOL
 from parallel_facade._scopes import new_scope
+from parallel_facade._segments import CAN_SHARE, Returned, Segment, Shelf
 from parallel_facade._worker import (
     THE_INITIALIZER,
     OpenCall,
@@ -34,7 +36,15 @@ from parallel_facade._worker import (
 )
 from parallel_facade.backends import WorkerSettings
 from parallel_facade.backends._deafness import ignore_interrupts
-from parallel_facade.backends._frames import TASK_HEAD, Frame, FrameReader, Kind, send_frame
+from parallel_facade.backends._frames import (
+    TASK_HEAD,
+    Frame,
+    FrameReader,
+    Kind,
+    pack_returned,
+    send_frame,
+    unpack_returned,
+)
 from parallel_facade.backends._handover import Given, receive
 from parallel_facade.backends._lifeline import hold
 from parallel_facade.backends._start_messages import stderr_into
@@ -74,6 +84,13 @@ def resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+KEPT_BY_WORKER_BYTES: Final = 32 << 20
+"""Memory of results that a worker keeps for the next ones, when the caller has dropped them. What
+is more belongs to the caller alone."""
+
+NOTHING: Final = Cargo(b"")
+
+
 class _Conversation:
     def __init__(self, channel: socket.socket, given: Given | None) -> None:
         self._journal = None if given is None else given.journal
@@ -82,7 +99,10 @@ class _Conversation:
             hold(given.lifeline)
         self._channel = channel
         self._is_leaving = False
-        self._frames = FrameReader(channel)
+        self._returned: deque[Returned] = deque()  # segments of the caller's
+        self._lent: dict[int, Segment] = {}  # ours that the caller has, and may give back
+        self._shelf = Shelf(KEPT_BY_WORKER_BYTES) if CAN_SHARE and given is not None else None
+        self._frames = FrameReader(channel, self._returned)
         self._calls: dict[int, OpenCall] = {}
         self._tasks_left = float("inf")
         self._max_memory = float("inf")
@@ -97,9 +117,12 @@ class _Conversation:
                 if self._is_leaving:
                     return
             elif frame.kind == Kind.CALL:
-                self._calls[frame.number] = OpenCall(bytes(frame.body))
+                self._calls[frame.number] = OpenCall(frame.body, frame.loans, self._shelf)
             elif frame.kind == Kind.FORGET:
                 self._calls.pop(frame.number).close()
+            elif frame.kind == Kind.RETURNED:
+                self._take_returned(frame.body)
+            del frame  # what it refers to must not live until the next one
 
     def _start(self, frame: Frame) -> bool:
         initializer, max_tasks, max_memory = pickle.loads(frame.body)
@@ -111,7 +134,7 @@ class _Conversation:
             except BaseException as exc:
                 encoder = Encoder(new_scope(), "dill", returning=True)
                 report = encode_unread(THE_INITIALIZER, captured(exc), encoder)
-                self._send(Kind.FAILED, 0, report)
+                self._send(Kind.FAILED, 0, Cargo(report))
                 return False
         self._send(Kind.READY)
         return True
@@ -132,7 +155,7 @@ class _Conversation:
     def _run_task(self, frame: Frame) -> None:
         number = frame.number
         call_number, is_timed = TASK_HEAD.unpack_from(frame.body)
-        payload: Any = memoryview(frame.body)[TASK_HEAD.size :]
+        payload = Received(frame.body[TASK_HEAD.size :], frame.loans)
 
         def begin() -> None:
             if self._journal is not None:
@@ -140,7 +163,7 @@ class _Conversation:
             if is_timed:
                 self._send(Kind.STARTED, number)
 
-        def send_part(part: bytes) -> None:
+        def send_part(part: Cargo) -> None:
             self._send(Kind.PART, number, part)
 
         report, count = self._calls[call_number].run(
@@ -151,8 +174,24 @@ class _Conversation:
         # One message says both: the caller must not send a task that nobody will take.
         self._send(Kind.LAST_REPORT if self._is_leaving else Kind.REPORT, number, report)
 
-    def _send(self, kind: Kind, number: int = 0, body: bytes = b"") -> None:
-        send_frame(self._channel, kind, number, body)
+    def _send(self, kind: Kind, number: int = 0, cargo: Cargo = NOTHING) -> None:
+        if self._returned:
+            send_frame(self._channel, Kind.RETURNED, 0, pack_returned(self._returned))
+        send_frame(self._channel, kind, number, *cargo)
+        for segment in cargo.segments:
+            self._lend(segment)
+
+    def _lend(self, segment: Segment) -> None:
+        """Keep *segment* until the caller gives it back; or let the caller alone have it."""
+        if sum(lent.size for lent in self._lent.values()) + segment.size > KEPT_BY_WORKER_BYTES:
+            segment.is_spoilt = True
+        else:
+            self._lent[segment.number] = segment
+
+    def _take_returned(self, body: memoryview) -> None:
+        for number, is_spoilt in unpack_returned(body):
+            if (segment := self._lent.pop(number, None)) is not None:
+                segment.is_spoilt |= is_spoilt
 
     def _next(self) -> Frame:
         frame = self._frames.read()

@@ -37,6 +37,9 @@ from parallel_facade._deadlines import Clock, Deadline
 from parallel_facade._delivery import Delivery
 from parallel_facade._errors import PoolClosedError, TaskTimeoutError
 from parallel_facade._interrupts import SafeCondition
+from parallel_facade._outcomes import Received
+from parallel_facade._payload import Cargo
+from parallel_facade._segments import Segment
 from parallel_facade.backends import Stage, WorkerLost
 from parallel_facade.backends._causes import (
     START_ATTEMPTS,
@@ -48,7 +51,7 @@ from parallel_facade.backends._causes import (
 from parallel_facade.backends._departures import Departures
 from parallel_facade.backends._frames import TASK_HEAD, Frame, GarbageError, Kind
 from parallel_facade.backends._handover import give
-from parallel_facade.backends._journal import ChangedError, Progress
+from parallel_facade.backends._journal import Progress
 from parallel_facade.backends._link import CallHandle, Link, Task
 from parallel_facade.backends._start_messages import StartMessages, pass_on
 
@@ -122,7 +125,7 @@ class Switchboard:
 
     # ── called from any thread ────────────────────────────────────────────────────────────────
 
-    def put(self, payload: bytes) -> CallHandle:
+    def put(self, payload: Cargo) -> CallHandle:
         """Return a handle for a call; each worker is sent the payload when it first needs it."""
         return CallHandle(next(self._numbers), payload)
 
@@ -142,7 +145,7 @@ class Switchboard:
         # Only noted here: a dropped iterator is closed by a collection, which may run in this very
         # class, between two lines that hold the lock.
         self._dropped.append(handle)
-        if len(handle.payload) >= LARGE_CALL_BYTES:
+        if handle.payload.size >= LARGE_CALL_BYTES:
             self._ring()
 
     def stop(self, future: Future[Any], error: BaseException) -> bool:
@@ -161,10 +164,9 @@ class Switchboard:
             link = self._runner_of(future)
             if link is None or (task := link.task) is None or task.future is not future:
                 return []
-            with suppress(ChangedError):
-                progress = link.progress()
-                if progress and task.stage_in(progress) is Stage.ITEMS:
-                    return task.parts_so_far(progress)
+            progress = _progress_now(link)
+            if progress is not None and task.stage_in(progress) is Stage.ITEMS:
+                return task.parts_so_far(progress)
         return []
 
     def take_back(self, future: Future[Any]) -> int | None:
@@ -187,9 +189,8 @@ class Switchboard:
                 return None
             if self._clock() - link.held_since < HOLD_SECONDS or link.is_sending:
                 return None
-            with suppress(ChangedError):
-                if (progress := link.progress()) is not None:
-                    return _task_in(link, future).items_begun(progress)
+            if (progress := _progress_now(link)) is not None:
+                return _task_in(link, future).items_begun(progress)
         return None
 
     def adopt(self, process: Any, sock: socket.socket) -> None:
@@ -295,16 +296,25 @@ class Switchboard:
         self._running += 1
         if task.call.number not in link.known_calls:
             link.known_calls.add(task.call.number)
-            link.queue(Kind.CALL, task.call.number, task.call.payload)
+            payload = task.call.payload
+            link.queue(Kind.CALL, task.call.number, payload.data, segments=payload.segments)
         is_timed = task.task_timeout is not None
         head = TASK_HEAD.pack(task.call.number, is_timed)
-        self._send(link, Kind.TASK, task.number, head, task.payload)
+        segments = task.payload.segments
+        self._send(link, Kind.TASK, task.number, head, task.payload.data, segments=segments)
         if is_timed:
             task.deadline = Deadline(LOAD_PATIENCE, clock=self._clock)
             self._ring()
 
-    def _send(self, link: Link, kind: Kind, number: int, *body: bytes) -> None:
-        link.send(kind, number, *body)
+    def _send(
+        self,
+        link: Link,
+        kind: Kind,
+        number: int,
+        *body: bytes,
+        segments: tuple[Segment, ...] = (),
+    ) -> None:
+        link.send(kind, number, *body, segments=segments)
         if link.has_unsent:
             self._news.append(link)
             self._ring()
@@ -410,10 +420,12 @@ class Switchboard:
                 self._hand_out()
         elif frame.kind == Kind.FAILED:
             self._break(InitializerError(bytes(frame.body)))
+        elif frame.kind == Kind.RETURNED:
+            link.take_returned(frame.body)
         elif link.task is None or link.task.number != frame.number:
             raise GarbageError(f"{frame.kind.name} of a task that the worker does not have")
         elif frame.kind == Kind.PART:
-            link.task.parts.append(frame.body)
+            link.task.parts.append(Received(frame.body, frame.loans))
         elif frame.kind == Kind.STARTED:
             with self._lock:
                 link.task.deadline = Deadline(link.task.task_timeout, clock=self._clock)
@@ -438,7 +450,7 @@ class Switchboard:
             if stopped_for is not None:
                 task.future.set_exception(WorkerLost(stopped_for))
             else:
-                task.future.set_result([*task.parts, frame.body])
+                task.future.set_result([*task.parts, Received(frame.body, frame.loans)])
 
     def _go_on(self, link: Link) -> None:
         """A task of the worker has ended; with the lock held."""
@@ -617,6 +629,13 @@ def _tasks_of(link: Link) -> list[Task]:
 
 def _task_in(link: Link, future: Future[Any]) -> Task:
     return next(task for task in link.tasks if task.future is future)
+
+
+def _progress_now(link: Link) -> Progress | None:
+    """Return how far a worker has come that goes on, if that can be known just now."""
+    with suppress(Exception):  # it changed meanwhile, or a task has written over it
+        return link.progress()
+    return None
 
 
 def _progress(link: Link) -> Progress | None:

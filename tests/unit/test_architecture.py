@@ -25,6 +25,7 @@ LAYERS = [
         "_namespaces",
         "_notes",
         "_interrupts",
+        "_segments",
     },
     {"_scopes", "_code", "_plain", "_sources", "_deep", "_identity", "_registry", "_progress"},
     {"_delivery", "_mailbox", "_config", "_exiting", "_importable", "_news"},

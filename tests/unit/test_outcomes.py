@@ -23,7 +23,7 @@ def there_and_back(*values, **failures):
         else:
             ledger.fail(place, failure.error)
     ledger.close(len(values))
-    return decode_report([ledger.part()])
+    return decode_report([ledger.part().data])
 
 
 def error_back(error):

@@ -23,7 +23,7 @@ from parallel_facade._scopes import new_scope
 
 
 def there_and_back(obj, serializer="dill"):
-    return decode(Encoder(new_scope(), serializer).encode(obj, "it"))
+    return decode(Encoder(new_scope(), serializer).encode(obj, "it").data)
 
 
 def test_scopes_are_unique():
@@ -139,7 +139,7 @@ def test_named_tuples_abcs_and_nested_classes():
 def test_arrays_travel_by_the_c_pickler():
     array = numpy.arange(1_000_000)
 
-    payload = Encoder(new_scope(), "dill").encode(array, "it")
+    payload = Encoder(new_scope(), "dill").encode(array, "it").data
 
     assert len(payload) < array.nbytes + 1_000
     assert (decode(payload) == array).all()
