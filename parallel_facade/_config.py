@@ -267,9 +267,23 @@ def _first_given(name: str, layers: list[tuple[str, Callable[[str], Any]]]) -> t
 
 def _from_environment(name: str) -> Any:
     _warn_of_unknown_variables()
+    if _keys[name] not in _environment:
+        return None
     variable = PREFIX + name.upper()
     text = os.environ.get(variable)
     return None if not text else _parsed(variable, name, text)
+
+
+_environment: Any = getattr(os.environ, "_data", os.environ)
+"""What `os.environ` keeps its values in. To ask itself for what is not there takes 2 microseconds,
+and there are eleven variables to look for in each call."""
+
+_keys: Final[dict[str, Any]] = {
+    name: PREFIX + name.upper()
+    if _environment is os.environ
+    else os.environ.encodekey(PREFIX + name.upper())
+    for name in SETTINGS
+}
 
 
 @functools.lru_cache(maxsize=256)

@@ -71,7 +71,7 @@ def is_importable_name(name: str) -> bool:
         return spec.submodule_search_locations is not None
     if not is_of_user(name) or spec.origin in {"built-in", "frozen"}:
         return True
-    origin = os.path.abspath(spec.origin)
+    origin = _absolute(spec.origin)
     return _is_found(name, origin, tuple(_path_for(name))) and _exists(origin)
 
 
@@ -145,7 +145,15 @@ def _path_for(name: str) -> list[str]:
     package, _, _ = name.rpartition(".")
     if package:
         return list(getattr(sys.modules.get(package), "__path__", ()))
-    return [os.path.abspath(entry) for entry in sys.path]
+    return list(map(_absolute, sys.path))
+
+
+def _absolute(path: str) -> str:
+    """Return *path* as `os.path.abspath` does, which takes long and is asked for in each call."""
+    return _normalized(path) if os.path.isabs(path) else os.path.abspath(path)
+
+
+_normalized = functools.lru_cache(maxsize=4096)(os.path.normpath)
 
 
 def _other_name(module: types.ModuleType, cls: Any) -> str | None:
