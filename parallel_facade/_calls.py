@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any, Final, NamedTuple
@@ -24,6 +25,12 @@ from parallel_facade.backends import Backend
 
 WHAT_WORKERS_NEED: Final = 0
 """`imap`'s default bound: one chunk runs, one waits so that no worker idles."""
+
+
+PASSIVE: Final = frozenset(
+    {list, tuple, range, str, bytes, set, frozenset, dict, collections.deque}
+)
+"""Inputs that run no code of the user's when they are read."""
 
 
 class Target(NamedTuple):
@@ -91,6 +98,7 @@ def lazy_map(
         total=total,
         chunksize=options.chunksize or 1,
         buffersize=room or WHAT_WORKERS_NEED,
+        is_passive=PASSIVE.issuperset(map(type, iterables)),
         ordered=check_switch("ordered", ordered),
         max_items=target.max_tasks,
     )

@@ -39,6 +39,8 @@ class Config(NamedTuple):
         backend: A back-end's name, a `Backend`, or a `concurrent.futures.Executor`.
         workers: Workers at most; `None` takes `cpu_count()`.
         start_method: How worker processes start; `None` takes the platform's safe one.
+        inner_threads: Threads that libraries such as BLAS and OpenMP use in each worker process;
+            0 for as many as they like, `None` for the worker's share of the CPUs.
         chunksize: Items per chunk; `None` lets the library choose.
         timeout: Seconds for a whole call; `None` for no limit.
         task_timeout: Seconds for one task; `None` for no limit.
@@ -52,6 +54,7 @@ class Config(NamedTuple):
     backend: Any
     workers: int
     start_method: str | None
+    inner_threads: int | None
     chunksize: int | None
     timeout: float | None
     task_timeout: float | None
@@ -152,6 +155,7 @@ SETTINGS: Final[dict[str, Setting]] = {
     ),
     "workers": Setting(_whole(1), int, POSITIVE),
     "start_method": Setting(_one_of(*START_METHODS), str, f"one of {', '.join(START_METHODS)}"),
+    "inner_threads": Setting(_whole(0), int, "a whole number of at least 0 (0 for no limit)"),
     "chunksize": Setting(_whole(1), int, POSITIVE),
     "timeout": Setting(_seconds, float, SECONDS),
     "task_timeout": Setting(_seconds, float, SECONDS),
@@ -233,11 +237,11 @@ def resolve(arguments: Mapping[str, Any]) -> Config:
     layers = _layers(check_settings(arguments, "the call"))
     values = {name: _first_given(name, layers)[0] for name in SETTINGS}
     if values["workers"] is None:
-        values["workers"] = _usable_cpus()
+        values["workers"] = usable_cpus()
     return Config(**values)
 
 
-_usable_cpus = functools.cache(cpu_count)
+usable_cpus = functools.cache(cpu_count)
 """Counted once: it reads files, which would cost more than a small call."""
 
 
@@ -276,7 +280,7 @@ def _from_environment(name: str) -> Any:
 
 _environment: Any = getattr(os.environ, "_data", os.environ)
 """What `os.environ` keeps its values in. To ask itself for what is not there takes 2 microseconds,
-and there are eleven variables to look for in each call."""
+and there are twelve variables to look for in each call."""
 
 _keys: Final[dict[str, Any]] = {
     name: PREFIX + name.upper()

@@ -89,6 +89,7 @@ class Map:
             `None` for no bound.
         ordered: Give outcomes in the order of the items, not as they come.
         submits_all: Hand everything to the back-end at once, without a window.
+        is_passive: To pull an item runs no code of the user's, which might change earlier ones.
         max_items: Items in one chunk, at most; `None` for as many as are measured to be good.
     """
 
@@ -105,6 +106,7 @@ class Map:
         ordered: bool,
         submits_all: bool = False,
         max_items: int | None = None,
+        is_passive: bool = True,
     ) -> None:
         self._backend = backend
         self._carrier: Carrier = carrier_for(backend, options.serializer)
@@ -131,6 +133,7 @@ class Map:
             window=self._window,
             total=total,
             buffersize=buffersize,
+            is_passive=is_passive,
             refuse=lambda chunk, failure: self._fail(chunk, 0, failure),
         )
         self._in_flight: dict[Future[Any], InFlight] = {}

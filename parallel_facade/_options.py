@@ -44,6 +44,7 @@ class Requirement(NamedTuple):
 REQUIREMENTS = (
     Requirement("task_timeout", "can_stop_running_task", "cannot stop a task that runs"),
     Requirement("seed", "has_private_state", "shares one random state among its workers"),
+    Requirement("inner_threads", "can_limit_threads", "does not start its workers itself"),
     Requirement("initializer", "can_initialize", "does not start its workers itself"),
     Requirement("max_tasks_per_worker", "can_recycle", "cannot replace its workers"),
     Requirement("max_memory_per_worker", "can_recycle", "cannot replace its workers"),

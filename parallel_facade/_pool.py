@@ -26,7 +26,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from parallel_facade._async_result import AsyncResult
 from parallel_facade._calls import Target, background_call, callbacks, eager_map, lazy_map
-from parallel_facade._config import Config, resolve
+from parallel_facade._config import Config, resolve, usable_cpus
 from parallel_facade._delivery import CLOSE_PATIENCE, Delivery
 from parallel_facade._errors import ConfigurationError, PoolClosedError
 from parallel_facade._exiting import freeze_daemons, freezing_daemons, note_end
@@ -34,6 +34,7 @@ from parallel_facade._opening import backend_name, open_backend
 from parallel_facade._options import (
     Options,
     check_callable,
+    check_capabilities,
     check_positive,
     make_options,
 )
@@ -67,6 +68,9 @@ class Pool(Executor):
             chunk; `None` for never.
         max_memory_per_worker: Replace a worker whose resident memory, in bytes, is above this at
             the end of a chunk; `None` for never.
+        inner_threads: Threads that libraries such as BLAS and OpenMP use in each worker process;
+            0 for as many as they like; `None` asks the configuration, whose default is the
+            worker's share of the CPUs.
         serializer: ``"dill"``, or ``"pickle"`` for the standard library only; `None` asks the
             configuration.
 
@@ -88,6 +92,7 @@ class Pool(Executor):
         initargs: Iterable[Any] = (),
         max_tasks_per_worker: int | None = None,
         max_memory_per_worker: int | None = None,
+        inner_threads: int | None = None,
         serializer: str | None = None,
     ) -> None:
         resolved = resolve(
@@ -95,6 +100,7 @@ class Pool(Executor):
                 "backend": backend,
                 "workers": workers,
                 "start_method": start_method,
+                "inner_threads": inner_threads,
                 "serializer": serializer,
             }
         )
@@ -106,6 +112,7 @@ class Pool(Executor):
         self._backend_setting = resolved.backend
         self._max_tasks = check_positive("max_tasks_per_worker", max_tasks_per_worker)
         self._max_memory = check_positive("max_memory_per_worker", max_memory_per_worker)
+        self._inner_threads_given = inner_threads
         self._start(resolved, initializer, start_method_given=start_method is not None)
 
     def _start(
@@ -127,6 +134,7 @@ class Pool(Executor):
             initializer,
             self._max_tasks,
             self._max_memory,
+            _threads_for_each(resolved),
         )
         if start_method_given and resolved.backend != "process":
             raise ConfigurationError(
@@ -138,6 +146,12 @@ class Pool(Executor):
             setting = setting._backend_here()
         self._backend = open_backend(setting, settings, resolved.serializer)
         try:
+            if not is_worker():  # there the outer pool's number is in force
+                check_capabilities(
+                    backend_name(resolved.backend),
+                    self._backend.capabilities,
+                    inner_threads=self._inner_threads_given,
+                )
             self._workers = min(resolved.workers, self._backend.capacity())
             _close_all_at_exit()
             _open_pools.add(self)
@@ -410,7 +424,7 @@ class Pool(Executor):
     def _options(
         self, settings: dict[str, Any], retry_on: Any, *, return_exceptions: Any
     ) -> Options:
-        for name in ("backend", "start_method"):
+        for name in ("backend", "start_method", "inner_threads"):
             if name in settings:
                 raise ConfigurationError(
                     f"{name}={settings[name]!r} is fixed when the pool is made: Pool({name}=...)"
@@ -440,6 +454,13 @@ class Pool(Executor):
 
 # Users see it in tracebacks and in help() under the name they import it by.
 Pool.__module__ = "parallel_facade"
+
+
+def _threads_for_each(resolved: Config) -> int | None:
+    """Return how many threads libraries may use in each worker; `None` for any number."""
+    if resolved.inner_threads is not None:
+        return resolved.inner_threads or None
+    return max(1, usable_cpus() // resolved.workers)
 
 
 def _pool_by_token(token: str) -> Pool:

@@ -29,7 +29,7 @@ IDLE_SECONDS: Final = 300.0
 """Shorter: a notebook pays the start of its workers again after each pause. Longer: memory of
 workers that nobody uses."""
 
-_Key = tuple[Any, str | None]
+_Key = tuple[Any, str | None, int | None]
 
 
 class _Lent:
@@ -61,7 +61,7 @@ class SharedPools:
 
     def borrow(self, config: Config) -> Pool:
         """Return an open pool for *config*, to be given back."""
-        key = (config.backend, config.start_method)
+        key = (config.backend, config.start_method, config.inner_threads)
         with self._changed:
             lent = self._current.get(key)
             retired = None

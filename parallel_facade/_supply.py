@@ -25,6 +25,7 @@ from parallel_facade._chunking import Sizer, shares
 from parallel_facade._deadlines import Deadline
 from parallel_facade._errors import SerializationError
 from parallel_facade._outcomes import Failure
+from parallel_facade._plain import ATOMS
 from parallel_facade._worker import Chunk
 
 CHECKED_AHEAD_BYTES: Final = 64 << 20
@@ -50,6 +51,7 @@ class Supply:
         total: How many items there are; `None` if that is not known.
         buffersize: Items pulled and not yet taken, at most; 0 for as many as the workers need; `None`
             for no bound.
+        is_passive: To pull an item runs no code of the user's, which might change earlier ones.
         refuse: Called with a chunk of one item that cannot travel, and why.
     """
 
@@ -63,6 +65,7 @@ class Supply:
         window: int,
         total: int | None,
         buffersize: int | None,
+        is_passive: bool,
         refuse: Callable[[Chunk, Failure], object],
     ) -> None:
         self._items = items
@@ -72,6 +75,7 @@ class Supply:
         self._window = window
         self._total = total
         self._buffersize = buffersize
+        self._is_passive = is_passive
         self._refuse = refuse
         self._pulled = 0
         self._given = 0  # items in chunks that were given, less those that came back
@@ -151,14 +155,37 @@ class Supply:
         size = min(size, room)
         items: list[Any] = []
         try:
-            items.extend(islice(self._items, size))
+            self._pull_into(items, size)
         except Exception as exc:
             # What was pulled before is run, and its results are given first, as a loop would do.
             self.input_error = exc
+            self.is_exhausted = True
         first, self._pulled = self._pulled, self._pulled + len(items)
-        # The input may have closed the map.
-        self.is_exhausted = self.is_exhausted or len(items) < size
         return Chunk(first, items, self._sizer.grain) if items else None
+
+    def _pull_into(self, items: list[Any], size: int) -> None:
+        """Pull *size* items; or fewer, if one might change when the next is pulled.
+
+        A generator may fill one array again and again, and yield it each time. What is pulled
+        before such an item is packed has to be packed with it, as it is.
+        """
+        if self._is_passive:
+            items.extend(islice(self._items, size))
+            self._note_end(len(items) < size)
+            return
+        while len(items) < size:
+            before = len(items)
+            wanted = min(self._sizer.grain, size - before)
+            items.extend(islice(self._items, wanted))
+            if len(items) < before + wanted:
+                self._note_end(True)
+                return
+            if any(map(_may_change, items[before:])):
+                return
+
+    def _note_end(self, is_exhausted: bool) -> None:
+        # The input may have closed the map, too.
+        self.is_exhausted = self.is_exhausted or is_exhausted
 
     def _room(self, size: int) -> int:
         """Return how many items may be pulled now, for a chunk of *size*."""
@@ -231,6 +258,12 @@ class Supply:
     def seconds_to_next(self) -> float | None:
         """Return how long it is until that is due; `None` if there is nothing."""
         return self._later[0][0].remaining() if self._later else None
+
+
+def _may_change(item: Any) -> bool:
+    if type(item) is tuple:
+        return not ATOMS.issuperset(map(type, item))
+    return type(item) not in ATOMS
 
 
 SLICES: Final = 8

@@ -12,6 +12,7 @@
         _frames        messages on a channel
         _link          the caller's end of one worker's channel
         _handover      what a worker is given: _journal, _lifeline, _start_messages
+        _inner_threads   how many threads libraries may use in it
         _switchboard   the thread that talks to all workers
         _departures    workers on their way out, with what they started: _family
         _causes        why workers died, in words
@@ -46,6 +47,7 @@ class Capabilities(NamedTuple):
         can_initialize: Runs ``initializer`` once in each new worker.
         can_recycle: Replaces workers after ``max_tasks_per_worker`` tasks, or when they have
             grown over ``max_memory_per_worker``.
+        can_limit_threads: Sets libraries a number of threads in each worker.
         can_take_back: `submit` takes ``is_short``, and `take_back` works.
     """
 
@@ -56,6 +58,7 @@ class Capabilities(NamedTuple):
     has_private_state: bool = False
     can_initialize: bool = False
     can_recycle: bool = False
+    can_limit_threads: bool = False
     can_take_back: bool = False
 
 
@@ -70,6 +73,7 @@ class WorkerSettings(NamedTuple):
         max_tasks_per_worker: Replace a worker after this many tasks; `None` for never.
         max_memory_per_worker: Replace a worker whose resident memory, in bytes, is above this;
             `None` for never.
+        inner_threads: Threads that libraries use in each worker; `None` for as many as they like.
     """
 
     workers: int
@@ -77,6 +81,7 @@ class WorkerSettings(NamedTuple):
     initializer: Callable[[], object] | bytes | None = None
     max_tasks_per_worker: int | None = None
     max_memory_per_worker: int | None = None
+    inner_threads: int | None = None
 
 
 class Stage(Enum):

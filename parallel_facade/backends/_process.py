@@ -53,6 +53,7 @@ class ProcessBackend(Backend):
         has_private_state=True,
         can_initialize=True,
         can_recycle=True,
+        can_limit_threads=True,
         can_take_back=True,
     )
 

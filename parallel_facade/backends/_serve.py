@@ -46,6 +46,7 @@ from parallel_facade.backends._frames import (
     unpack_returned,
 )
 from parallel_facade.backends._handover import Given, receive
+from parallel_facade.backends._inner_threads import limit_inner_threads, variables_for
 from parallel_facade.backends._lifeline import hold
 from parallel_facade.backends._start_messages import stderr_into
 
@@ -74,7 +75,8 @@ def _forget_parents_randomness() -> None:
 def start_body(settings: WorkerSettings) -> bytes:
     """Return the body of the message that starts a worker's conversation."""
     limits = settings.max_tasks_per_worker, settings.max_memory_per_worker
-    return pickle.dumps((settings.initializer, *limits), PROTOCOL)
+    variables = variables_for(settings.inner_threads)
+    return pickle.dumps((settings.initializer, *limits, variables), PROTOCOL)
 
 
 def resident_bytes() -> int:
@@ -125,7 +127,8 @@ class _Conversation:
             del frame  # what it refers to must not live until the next one
 
     def _start(self, frame: Frame) -> bool:
-        initializer, max_tasks, max_memory = pickle.loads(frame.body)
+        initializer, max_tasks, max_memory, variables = pickle.loads(frame.body)
+        limit_inner_threads(variables)
         self._tasks_left = max_tasks or self._tasks_left
         self._max_memory = max_memory or self._max_memory
         if initializer is not None or max_memory is not None:

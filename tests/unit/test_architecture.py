@@ -68,6 +68,7 @@ BACKEND_LAYERS = [
         "_start_messages",
         "_causes",
         "_keeper",
+        "_inner_threads",
     },
     {"_private_ends", "_deafness", "_commands"},
     {"_handover"},
@@ -134,7 +135,8 @@ def test_back_ends_import_only_lower_layers():
 
 
 def test_each_foreign_library_is_imported_in_its_own_place():
-    places = {"pathos": set(), "dill": set(), "tqdm": set(), "multiprocess": set(), "psutil": set()}
+    libraries = ("pathos", "dill", "tqdm", "multiprocess", "psutil", "threadpoolctl")
+    places = {library: set() for library in libraries}
     for file in [*ROOT.glob("*.py"), *(ROOT / "backends").glob("*.py")]:
         for library in places:
             if any(name.split(".")[0] == library for name in imports_of(file)):
@@ -153,6 +155,7 @@ def test_each_foreign_library_is_imported_in_its_own_place():
             "_tracker",
         },
         "psutil": {"_family", "_process", "_serve"},
+        "threadpoolctl": {"_inner_threads"},
     }
 
 

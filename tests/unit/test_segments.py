@@ -1,0 +1,225 @@
+"""Segments and loans within one process: who sees what, and when memory is used again."""
+
+import gc
+import os
+import resource
+from collections import deque
+
+import numpy
+import pytest
+
+from parallel_facade import _segments
+from parallel_facade._payload import MOST_SEGMENTS, Encoder, decode
+from parallel_facade._scopes import new_scope
+from parallel_facade._segments import PLACED_BYTES, Loan, Shelf
+
+pytestmark = pytest.mark.skipif(not _segments.CAN_SHARE, reason="needs memfd_create")
+
+SIZE = 2 * PLACED_BYTES
+
+
+@pytest.fixture
+def shelf():
+    shelf = Shelf()
+    yield shelf
+    shelf.close()
+
+
+def filled_with(byte, size=SIZE):
+    return memoryview(bytes([byte]) * size)
+
+
+def borrow(segment, returned):
+    return Loan(os.dup(segment.fd), segment.number, segment.size, returned)
+
+
+def test_a_borrower_sees_the_buffer_and_changes_it_for_itself_alone(shelf):
+    segment = shelf.place(filled_with(1))
+    first, second = (borrow(segment, deque()).open() for _ in range(2))
+
+    first[0] = 9
+
+    assert (first[0], second[0], len(second)) == (9, 1, SIZE)
+    assert second == filled_with(1)
+
+
+def test_a_loan_is_returned_when_nothing_refers_to_its_memory(shelf):
+    segment, returned = shelf.place(filled_with(1)), deque()
+    array = numpy.frombuffer(borrow(segment, returned).open(), dtype="u1")[10:20]
+    gc.collect()
+    assert not returned
+
+    del array
+
+    assert [tuple(one) for one in returned] == [(segment.number, False)]
+
+
+def test_a_loan_that_nobody_opens_is_returned_too(shelf):
+    segment, returned = shelf.place(filled_with(1)), deque()
+
+    borrow(segment, returned)
+
+    assert [tuple(one) for one in returned] == [(segment.number, False)]
+
+
+def test_memory_is_filled_again_when_its_segment_is_gone(shelf):
+    segment = shelf.place(filled_with(1))
+    inode, number = os.fstat(segment.fd).st_ino, segment.number
+    del segment
+
+    again = shelf.place(filled_with(2, SIZE - 1))
+
+    assert os.fstat(again.fd).st_ino == inode
+    assert again.number != number
+    assert borrow(again, deque()).open() == filled_with(2, SIZE - 1)
+
+
+def test_memory_is_not_filled_again_while_its_segment_is_there(shelf):
+    first = shelf.place(filled_with(1))
+    second = shelf.place(filled_with(2))
+
+    assert os.fstat(first.fd).st_ino != os.fstat(second.fd).st_ino
+    assert borrow(first, deque()).open() == filled_with(1)
+
+
+def test_spoilt_memory_is_not_filled_again(shelf):
+    segment = shelf.place(filled_with(1))
+    kept = os.dup(segment.fd)
+    segment.is_spoilt = True
+    del segment
+
+    again = shelf.place(filled_with(2))
+
+    assert os.fstat(again.fd).st_ino != os.fstat(kept).st_ino
+    os.close(kept)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_what_a_copy_of_the_borrower_may_have_is_returned_as_spoilt(shelf):
+    segment, returned = shelf.place(filled_with(1)), deque()
+    mapped = borrow(segment, returned).open()
+    if (pid := os.fork()) == 0:
+        os._exit(0 if mapped[0] == 1 else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+
+    del mapped
+
+    assert [tuple(one) for one in returned] == [(segment.number, True)]
+
+
+def test_no_more_is_kept_than_was_said():
+    shelf = Shelf(kept_bytes=SIZE)
+    segments = [shelf.place(filled_with(1)) for _ in range(3)]
+    numbers = {segment.fd for segment in segments}
+
+    del segments
+    shelf.place(filled_with(1, 1))
+
+    assert sum(is_shared_memory(fd) for fd in numbers) <= 2  # kept, and the last one
+    shelf.close()
+
+
+def is_shared_memory(fd):
+    try:
+        return "memfd:parallel_facade" in os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return False
+
+
+def test_a_closed_shelf_keeps_nothing():
+    shelf = Shelf()
+    segment = shelf.place(filled_with(1))
+    fds = [segment.fd]
+    shelf.place(filled_with(1))
+
+    shelf.close()
+    del segment
+
+    assert not any(map(is_shared_memory, fds))
+
+
+def test_without_descriptors_a_buffer_is_not_placed(shelf):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        assert shelf.place(filled_with(1)) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_memory_that_cannot_be_mapped_is_copied(shelf, monkeypatch):
+    segment, returned = shelf.place(filled_with(3)), deque()
+    loan = borrow(segment, returned)
+    monkeypatch.setattr(_segments, "_mapped", lambda *_: None)
+
+    copied = loan.open()
+    del loan
+
+    assert copied == filled_with(3)
+    copied[0] = 1
+    assert len(returned) == 1
+
+
+def encoded(obj, shelf, *, once=False):
+    encoder = Encoder(new_scope(), "dill", shelf=shelf)
+    if once:
+        encoder.place_once()
+    return encoder, encoder.encode(obj, "it")
+
+
+def lent(cargo):
+    return tuple(borrow(segment, deque()) for segment in cargo.segments)
+
+
+def test_an_array_arrives_as_it_was_and_may_be_changed(shelf):
+    array = numpy.arange(SIZE // 8, dtype="i8")
+    _, cargo = encoded([array, array[::2], "rest"], shelf)
+    array[0] = -1
+
+    found, half, rest = decode(cargo.data, lent(cargo))
+
+    assert len(cargo.data) < PLACED_BYTES * 2
+    assert (found[:3].tolist(), half[:2].tolist(), rest) == ([0, 1, 2], [0, 2], "rest")
+    found[0] = 5
+    assert half[0] == 0
+
+
+def test_an_array_that_cannot_be_written_to_arrives_so(shelf):
+    array = numpy.zeros(SIZE // 8)
+    array.flags.writeable = False
+    _, cargo = encoded(array, shelf)
+
+    assert not decode(cargo.data, lent(cargo)).flags.writeable
+
+
+def test_an_array_in_many_payloads_is_placed_once_if_nothing_changes_it(shelf):
+    array = numpy.zeros(SIZE // 8)
+    encoder, first = encoded((1, array), shelf, once=True)
+    second = encoder.encode((2, array), "it")
+
+    assert first.segments == second.segments
+
+
+def test_an_array_that_may_change_in_between_is_placed_each_time(shelf):
+    array = numpy.zeros(SIZE // 8)
+    encoder, first = encoded(array, shelf)
+    array[:] = 1
+    second = encoder.encode(array, "it")
+
+    assert decode(first.data, lent(first))[0] == 0
+    assert decode(second.data, lent(second))[0] == 1
+
+
+def test_an_array_in_the_place_of_one_that_is_gone_is_not_taken_for_it(shelf):
+    encoder, first = encoded(numpy.zeros(SIZE // 8), shelf, once=True)
+    for value in range(1, 20):  # memory, and ids, are used again
+        cargo = encoder.encode(numpy.full(SIZE // 8, float(value)), "it")
+        assert decode(cargo.data, lent(cargo))[0] == value
+
+
+def test_no_more_segments_than_a_message_can_take(shelf):
+    arrays = [numpy.full(PLACED_BYTES // 8, float(n)) for n in range(MOST_SEGMENTS + 3)]
+    _, cargo = encoded(arrays, shelf)
+
+    assert len(cargo.segments) == MOST_SEGMENTS
+    assert [array[0] for array in decode(cargo.data, lent(cargo))] == list(range(len(arrays)))
