@@ -45,7 +45,7 @@ from parallel_facade._notes import note_attempts, note_item
 from parallel_facade._options import Options
 from parallel_facade._outcomes import Failure, Report
 from parallel_facade._progress import open_reporter
-from parallel_facade._supply import Packed, Supply, rest_of, single_of, singles_of
+from parallel_facade._supply import Packed, Supply
 from parallel_facade._worker import THE_ARGUMENTS, Call, Chunk
 from parallel_facade.backends import Backend, Stage, WorkerLost
 
@@ -62,17 +62,26 @@ class InFlight:
     """A chunk that was submitted.
 
     Attributes:
-        chunk: What was submitted.
+        packed: What was submitted.
         settled: How many of its items, from the first, have their outcomes.
         kept: How many of its items stay where they are; the others were taken back.
     """
 
-    __slots__ = ("chunk", "kept", "settled")
+    __slots__ = ("kept", "packed", "settled")
 
-    def __init__(self, chunk: Chunk) -> None:
-        self.chunk = chunk
+    def __init__(self, packed: Packed) -> None:
+        self.packed = packed
         self.settled = 0
-        self.kept = len(chunk.items)
+        self.kept = len(packed.chunk.items)
+
+    @property
+    def chunk(self) -> Chunk:
+        """What was submitted, as items."""
+        return self.packed.chunk
+
+    def left(self) -> Packed:
+        """Return what has no outcome and was not taken back."""
+        return self.packed.part(self.settled, self.kept - self.settled)
 
 
 class Map:
@@ -281,29 +290,29 @@ class Map:
             raise_if_handlers(exc)
             if not self._backend.is_usable:
                 raise self._backend.translate(exc) from exc.__cause__
-            self._lose(InFlight(packed.chunk), exc)
+            self._lose(InFlight(packed), exc)
             return
-        self._in_flight[future] = InFlight(packed.chunk)
+        self._in_flight[future] = InFlight(packed)
         if self._handle is None:  # closed meanwhile, by somebody who has not seen this one
             future.cancel()
         future.add_done_callback(self._mailbox.put)
         if self._runs_in_caller:
             self.wait()
 
-    def _run_again(self, chunks: list[Chunk]) -> None:
-        """Run *chunks* before anything that has not been submitted."""
-        self._supply.run_again([chunk for chunk in chunks if self._matters(chunk)])
+    def _run_again(self, parts: list[Packed]) -> None:
+        """Run *parts* before anything that has not been submitted."""
+        self._supply.run_again([part for part in parts if self._matters(part)])
 
-    def _retry(self, chunks: list[Chunk]) -> None:
-        """Run *chunks*, each an item that has failed, after the delay."""
+    def _retry(self, parts: list[Packed]) -> None:
+        """Run *parts*, each an item that has failed, after the delay."""
         if not (delay := self._options.retry_delay):
-            self._run_again(chunks)
+            self._run_again(parts)
             return
-        self._supply.run_later([chunk for chunk in chunks if self._matters(chunk)], delay)
+        self._supply.run_later([part for part in parts if self._matters(part)], delay)
 
-    def _matters(self, chunk: Chunk) -> bool:
-        """Return whether *chunk* comes before everything that has failed."""
-        return self._first_failure is None or chunk.first < self._first_failure[0]
+    def _matters(self, part: Packed) -> bool:
+        """Return whether *part* comes before everything that has failed."""
+        return self._first_failure is None or part.chunk.first < self._first_failure[0]
 
     def _seconds_to_wait(self) -> float | None:
         seconds = [self._deadline.remaining(), self._supply.seconds_to_next()]
@@ -350,7 +359,7 @@ class Map:
             return
         kept = -(-kept // running.chunk.grain) * running.chunk.grain
         if kept < running.kept:
-            taken = rest_of(running.chunk, kept)
+            taken = running.packed.part(kept, running.kept - kept)
             running.kept = kept
             self._run_again([taken])
 
@@ -394,7 +403,7 @@ class Map:
             if isinstance(error, self._options.retry_on) and self._may_retry(
                 chunk.first + position, error
             ):
-                again.append(single_of(chunk, position))
+                again.append(running.packed.part(position, 1))
             else:
                 self._fail(chunk, position, failures[position])
         values = report.values
@@ -403,19 +412,17 @@ class Map:
 
     def _run_rest(self, running: InFlight) -> None:
         """Run what the chunk's worker has left, being told to stop or for its own reasons."""
-        chunk = running.chunk
-        left = chunk.items[running.settled : running.kept]
-        if left:  # and not since an item failed: what is behind that does not matter
-            self._run_again([Chunk(chunk.first + running.settled, left, chunk.grain)])
+        if running.settled < running.kept:
+            # And not since an item failed: what is behind that does not matter.
+            self._run_again([running.left()])
 
     def _settle_unread(self, running: InFlight, report: Report) -> None:
         """Nothing of the chunk was run: find out which item it is that cannot be rebuilt."""
-        chunk = running.chunk._replace(items=running.chunk.items[: running.kept])
-        if report.unread == THE_ARGUMENTS and len(chunk.items) > 1:
-            self._run_again(singles_of(chunk))
+        if report.unread == THE_ARGUMENTS and running.kept > 1:
+            self._run_again(running.packed.singles(running.kept))
             return
-        for position in range(len(chunk.items)):
-            self._fail(chunk, position, report.failures[0])
+        for position in range(running.kept):
+            self._fail(running.chunk, position, report.failures[0])
 
     def _lose(self, running: InFlight, error: BaseException) -> None:
         """The chunk's worker was lost, or stopped for its timeout."""
@@ -423,23 +430,22 @@ class Map:
         told = self._backend.translate(lost.error)
         if lost.parts:
             self._settle(running, self._carrier.unpack(list(lost.parts), running.settled))
-        chunk = running.chunk
-        left = chunk.items[running.settled : running.kept]
-        chunk = Chunk(chunk.first + running.settled, left, chunk.grain)
-        if not left:
+        if (count := running.kept - running.settled) == 0:
             return
+        left = running.left()
         if lost.stage is Stage.ITEMS:
-            if (rest := rest_of(chunk, 1)).items:
-                self._run_again([rest])
-            self._lose_items(chunk, 1, told)
-        elif lost.stage is Stage.ARGUMENTS and len(chunk.items) > 1:
+            if count > 1:
+                self._run_again([left.part(1, count - 1)])
+            self._lose_items(left, 1, told)
+        elif lost.stage is Stage.ARGUMENTS and count > 1:
             # It died while it rebuilt the arguments: find out which.
-            self._run_again(singles_of(chunk))
+            self._run_again(left.singles(count))
         else:
-            self._lose_items(chunk, len(chunk.items), told)
+            self._lose_items(left, count, told)
 
-    def _lose_items(self, chunk: Chunk, count: int, error: BaseException) -> None:
-        """Run the first *count* items again, where they may, or fail them with *error*."""
+    def _lose_items(self, left: Packed, count: int, error: BaseException) -> None:
+        """Run the first *count* items of *left* again, where they may, or fail them with *error*."""
+        chunk = left.chunk
         again = []
         for position in range(count):
             # One error each: the notes on it are about one item.
@@ -449,7 +455,7 @@ class Map:
             if count > 1:
                 own.add_note(f"the worker held items {chunk.first} to {chunk.first + count - 1}")
             if self._may_retry(chunk.first + position, own):
-                again.append(single_of(chunk, position))
+                again.append(left.part(position, 1))
             else:
                 self._fail(chunk, position, Failure(own))
         self._retry(again)

@@ -34,10 +34,24 @@ would hold the data a second time; behind this point items are refused when thei
 
 
 class Packed(NamedTuple):
-    """A chunk ready to be submitted."""
+    """A chunk ready to be submitted; or yet to be packed, if *cargo* is `None`."""
 
     chunk: Chunk
-    cargo: Any
+    cargo: Any = None
+
+    def part(self, first: int, count: int) -> Packed:
+        """Return *count* of its items from position *first* on.
+
+        What is the whole of it stays packed: an item may have changed since it was pulled.
+        """
+        if (first, count) == (0, len(self.chunk.items)):
+            return self
+        items = self.chunk.items[first : first + count]
+        return Packed(self.chunk._replace(first=self.chunk.first + first, items=items))
+
+    def singles(self, count: int) -> list[Packed]:
+        """Return each of its first *count* items alone."""
+        return [self.part(position, 1) for position in range(count)]
 
 
 class Supply:
@@ -79,9 +93,9 @@ class Supply:
         self._refuse = refuse
         self._pulled = 0
         self._given = 0  # items in chunks that were given, less those that came back
-        self._again: deque[Chunk] = deque()
+        self._again: deque[Packed] = deque()
         self._packed: deque[Packed] = deque()
-        self._later: deque[tuple[Deadline, Chunk]] = deque()
+        self._later: deque[tuple[Deadline, Packed]] = deque()
         self.taken = 0
         """How many items the consumer has the outcomes of."""
         self.is_exhausted = False
@@ -118,7 +132,7 @@ class Supply:
             packed = self._packed.popleft()
             if as_packed or len(packed.chunk.items) <= size:
                 return self._give(packed)
-            self._again.append(packed.chunk)
+            self._again.append(packed)
         packed_next = self._pack_next(size)
         return None if packed_next is None else self._give(packed_next)
 
@@ -130,26 +144,25 @@ class Supply:
         return float("inf") if self._total is None else self._total - self._given
 
     def _pack_next(self, size: int) -> Packed | None:
-        while (chunk := self._next_again(size) or self._pull(size)) is not None:
-            if (packed := self._pack(chunk)) is not None:
+        while (found := self._next_again(size) or self._pull(size)) is not None:
+            if (packed := found if found.cargo is not None else self._pack(found)) is not None:
                 return packed
         return None
 
-    def _next_again(self, size: int) -> Chunk | None:
+    def _next_again(self, size: int) -> Packed | None:
         if self._due():
             self._again.append(self._later.popleft()[1])
         if not self._again:
             return None
-        chunk = self._again.popleft()
-        if len(chunk.items) > size:
-            self._again.appendleft(rest_of(chunk, size))
-            chunk = chunk._replace(items=chunk.items[:size])
-        return chunk
+        found = self._again.popleft()
+        if (count := len(found.chunk.items)) > size:
+            self._again.appendleft(found.part(size, count - size))
+        return found.part(0, min(count, size))
 
     def _due(self) -> bool:
         return bool(self._later) and self._later[0][0].has_passed()
 
-    def _pull(self, size: int) -> Chunk | None:
+    def _pull(self, size: int) -> Packed | None:
         if self.is_exhausted or (room := self._room(size)) == 0:
             return None
         size = min(size, room)
@@ -161,7 +174,7 @@ class Supply:
             self.input_error = exc
             self.is_exhausted = True
         first, self._pulled = self._pulled, self._pulled + len(items)
-        return Chunk(first, items, self._sizer.grain) if items else None
+        return Packed(Chunk(first, items, self._sizer.grain)) if items else None
 
     def _pull_into(self, items: list[Any], size: int) -> None:
         """Pull *size* items; or fewer, if one might change when the next is pulled.
@@ -205,37 +218,38 @@ class Supply:
         bound = self._buffersize or self._sizer.size(self._left()) * self._window
         return max(1, bound // SLICES)
 
-    def _pack(self, chunk: Chunk) -> Packed | None:
-        """Return *chunk* packed; `None` if an item cannot travel, which is that item's failure."""
+    def _pack(self, found: Packed) -> Packed | None:
+        """Return *found* packed; `None` if an item cannot travel, which is that item's failure."""
+        chunk = found.chunk
         try:
             packed = Packed(chunk, self._carrier.pack_chunk(chunk))
         except SerializationError as exc:
             if len(chunk.items) == 1:
                 self._refuse(chunk, Failure(exc))
             else:
-                self._again.extendleft(reversed(singles_of(chunk)))
+                self._again.extendleft(reversed(found.singles(len(chunk.items))))
             return None
         self._sizer.note_packed(len(chunk.items), self._carrier.size_of(packed.cargo))
         return packed
 
     # ── taking back ───────────────────────────────────────────────────────────────────────────
 
-    def run_again(self, chunks: list[Chunk]) -> None:
-        """Give *chunks*, which were given before, before anything that was not."""
-        self._given -= sum(len(chunk.items) for chunk in chunks)
-        self._again.extendleft(reversed(chunks))
+    def run_again(self, parts: list[Packed]) -> None:
+        """Give *parts* of what was given before, before anything that was not."""
+        self._given -= sum(len(part.chunk.items) for part in parts)
+        self._again.extendleft(reversed(parts))
 
-    def run_later(self, chunks: list[Chunk], delay: float) -> None:
-        """Give *chunks*, which were given before, after *delay* seconds."""
-        self._given -= sum(len(chunk.items) for chunk in chunks)
-        self._later.extend((Deadline(delay), chunk) for chunk in chunks)
+    def run_later(self, parts: list[Packed], delay: float) -> None:
+        """Give *parts* of what was given before, after *delay* seconds."""
+        self._given -= sum(len(part.chunk.items) for part in parts)
+        self._later.extend((Deadline(delay), part) for part in parts)
 
     def drop_from(self, index: int) -> None:
         """Give no chunk that begins behind item *index*, and pull nothing more."""
         self.is_exhausted = True
         self._packed = deque(packed for packed in self._packed if packed.chunk.first < index)
-        self._again = deque(chunk for chunk in self._again if chunk.first < index)
-        self._later = deque(one for one in self._later if one[1].first < index)
+        self._again = deque(packed for packed in self._again if packed.chunk.first < index)
+        self._later = deque(one for one in self._later if one[1].chunk.first < index)
 
     def drop_all(self) -> None:
         """Give nothing more."""
@@ -269,17 +283,3 @@ def _may_change(item: Any) -> bool:
 SLICES: Final = 8
 """Slices that the outcomes in the window are taken in, at least."""
 
-
-def single_of(chunk: Chunk, position: int) -> Chunk:
-    """Return a chunk of the item at *position* of *chunk*."""
-    return chunk._replace(first=chunk.first + position, items=[chunk.items[position]])
-
-
-def singles_of(chunk: Chunk) -> list[Chunk]:
-    """Return a chunk for each item of *chunk*."""
-    return [single_of(chunk, position) for position in range(len(chunk.items))]
-
-
-def rest_of(chunk: Chunk, position: int) -> Chunk:
-    """Return a chunk of the items of *chunk* from *position* on."""
-    return chunk._replace(first=chunk.first + position, items=chunk.items[position:])

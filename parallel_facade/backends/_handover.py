@@ -56,10 +56,12 @@ def give(sock: socket.socket, *, hears_stderr: bool) -> Kept | None:
             raise
         for fd in pipe[1:]:
             theirs.callback(os.close, fd)
+        journal = Journal.new(memory)  # before the worker looks at it
         try:
             socket.send_fds(sock, [GREETING], [memory, their_end.fileno(), *pipe[1:]])
-            return Kept(Journal.new(memory), lifeline, pipe[0] if pipe else None)
+            return Kept(journal, lifeline, pipe[0] if pipe else None)
         except OSError:  # the worker is gone; reading its channel will say so
+            journal.close()
             lifeline.close()
             for fd in pipe[:1]:
                 os.close(fd)

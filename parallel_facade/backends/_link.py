@@ -17,7 +17,7 @@ from parallel_facade._interrupts import SafeFuture
 from parallel_facade._outcomes import Received, encode_records
 from parallel_facade._payload import Cargo
 from parallel_facade._segments import Returned, Segment
-from parallel_facade.backends import Stage
+from parallel_facade.backends import Stage, WorkerLost
 from parallel_facade.backends._frames import (
     JOINED_BYTES,
     Frame,
@@ -73,6 +73,7 @@ class Task:
         "deadline",
         "future",
         "is_short",
+        "is_taken_back",
         "number",
         "parts",
         "payload",
@@ -92,6 +93,8 @@ class Task:
         self.task_timeout = task_timeout
         self.is_short = is_short
         """It may wait in a worker's channel, behind another short one of its call."""
+        self.is_taken_back = False
+        """What was not begun is run elsewhere, as a task of its own."""
         self.number = 0
         """What the worker calls it; known once it was sent."""
         self.attempts = 0
@@ -110,6 +113,10 @@ class Task:
         """Resolve the future with *error*, unless it is resolved."""
         if not self.future.done():
             self.future.set_exception(error)
+
+    def leave(self) -> None:
+        """Resolve the future: it was not begun, and was taken back."""
+        self.fail(WorkerLost(PoolClosedError("the task was taken back"), Stage.CALLABLE))
 
     def give_up(self) -> None:
         """Resolve the future: nobody will run or report the task any more."""

@@ -190,7 +190,10 @@ class Switchboard:
             if self._clock() - link.held_since < HOLD_SECONDS or link.is_sending:
                 return None
             if (progress := _progress_now(link)) is not None:
-                return _task_in(link, future).items_begun(progress)
+                task = _task_in(link, future)
+                kept = task.items_begun(progress)
+                task.is_taken_back |= kept is not None
+                return kept
         return None
 
     def adopt(self, process: Any, sock: socket.socket) -> None:
@@ -326,13 +329,14 @@ class Switchboard:
     def _take_all(self, link: Link) -> list[Task]:
         return [self._take_task(link) for _ in range(len(link.tasks))]
 
-    def _run_elsewhere(self, tasks: list[Task]) -> bool:
-        """Give *tasks*, which were not begun, to other workers; return whether there are any."""
+    def _run_elsewhere(self, tasks: list[Task]) -> list[Task]:
+        """Give *tasks*, which were not begun, to other workers; return those that cannot be."""
         if self._broken is not None or self._closing:
-            return False
-        self._pending.extendleft(reversed(tasks))
+            return tasks
+        # What was taken back is on its way already, as another task.
+        self._pending.extendleft(task for task in reversed(tasks) if not task.is_taken_back)
         self._hand_out()
-        return True
+        return [task for task in tasks if task.is_taken_back]
 
     def _end(self, link: Link, error: BaseException) -> None:
         """Have the worker behind *link* ended, whose task then fails with *error*."""
@@ -436,6 +440,7 @@ class Switchboard:
         with self._lock:
             task = self._take_task(link)
         stopped_for = None
+        unbegun: list[Task] = []
         try:
             with self._lock:
                 # The end of a task that was to be stopped, but was faster, is as good as any. Once
@@ -444,6 +449,8 @@ class Switchboard:
                 link.stopped_for = None
                 link.may_run_again = True
                 link.is_leaving |= frame.kind == Kind.LAST_REPORT
+                if frame.kind == Kind.LAST_REPORT:
+                    unbegun = self._run_elsewhere(self._take_all(link))
                 self._go_on(link)
                 self._notify_if_settled()
         finally:  # now it is in no list that `_run` would look through
@@ -451,17 +458,15 @@ class Switchboard:
                 task.future.set_exception(WorkerLost(stopped_for))
             else:
                 task.future.set_result([*task.parts, Received(frame.body, frame.loans)])
+            for one in unbegun:
+                one.leave()
 
     def _go_on(self, link: Link) -> None:
         """A task of the worker has ended; with the lock held."""
-        if link.is_leaving and link.tasks:
-            self._run_elsewhere(self._take_all(link))
-        elif not link.tasks and not link.is_leaving:
+        if not link.tasks and not link.is_leaving:
             link.resume()
             self._idle.append(link)
-            self._hand_out()
-        else:
-            self._hand_out()
+        self._hand_out()
 
     def _listen(self, messages: StartMessages) -> None:
         try:
@@ -516,12 +521,11 @@ class Switchboard:
             and link.may_run_again
             and (place > 0 or task.attempts < START_ATTEMPTS)
         ]
-        if again:
-            with self._lock:
-                again = again if self._run_elsewhere(again) else []
+        with self._lock:
+            refused = self._run_elsewhere(again)
         error = link.stopped_for or crash_error(code)
         for task in tasks:
-            if task not in again:
+            if task not in again or task in refused:
                 stage = task.stage_in(progress)
                 is_known = progress is not None and stage is Stage.ITEMS
                 parts = task.parts_so_far(progress) if is_known else task.parts
