@@ -5,6 +5,7 @@
 #   make lint    style            make types   type checkers       make wheel   the distribution
 #   make check   all of these
 #   make chaos   2,000 random faults on real pools; FAULTS=, MINUTES= and SEED= change that
+#   make bench   every workload over every other library that is installed; writes OUT=
 #   make endurance   10,000 calls, 1,000 pools, a lazy map over 1,000,000 items
 
 PYTHON ?= $(shell for v in 3.14 3.13 3.12 3.11; do \
@@ -20,7 +21,9 @@ TESTS := .
 FAULTS ?= 2000
 MINUTES ?= 20
 
-.PHONY: demo test lint types wheel check chaos endurance clean
+OUT ?= docs/explanation/performance
+
+.PHONY: demo test lint types wheel check bench bench-short chaos endurance clean
 
 demo: $(VENV)/wheel
 	$(BIN)/python -m parallel_facade demo
@@ -49,6 +52,12 @@ chaos: $(VENV)/wheel $(VENV)/test
 	cd tests && ../$(BIN)/python -W ignore::RuntimeWarning chaos.py \
 		--faults $(FAULTS) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
+bench: $(VENV)/wheel $(VENV)/bench
+	$(BIN)/python benchmarks/bench.py --out $(OUT)
+
+bench-short: $(VENV)/wheel $(VENV)/test
+	$(BIN)/python benchmarks/bench.py --short
+
 endurance: $(VENV)/wheel $(VENV)/test
 	cd tests && ../$(BIN)/python endurance.py
 
@@ -70,6 +79,10 @@ $(VENV)/wheel: $(VENV)/made $(SOURCES)
 
 $(VENV)/test: $(VENV)/made pyproject.toml
 	$(PIP) --group test
+	touch $@
+
+$(VENV)/bench: $(VENV)/made pyproject.toml
+	$(PIP) '.[bench]'
 	touch $@
 
 $(VENV)/lint: $(VENV)/made pyproject.toml

@@ -234,6 +234,29 @@ def get_config() -> Config:
 
 def resolve(arguments: Mapping[str, Any]) -> Config:
     """Return the settings for a call, each from the first layer that gives it."""
+    scoped, configured = _scoped.get(), _configured
+    given = tuple((name, type(value), value) for name, value in arguments.items())
+    # By what it depends on; the layers by their identity, since each change makes another.
+    key = given, id(scoped), id(configured), tuple(map(_environment.get, _keys.values()))
+    try:
+        known = _resolved.get(key)
+    except TypeError:  # an argument that cannot be hashed
+        return _resolve(arguments)
+    if known is None:
+        if len(_resolved) >= MOST_RESOLVED:
+            _resolved.clear()
+        # With the layers, so that no other can have their identity.
+        known = _resolved[key] = _resolve(arguments), scoped, configured
+    return known[0]
+
+
+MOST_RESOLVED: Final = 256
+"""Calls whose settings are remembered: most calls of a program are given the same."""
+
+_resolved: dict[Any, tuple[Config, Any, Any]] = {}
+
+
+def _resolve(arguments: Mapping[str, Any]) -> Config:
     layers = _layers(check_settings(arguments, "the call"))
     values = {name: _first_given(name, layers)[0] for name in SETTINGS}
     if values["workers"] is None:

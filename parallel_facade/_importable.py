@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import sysconfig
+import threading
 import types
 import weakref
 from collections.abc import Callable
@@ -59,8 +60,37 @@ def is_importable_module(module: types.ModuleType) -> bool:
     return sys.modules.get(name) is module and is_importable_name(name)
 
 
+class _Memo(threading.local):
+    """What was answered to this thread about modules, while it is asked for one payload."""
+
+    answers: dict[str, bool] | None = None
+
+
+_memo = _Memo()
+
+
+def remember_answers(answers: dict[str, bool] | None) -> dict[str, bool] | None:
+    """Look at each module once, and keep what was seen in *answers*; return those before.
+
+    A payload asks for the same few modules again and again, and each answer asks the file system.
+
+    Args:
+        answers: Where to keep them; `None` to look each time.
+    """
+    before, _memo.answers = _memo.answers, answers
+    return before
+
+
 def is_importable_name(name: str) -> bool:
     """Return whether a worker can import the loaded module called *name*."""
+    if (answers := _memo.answers) is None:
+        return _is_importable_now(name)
+    if (answer := answers.get(name)) is None:
+        answer = answers[name] = _is_importable_now(name)
+    return answer
+
+
+def _is_importable_now(name: str) -> bool:
     if name in NEVER_IMPORTED:
         return False
     # Modules made at run time have no spec, or one without a place to load from.

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from parallel_facade._deep import is_of_pickler, with_room
 from parallel_facade._errors import SerializationError, described
+from parallel_facade._importable import remember_answers
 from parallel_facade._interrupts import raise_if_handlers
 from parallel_facade._offenders import Offender, find_offenders, tree
 from parallel_facade._pickling import DeepPickler, Reducer, StandardPickler, TravelPickler
@@ -151,6 +152,14 @@ class Encoder:
 
     def _dump(self, obj: Any, shelf: Shelf | None) -> tuple[Cargo, set[str]]:
         """Return *obj* as it travels, and the tokens of the classes that it defines there."""
+        before = remember_answers({})
+        try:
+            return self._dump_fitting(obj, shelf)
+        finally:
+            remember_answers(before)
+
+    def _dump_fitting(self, obj: Any, shelf: Shelf | None) -> tuple[Cargo, set[str]]:
+        """Do so by the C pickler or, for what is too deep for that, in Python."""
         try:
             return self._dump_by(TravelPickler, obj, shelf)
         except RecursionError as exc:

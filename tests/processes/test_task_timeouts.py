@@ -100,18 +100,27 @@ def test_what_the_item_started_ends_with_it(
     assert alive == []
 
 
-def test_an_item_may_clean_up_when_it_is_told_to_end(start_method, tmp_path):
+def test_an_item_may_clean_up_when_it_is_told_to_end(clock, start_method, gate, tmp_path):
+    hears = gate()
+
     def clean_up_when_told():
         def leave(*_):
             (tmp_path / "cleaned").touch()
             os._exit(0)
 
         signal.signal(signal.SIGTERM, leave)
+        hears.pass_through()
         hang()
 
     with Pool(workers=1, start_method=start_method) as pool:
+        result = pool.apply_async(clean_up_when_told, task_timeout=5)
+        hears.wait_for_arrivals(1)
+        [link] = pool._backend._switchboard._links
+        while link.task.deadline.seconds != 5:  # that it has started may be heard a moment later
+            clock.advance(pool, 0)
+        clock.advance(pool, 6)
         with pytest.raises(TaskTimeoutError):
-            pool.apply_async(clean_up_when_told, task_timeout=0.5).get(PATIENCE)
+            result.get(PATIENCE)
 
     assert (tmp_path / "cleaned").exists()
 
