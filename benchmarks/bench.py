@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 ROUNDS = 7
 WORKERS = 2
 SHORT_SCALE = 0.01
-BUDGET = 20.0
+BUDGET = 10.0
 """Seconds for one peer and workload; one that needs longer is measured in fewer rounds."""
 PATIENCE = 40.0
 """Seconds after which a peer is taken to hang, and started anew."""

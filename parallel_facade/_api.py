@@ -108,7 +108,8 @@ def pmap(
         *iterables: One for each argument of *func*. They are read before anything runs.
         backend: How to run: ``"process"``, ``"thread"``, ``"serial"``, or an executor.
         workers: Workers at most.
-        chunksize: Items sent together, exactly; `None` chooses.
+        chunksize: Items that are begun together, by one worker; `None` is 1. How many are sent in
+            one message follows from the time that they are measured to take.
         timeout: Seconds for the whole call.
         task_timeout: Seconds for one item, from the moment it starts. When they have passed, its
             worker is stopped, with the processes that the item has started.
@@ -253,11 +254,13 @@ def imap(
         func: Any callable, as in `pmap`.
         *iterables: One for each argument of *func*.
         ordered: Yield in the order of the items. If false, yield as tasks end.
-        buffersize: Items pulled and not yet yielded, at most; `None` takes two for each worker
-            and item of a chunk. The serial back-end pulls one at a time.
+        buffersize: Items pulled and not yet yielded, at most; `None` takes two messages for each
+            worker, which is two items until it is measured how long they take. The serial
+            back-end pulls one at a time.
         backend: As in `pmap`.
         workers: As in `pmap`.
-        chunksize: Items sent together; `None` sends each alone.
+        chunksize: Items that are begun together, by one worker; `None` is 1. How many are sent in
+            one message follows from the time that they are measured to take.
         timeout: Seconds from this call to the last result.
         task_timeout: As in `pmap`.
         retries: As in `pmap`.

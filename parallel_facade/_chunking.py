@@ -12,18 +12,18 @@ from __future__ import annotations
 import math
 from typing import Final
 
-TARGET_SECONDS: Final = 0.002
-"""Work in one chunk. A message costs some 0.1 ms of both sides, a twentieth of this; and this is
-how long a result may wait for its chunk to end."""
+TARGET_SECONDS: Final = 0.02
+"""Work in one chunk. A message costs both sides some 0.3 ms together, a fiftieth of this; and this
+is how long a result may wait for its chunk to end."""
 
-LEAST_SECONDS: Final = 0.00025
+LEAST_SECONDS: Final = 0.002
 """Work in one of the last chunks: smaller ones cost more than workers idle at the end."""
 
-SHORT_SECONDS: Final = 0.005
+SHORT_SECONDS: Final = 0.05
 """Work in a chunk that may wait behind another in the same worker: what a worker waits for its next
 chunk, some 0.1 ms, is worth saving only for these."""
 
-MOST_ITEMS: Final = 4096
+MOST_ITEMS: Final = 1 << 14
 """Items in one chunk. A worker's log has room for so many outcomes; by then the cost of a message is
 under a thousandth of the cost per item of the cheapest function."""
 

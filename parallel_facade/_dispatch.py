@@ -52,7 +52,7 @@ from parallel_facade.backends import Backend, Stage, WorkerLost
 CHUNKS_IN_FLIGHT: Final = 2
 """Chunks per worker: one runs, one waits so that no worker idles. More only delays cancelling."""
 
-FIRST_LOOK_SECONDS: Final = 0.01
+FIRST_LOOK_SECONDS: Final = 0.03
 """How long a report may be awaited before what runs is looked at: some chunks' worth of work."""
 LONGEST_LOOK_SECONDS: Final = 0.1
 """Each look after the first comes later, up to this: a look costs some 0.05 ms."""

@@ -30,7 +30,7 @@ from parallel_facade._outcomes import (
 from parallel_facade._payload import Cargo, Encoder
 from parallel_facade._segments import Segment
 
-BLOCK: Final = 4096
+BLOCK: Final = 1 << 14
 """Items whose outcomes are in the log together; a longer chunk is reported in parts. More: each
 worker's log has 8 bytes more for each. Fewer: more messages for long chunks of tiny items."""
 

@@ -182,23 +182,15 @@ class Supply:
         A generator may fill one array again and again, and yield it each time. What is pulled
         before such an item is packed has to be packed with it, as it is.
         """
+        pulled: Iterator[Any] = islice(self._items, size)
         if self._is_passive:
-            items.extend(islice(self._items, size))
-            self._note_end(len(items) < size)
-            return
-        while len(items) < size:
-            before = len(items)
-            wanted = min(self._sizer.grain, size - before)
-            items.extend(islice(self._items, wanted))
-            if len(items) < before + wanted:
-                self._note_end(True)
-                return
-            if any(map(_may_change, items[before:])):
-                return
-
-    def _note_end(self, is_exhausted: bool) -> None:
-        # The input may have closed the map, too.
-        self.is_exhausted = self.is_exhausted or is_exhausted
+            items.extend(pulled)
+        elif self._sizer.grain == 1:
+            _extend_until_may_change(items, pulled)
+        else:
+            _extend_by_grains(items, pulled, self._sizer.grain)
+        if len(items) < size and not (items and not self._is_passive and _may_change(items[-1])):
+            self.is_exhausted = True
 
     def _room(self, size: int) -> int:
         """Return how many items may be pulled now, for a chunk of *size*."""
@@ -272,6 +264,23 @@ class Supply:
     def seconds_to_next(self) -> float | None:
         """Return how long it is until that is due; `None` if there is nothing."""
         return self._later[0][0].remaining() if self._later else None
+
+
+def _extend_until_may_change(items: list[Any], pulled: Iterator[Any]) -> None:
+    """Pull items up to the first that is no number, string or other plain value."""
+    for item in pulled:
+        items.append(item)
+        if type(item) not in ATOMS and _may_change(item):
+            return
+
+
+def _extend_by_grains(items: list[Any], pulled: Iterator[Any], grain: int) -> None:
+    """Pull items up to the end of the first grain whose last one may change."""
+    while True:
+        before = len(items)
+        items.extend(islice(pulled, grain))
+        if len(items) < before + grain or any(map(_may_change, items[before:])):
+            return
 
 
 def _may_change(item: Any) -> bool:

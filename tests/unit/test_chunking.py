@@ -65,13 +65,13 @@ def test_the_latest_items_count_most():
 
 def test_chunks_shrink_so_that_workers_end_together():
     sizer = Sizer(1, workers=4)
-    sizer.note_run(100, seconds=100 * 1e-4)
+    sizer.note_run(100, seconds=100 * 1e-3)
 
     sizes = [sizer.size(left) for left in (10_000, 100, 40, 8)]
 
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[2] == 40 // (2 * 4)
-    assert sizes[3] == max(1, int(LEAST_SECONDS / 1e-4))
+    assert sizes[3] == max(1, int(LEAST_SECONDS / 1e-3))
 
 
 def test_large_items_travel_in_small_numbers():
