@@ -52,8 +52,7 @@ COLD = {
         "list(get_reusable_executor({workers}).map(abs, [1, 2]))"
     ),
     "joblib": (
-        "from joblib import Parallel, delayed\n"
-        "Parallel({workers})(delayed(abs)(x) for x in [1, 2])"
+        "from joblib import Parallel, delayed\nParallel({workers})(delayed(abs)(x) for x in [1, 2])"
     ),
 }
 """Programs that do one small map: import, workers, result, end."""
@@ -166,7 +165,7 @@ def cold_starts(names: list[str], rounds: int, workers: int) -> list[Measured]:
 
 
 def memory(peers: list[PeerProcess], count: int) -> dict[str, Any]:
-    """Return by how many bytes a lazy map over *count* items raises the peak of each peer's caller."""
+    """Return by how many bytes a lazy map over *count* items raises each caller's peak."""
     found = {}
     for peer in peers:
         peer.close()  # so that it has had no peak yet

@@ -124,9 +124,7 @@ class Map:
         self._deadline = Deadline(options.timeout)
         self._window = _window(backend, options.workers)
         self._runs_in_caller = backend.capabilities.runs_in_caller
-        self._can_take_back = (
-            backend.capabilities.can_take_back and options.task_timeout is None
-        )
+        self._can_take_back = backend.capabilities.can_take_back and options.task_timeout is None
         self._submits_all = submits_all
         workers = min(options.workers, backend.capacity())
         # What has a time of its own shall not be stopped with another item; and where the caller
@@ -281,9 +279,7 @@ class Map:
         if self._can_take_back:
             more["is_short"] = self._sizer.is_short(len(packed.chunk.items))
         try:
-            future = self._backend.submit(
-                handle, packed.cargo, self._options.task_timeout, **more
-            )
+            future = self._backend.submit(handle, packed.cargo, self._options.task_timeout, **more)
         except PoolClosedError:
             raise
         except Exception as exc:

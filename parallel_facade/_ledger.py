@@ -48,13 +48,15 @@ NO_SLOTS: Final[Slots] = (None, None)
 class Log(Protocol):
     """Memory that outlives the worker; see `backends._journal`."""
 
-    stop: Sequence[int]
-    """Its one element is zero unless `is_stopped`; to look at it costs less."""
+    @property
+    @abstractmethod
+    def stop(self) -> Sequence[int]:
+        """Its one element is zero unless `is_stopped`; to look at it costs less."""
 
     @property
+    @abstractmethod
     def is_stopped(self) -> bool:
         """Whether no further item shall be begun."""
-        return False
 
     def enter(self) -> None:
         """Note that the items are run now."""

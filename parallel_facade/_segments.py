@@ -34,8 +34,8 @@ from typing import Any, Final, NamedTuple
 CAN_SHARE: Final = hasattr(os, "memfd_create")
 
 PLACED_BYTES: Final = 1 << 18
-"""A smaller buffer goes with the message: measured (`benchmarks/bench_buffers.py`), to place and map
-one takes as long as to send it there."""
+"""A smaller buffer goes with the message: to make, send, map and unmap memory for it takes some system
+calls on either side, and a page fault for each 64 KiB."""
 
 KEPT_BYTES: Final = 64 << 20
 """Memory that a shelf keeps for the next buffers. It is held for as long as the pool is open."""
@@ -139,11 +139,11 @@ class Shelf:
 
     def take_back(self, memory: _Memory, *, is_spoilt: bool) -> None:
         """Keep memory that nobody has any more, or give it back."""
-        if is_spoilt or self._is_closed or memory.capacity > self._kept_bytes:
+        if is_spoilt or memory.capacity > self._kept_bytes:
             memory.close()
             return
         self._returned.append(memory)
-        if self._is_closed:  # meanwhile
+        if self._is_closed:
             self.close()
 
     def close(self) -> None:
@@ -219,7 +219,9 @@ class Loan:
             if mapping is None:
                 return memoryview(_copied(fd, self._size))
             _live[id(self._entry)] = self._entry
-            end = weakref.finalize(mapping, _unmap, ctypes.addressof(mapping), self._size, self._entry)
+            end = weakref.finalize(
+                mapping, _unmap, ctypes.addressof(mapping), self._size, self._entry
+            )
             end.atexit = False  # others may still use it
             self._entry = None  # type: ignore[assignment]  # from now on the mapping has it
             return memoryview(mapping).cast("B")

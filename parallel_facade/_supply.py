@@ -291,4 +291,3 @@ def _may_change(item: Any) -> bool:
 
 SLICES: Final = 8
 """Slices that the outcomes in the window are taken in, at least."""
-

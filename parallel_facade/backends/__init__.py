@@ -106,7 +106,7 @@ class WorkerLost(Exception):  # noqa: N818 - it stays inside, and carries the er
     """
 
     def __init__(
-        self, error: BaseException, stage: Stage = Stage.UNKNOWN, parts: tuple[bytes, ...] = ()
+        self, error: BaseException, stage: Stage = Stage.UNKNOWN, parts: tuple[Any, ...] = ()
     ) -> None:
         super().__init__(error)
         self.error = error

@@ -149,7 +149,10 @@ class FrameReader:
 
     def _frame(self, begun: _Begun) -> Frame:
         content = memoryview(begun.content)
-        table, body = content[: begun.segments * SEGMENT.size], content[begun.segments * SEGMENT.size :]
+        table, body = (
+            content[: begun.segments * SEGMENT.size],
+            content[begun.segments * SEGMENT.size :],
+        )
         fds, self._fds = self._fds[: begun.segments], self._fds[begun.segments :]
         loans = tuple(
             Loan(fd, number, size, self._returned)

@@ -118,7 +118,9 @@ class ProcessBackend(Backend):
         is_short: bool = False,
     ) -> Future[list[bytes]]:
         """Send *chunk* to the next idle worker; a short one also to wait in a worker's channel."""
-        task = Task(handle, _as_cargo(chunk), task_timeout, is_short=is_short and task_timeout is None)
+        task = Task(
+            handle, _as_cargo(chunk), task_timeout, is_short=is_short and task_timeout is None
+        )
         try:
             self._switchboard.submit(task)
         except InitializerError as exc:

@@ -119,7 +119,7 @@ class _Conversation:
                 if self._is_leaving:
                     return
             elif frame.kind == Kind.CALL:
-                self._calls[frame.number] = OpenCall(frame.body, frame.loans, self._shelf)
+                self._calls[frame.number] = OpenCall(bytes(frame.body), frame.loans, self._shelf)
             elif frame.kind == Kind.FORGET:
                 self._calls.pop(frame.number).close()
             elif frame.kind == Kind.RETURNED:

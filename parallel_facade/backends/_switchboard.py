@@ -527,8 +527,9 @@ class Switchboard:
         for task in tasks:
             if task not in again or task in refused:
                 stage = task.stage_in(progress)
-                is_known = progress is not None and stage is Stage.ITEMS
-                parts = task.parts_so_far(progress) if is_known else task.parts
+                parts = task.parts
+                if progress is not None and stage is Stage.ITEMS:
+                    parts = task.parts_so_far(progress)
                 task.future.set_exception(WorkerLost(error, stage, tuple(parts)))
 
     def _break(self, error: BaseException) -> None:

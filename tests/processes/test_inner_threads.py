@@ -2,7 +2,7 @@
 
 import os
 
-import numpy  # noqa: F401 - loaded before the fork
+import numpy
 import pytest
 from threadpoolctl import threadpool_info
 
@@ -11,7 +11,7 @@ from parallel_facade.backends._inner_threads import VARIABLES
 
 
 def threads_of_blas(_):
-    import numpy  # noqa: F401
+    assert numpy.ones(1) @ numpy.ones(1) == 1  # it is loaded
 
     return {info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"}
 
@@ -73,7 +73,7 @@ def test_the_shared_pool_follows_the_configuration():
 
 @pytest.mark.parametrize("backend", ["serial", "thread"])
 def test_who_starts_no_processes_refuses_a_number(backend):
-    with pytest.raises(ConfigurationError, match=f"inner_threads=1 is not possible on the {backend}"):
+    with pytest.raises(ConfigurationError, match=f"inner_threads=1 .* the {backend}"):
         Pool(backend=backend, inner_threads=1)
 
 
