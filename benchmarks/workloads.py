@@ -147,7 +147,7 @@ class Mapped:
     def change(self) -> None:
         """Change each of the inputs, which are arrays, in place."""
         for array in self.made()[1]:
-            array += 1
+            np.add(array, 1, out=array)
 
 
 def _map(

@@ -24,8 +24,8 @@ SHORT_SECONDS: Final = 0.05
 chunk, some 0.1 ms, is worth saving only for these."""
 
 MOST_ITEMS: Final = 1 << 14
-"""Items in one chunk. A worker's log has room for so many outcomes; by then the cost of a message is
-under a thousandth of the cost per item of the cheapest function."""
+"""Items in one chunk. A worker's log has room for so many outcomes; by then the cost of a message
+is under a thousandth of the cost per item of the cheapest function."""
 
 TARGET_BYTES: Final = 1 << 20
 """Bytes in one chunk: large items need no company to be worth a message."""

@@ -440,7 +440,7 @@ class Map:
             self._lose_items(left, count, told)
 
     def _lose_items(self, left: Packed, count: int, error: BaseException) -> None:
-        """Run the first *count* items of *left* again, where they may, or fail them with *error*."""
+        """Run the first *count* items of *left* again, where they may; else fail them."""
         chunk = left.chunk
         again = []
         for position in range(count):

@@ -97,7 +97,7 @@ class SentFailure(NamedTuple):
     traceback: str
 
 
-def encode_part(
+def encode_part(  # noqa: PLR0917 - each is a field of what travels
     prefix: tuple[str, bytes],
     values: list[Any],
     payloads: dict[int, bytes | tuple[bytes, int]],

@@ -34,8 +34,8 @@ from typing import Any, Final, NamedTuple
 CAN_SHARE: Final = hasattr(os, "memfd_create")
 
 PLACED_BYTES: Final = 1 << 18
-"""A smaller buffer goes with the message: to make, send, map and unmap memory for it takes some system
-calls on either side, and a page fault for each 64 KiB."""
+"""A smaller buffer goes with the message: to make, send, map and unmap memory for it takes some
+system calls on either side, and a page fault for each 64 KiB."""
 
 KEPT_BYTES: Final = 64 << 20
 """Memory that a shelf keeps for the next buffers. It is held for as long as the pool is open."""
@@ -48,8 +48,8 @@ class _Memory:
     """Shared memory without a name, which is filled once and again."""
 
     def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.capacity = 0
+        self.fd: int = fd
+        self.capacity: int = 0
         self._mapping: Any = None
 
     def fill(self, buffer: memoryview) -> bool:
@@ -86,10 +86,10 @@ class Segment:
     def __init__(self, shelf: Shelf, memory: _Memory, number: int, size: int) -> None:
         self._shelf = shelf
         self._memory = memory
-        self.number = number
+        self.number: int = number
         """Which filling it is; another each time."""
-        self.size = size
-        self.is_spoilt = False
+        self.size: int = size
+        self.is_spoilt: bool = False
         """Somebody may have it for longer than can be known: it is not filled again."""
 
     @property
@@ -206,7 +206,7 @@ class Loan:
     def __init__(self, fd: int, number: int, size: int, returned: deque[Returned]) -> None:
         self._fd = fd
         self._size = size
-        self._entry = _Entry(number, returned)
+        self._entry: _Entry | None = _Entry(number, returned)
 
     def open(self) -> memoryview:
         """Return the buffer, which may be changed, as that changes nothing for others.
@@ -214,16 +214,17 @@ class Loan:
         To be called once. The memory is there for as long as anything refers to it.
         """
         fd, self._fd = self._fd, -1
+        entry = self._entry
+        assert entry is not None, "it is opened once"
         try:
             mapping = _mapped(fd, self._size, MAP_PRIVATE)
             if mapping is None:
                 return memoryview(_copied(fd, self._size))
-            _live[id(self._entry)] = self._entry
-            end = weakref.finalize(
-                mapping, _unmap, ctypes.addressof(mapping), self._size, self._entry
-            )
+            _live[id(entry)] = entry
+            address = ctypes.addressof(mapping)
+            end = weakref.finalize(mapping, _unmap, address, self._size, entry)
             end.atexit = False  # others may still use it
-            self._entry = None  # type: ignore[assignment]  # from now on the mapping has it
+            self._entry = None  # from now on the mapping has it
             return memoryview(mapping).cast("B")
         finally:
             os.close(fd)

@@ -63,8 +63,8 @@ class Supply:
         sizer: Says how large they shall be.
         workers: Workers that the items are divided among.
         total: How many items there are; `None` if that is not known.
-        buffersize: Items pulled and not yet taken, at most; 0 for as many as the workers need; `None`
-            for no bound.
+        buffersize: Items pulled and not yet taken, at most; 0 for as many as the workers need;
+            `None` for no bound.
         is_passive: To pull an item runs no code of the user's, which might change earlier ones.
         refuse: Called with a chunk of one item that cannot travel, and why.
     """

@@ -179,7 +179,9 @@ def _run_items(
             opened = count
             ledger.open(min(BLOCK, len(items) - count))
         end = _end_of_stretch(count, len(items), grain, at_most)
-        count += _run_stretch(call, apply, items[count:end], count - opened, ledger, stop)
+        count += _run_stretch(
+            call, apply, items[count:end], first=count - opened, ledger=ledger, stop=stop
+        )
         if count < end or (call.stops_at_failure and ledger.has_failed):
             break
     ledger.close(count - opened)
@@ -223,6 +225,7 @@ def _run_stretch(
     call: Call,
     apply: Callable[[Any], Any],
     items: list[Any],
+    *,
     first: int,
     ledger: Ledger,
     stop: Sequence[int],

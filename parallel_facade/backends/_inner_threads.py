@@ -26,8 +26,8 @@ VARIABLES: Final = (
 """Each library's own, as its documentation has it; the first is that of OpenMP, which most read."""
 
 LOADING: Final = ("numpy", "scipy", "torch", "numexpr")
-"""Modules with which libraries are loaded that have threads. Without any of them there is nothing to
-tell, and threadpoolctl need not be imported."""
+"""Modules with which libraries are loaded that have threads. Without any of them there is nothing
+to tell, and threadpoolctl need not be imported."""
 
 
 def variables_for(count: int | None) -> dict[str, str]:
