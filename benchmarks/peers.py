@@ -29,7 +29,6 @@ class Peer:
     needs = ""
     """The module that has to be installed."""
     carries_closures = True
-    forks_per_call = False
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -216,7 +215,6 @@ class Mpire(Peer):
 
     name = "mpire"
     needs = "mpire"
-    forks_per_call = True
 
     def open(self) -> None:
         from mpire import WorkerPool

@@ -11,6 +11,8 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peers import OURS
+
 if TYPE_CHECKING:
     from typing import Any
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
 PACKAGES = ("parallel-facade", "joblib", "loky", "pathos", "mpire", "pebble", "distributed", "ray",
             "numpy", "scipy")  # fmt: skip
-OURS = "parallel_facade"
 
 
 def write(
