@@ -82,6 +82,10 @@ class Sizer:
         grown = max(1, self._largest_packed * GROWTH)
         return self._in_grains(min(shared, grown, self._most()))
 
+    def share(self, total: int) -> int:
+        """Return how many of *total* items go together where no time will be known in time."""
+        return shares(total, self.grain, self._workers)
+
     def is_short(self, items: int) -> bool:
         """Return whether *items* were measured to take no time to speak of."""
         return bool(self._items) and items * self._seconds / self._items < SHORT_SECONDS

@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 
 from parallel_facade._cpus import cpu_count
 from parallel_facade._errors import ConfigurationError
+from parallel_facade._plain import ATOMS
 from parallel_facade._registry import check_backend_name, nearest
 
 PREFIX: Final = "PARALLEL_FACADE_"
@@ -234,26 +235,26 @@ def get_config() -> Config:
 
 def resolve(arguments: Mapping[str, Any]) -> Config:
     """Return the settings for a call, each from the first layer that gives it."""
-    scoped, configured = _scoped.get(), _configured
-    given = tuple((name, type(value), value) for name, value in arguments.items())
-    # By what it depends on; the layers by their identity, since each change makes another.
-    key = given, id(scoped), id(configured), tuple(map(_environment.get, _keys.values()))
-    try:
-        known = _resolved.get(key)
-    except TypeError:  # an argument that cannot be hashed
+    kinds = tuple(map(type, arguments.values()))
+    if _scoped.get() or not ATOMS.issuperset(kinds):
+        # An executor or a callable of the user's is not kept for longer than the call.
         return _resolve(arguments)
-    if known is None:
+    configured = _configured
+    # By what it depends on; that layer by its identity, since each change makes another.
+    variables = tuple(map(_environment.get, _keys.values()))
+    key = tuple(arguments.items()), kinds, id(configured), variables
+    if (known := _resolved.get(key)) is None:
         if len(_resolved) >= MOST_RESOLVED:
             _resolved.clear()
-        # With the layers, so that no other can have their identity.
-        known = _resolved[key] = _resolve(arguments), scoped, configured
+        # With the layer, so that no other can have its identity.
+        known = _resolved[key] = _resolve(arguments), configured
     return known[0]
 
 
 MOST_RESOLVED: Final = 256
 """Calls whose settings are remembered: most calls of a program are given the same."""
 
-_resolved: dict[Any, tuple[Config, Any, Any]] = {}
+_resolved: dict[Any, tuple[Config, Any]] = {}
 
 
 def _resolve(arguments: Mapping[str, Any]) -> Config:
@@ -294,8 +295,6 @@ def _first_given(name: str, layers: list[tuple[str, Callable[[str], Any]]]) -> t
 
 def _from_environment(name: str) -> Any:
     _warn_of_unknown_variables()
-    if _keys[name] not in _environment:
-        return None
     variable = PREFIX + name.upper()
     text = os.environ.get(variable)
     return None if not text else _parsed(variable, name, text)

@@ -136,7 +136,6 @@ class Map:
             items,
             self._carrier,
             self._sizer,
-            workers=workers,
             window=self._window,
             total=total,
             buffersize=buffersize,

@@ -112,8 +112,12 @@ class Pool(Executor):
         self._backend_setting = resolved.backend
         self._max_tasks = check_positive("max_tasks_per_worker", max_tasks_per_worker)
         self._max_memory = check_positive("max_memory_per_worker", max_memory_per_worker)
-        self._inner_threads_given = inner_threads
-        self._start(resolved, initializer, start_method_given=start_method is not None)
+        self._start(
+            resolved,
+            initializer,
+            start_method_given=start_method is not None,
+            inner_threads_given=inner_threads,
+        )
 
     def _start(
         self,
@@ -121,6 +125,7 @@ class Pool(Executor):
         initializer: Callable[[], object] | None,
         *,
         start_method_given: bool,
+        inner_threads_given: int | None,
     ) -> None:
         self._pid = os.getpid()
         self._token = secrets.token_hex(8)
@@ -150,7 +155,7 @@ class Pool(Executor):
                 check_capabilities(
                     backend_name(resolved.backend),
                     self._backend.capabilities,
-                    inner_threads=self._inner_threads_given,
+                    inner_threads=inner_threads_given,
                 )
             self._workers = min(resolved.workers, self._backend.capacity())
             _close_all_at_exit()

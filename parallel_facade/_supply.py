@@ -21,7 +21,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._carriers import Carrier
-from parallel_facade._chunking import Sizer, shares
+from parallel_facade._chunking import Sizer
 from parallel_facade._deadlines import Deadline
 from parallel_facade._errors import SerializationError
 from parallel_facade._outcomes import Failure
@@ -61,7 +61,7 @@ class Supply:
         items: The input.
         carrier: Packs chunks.
         sizer: Says how large they shall be.
-        workers: Workers that the items are divided among.
+        window: How many chunks may be in flight.
         total: How many items there are; `None` if that is not known.
         buffersize: Items pulled and not yet taken, at most; 0 for as many as the workers need;
             `None` for no bound.
@@ -75,7 +75,6 @@ class Supply:
         carrier: Carrier,
         sizer: Sizer,
         *,
-        workers: int,
         window: int,
         total: int | None,
         buffersize: int | None,
@@ -85,7 +84,6 @@ class Supply:
         self._items = items
         self._carrier = carrier
         self._sizer = sizer
-        self._workers = workers
         self._window = window
         self._total = total
         self._buffersize = buffersize
@@ -117,7 +115,7 @@ class Supply:
 
     def divide_evenly(self) -> None:
         """Make all chunks now, while no time is known."""
-        count = shares(self._total or 1, self._sizer.grain, self._workers)
+        count = self._sizer.share(self._total or 1)
         while (packed := self._pack_next(count)) is not None:
             self._packed.append(packed)
 
@@ -183,13 +181,14 @@ class Supply:
         before such an item is packed has to be packed with it, as it is.
         """
         pulled: Iterator[Any] = islice(self._items, size)
+        stopped = False
         if self._is_passive:
             items.extend(pulled)
         elif self._sizer.grain == 1:
-            _extend_until_may_change(items, pulled)
+            stopped = _extend_until_may_change(items, pulled)
         else:
-            _extend_by_grains(items, pulled, self._sizer.grain)
-        if len(items) < size and not (items and not self._is_passive and _may_change(items[-1])):
+            stopped = _extend_by_grains(items, pulled, self._sizer.grain)
+        if len(items) < size and not stopped:
             self.is_exhausted = True
 
     def _room(self, size: int) -> int:
@@ -266,21 +265,24 @@ class Supply:
         return self._later[0][0].remaining() if self._later else None
 
 
-def _extend_until_may_change(items: list[Any], pulled: Iterator[Any]) -> None:
-    """Pull items up to the first that is no number, string or other plain value."""
+def _extend_until_may_change(items: list[Any], pulled: Iterator[Any]) -> bool:
+    """Pull items up to the first that may change; return whether there was one."""
     for item in pulled:
         items.append(item)
         if type(item) not in ATOMS and _may_change(item):
-            return
+            return True
+    return False
 
 
-def _extend_by_grains(items: list[Any], pulled: Iterator[Any], grain: int) -> None:
-    """Pull items up to the end of the first grain whose last one may change."""
+def _extend_by_grains(items: list[Any], pulled: Iterator[Any], grain: int) -> bool:
+    """Pull items up to the end of the first grain with one that may change; return as above."""
     while True:
         before = len(items)
         items.extend(islice(pulled, grain))
-        if len(items) < before + grain or any(map(_may_change, items[before:])):
-            return
+        if len(items) < before + grain:
+            return False
+        if any(map(_may_change, items[before:])):
+            return True
 
 
 def _may_change(item: Any) -> bool:

@@ -148,11 +148,8 @@ class FrameReader:
         self._missing = memoryview(buffer)
 
     def _frame(self, begun: _Begun) -> Frame:
-        content = memoryview(begun.content)
-        table, body = (
-            content[: begun.segments * SEGMENT.size],
-            content[begun.segments * SEGMENT.size :],
-        )
+        content, end = memoryview(begun.content), begun.segments * SEGMENT.size
+        table, body = content[:end], content[end:]
         fds, self._fds = self._fds[: begun.segments], self._fds[begun.segments :]
         loans = tuple(
             Loan(fd, number, size, self._returned)
