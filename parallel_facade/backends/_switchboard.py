@@ -28,7 +28,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final
@@ -145,7 +145,8 @@ class Switchboard:
         # Only noted here: a dropped iterator is closed by a collection, which may run in this very
         # class, between two lines that hold the lock.
         self._dropped.append(handle)
-        if handle.payload.size >= LARGE_CALL_BYTES:
+        is_orphaning = self._pending or self._running  # perhaps; see `_forget_dropped`
+        if (handle.payload.size >= LARGE_CALL_BYTES or is_orphaning) and not self.runs_here():
             self._ring()
 
     def stop(self, future: Future[Any], error: BaseException) -> bool:
@@ -239,7 +240,7 @@ class Switchboard:
         with self._settled:
             self._closing = True
             links = list(self._links)
-            given_up = [*self._pending, *itertools.chain.from_iterable(map(_tasks_of, links))]
+            given_up = list(self._all_tasks())
             self._pending.clear()
             self._settled.notify_all()
             self._links.clear()
@@ -578,16 +579,25 @@ class Switchboard:
             self._departures.end(link)
 
     def _forget_dropped(self) -> None:
+        """Forget the calls that were dropped, and end what is left of them.
+
+        1. main thread  submits a task, which a worker begins
+        2. user         presses Ctrl-C; the interrupt is raised before `submit` has returned
+        3. caller       stops the tasks that it knows, and drops the call
+        """
         while self._dropped:
             handle = self._dropped.popleft()
             with self._lock:
-                pending = list(self._pending)
-            for task in pending:
-                if task.call is handle:  # its caller was interrupted before it knew of it
-                    task.future.cancel()
+                orphans = [task for task in self._all_tasks() if task.call is handle]
+            for task in orphans:
+                if not task.future.cancel():
+                    self.stop(task.future, PoolClosedError("the call was given up"))
             for link in list(self._links):
                 with self._lock:
                     self._tell_to_forget(link, handle)
+
+    def _all_tasks(self) -> Iterator[Task]:
+        return itertools.chain(self._pending, *map(_tasks_of, self._links))
 
     def _tell_to_forget(self, link: Link, handle: CallHandle) -> None:
         if handle.number in link.known_calls:

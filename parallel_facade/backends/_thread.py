@@ -17,6 +17,7 @@ import queue
 import threading
 from concurrent.futures import Future
 from contextvars import Context, copy_context
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from parallel_facade._errors import PoolClosedError
@@ -28,9 +29,11 @@ from parallel_facade.backends import Backend, Capabilities, WorkerSettings
 _pool_numbers = itertools.count()
 
 
-class _Handle(NamedTuple):
+@dataclass
+class _Handle:
     call: Call
     context: Context  # the caller's, of which each chunk gets a copy
+    is_dropped: bool = False
 
 
 class _Task(NamedTuple):
@@ -88,6 +91,10 @@ class ThreadBackend(Backend):
             self._outstanding += 1
             self._tasks.put(_Task(future, handle, chunk))
         return future
+
+    def drop(self, handle: _Handle) -> None:
+        """Run nothing more of the call: such as its caller was interrupted before it knew of it."""
+        handle.is_dropped = True
 
     def close(self, *, cancel: bool) -> None:
         """End the threads: after what is queued or, with *cancel*, as soon as they can."""
@@ -152,6 +159,8 @@ class ThreadBackend(Backend):
 
 
 def _run(task: _Task, broken: BaseException | None) -> None:
+    if task.handle.is_dropped:
+        task.future.cancel()
     if not task.future.set_running_or_notify_cancel():
         return
     if broken is not None:

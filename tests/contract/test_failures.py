@@ -169,21 +169,28 @@ def test_a_call_that_cannot_be_made_leaves_no_clock(backend):
 def test_failures_that_stay_in_place_are_partial_results_too(backend, gate):
     if backend.capabilities.runs_in_caller:
         pytest.skip("it runs the items in turn")
-    never_opened = gate()
+    never_opened, after_arrival = gate(), gate()
 
     def stop_at_the_first(facts):
         raise InterruptedError
 
+    def let_the_other_fail():
+        never_opened.wait_for_arrivals(1)
+        after_arrival.wait_for_arrivals(1)
+        after_arrival.open()
+
+    other = threading.Thread(target=let_the_other_fail)
+    other.start()
     with backend.pool() as pool:
         with pytest.raises(InterruptedError) as caught:
             pool.pmap(
-                lambda x: fail(x) if x else never_opened.pass_through(),
+                lambda x: fail(after_arrival.pass_through(x)) if x else never_opened.pass_through(),
                 [0, 1],
                 chunksize=1,
                 return_exceptions=True,
                 progress=stop_at_the_first,
             )
-        never_opened.wait_for_arrivals(1)
+        other.join()
         never_opened.open()
 
     assert isinstance(caught.value.partial_results[1], LookupError)

@@ -11,12 +11,11 @@ pytest.importorskip("ipykernel", reason="ipykernel is not installed")
 PATIENCE = 60
 
 PREPARE = """
-import os, threading
+import threading
 from parallel_facade import pmap
 
-def hang(x):
-    with open(os.environ["RUNNING"], "w") as running:
-        running.write("running\\n")
+def hang(pipe):
+    open(pipe, "w").close()
     threading.Event().wait()
 
 def plus(x):
@@ -60,15 +59,13 @@ class Notebook:
 
 @pytest.fixture
 def kernel(start_method, tmp_path):
-    """A kernel of its own, whose tasks tell the test by a named pipe that they run."""
-    os.mkfifo(tmp_path / "running")
+    """A kernel of its own."""
     manager = kernels.KernelManager(
         kernel_name="python3", connection_file=str(tmp_path / "kernel.json"), transport="ipc"
     )
     manager.start_kernel(
         env={
             **os.environ,
-            "RUNNING": str(tmp_path / "running"),
             "PARALLEL_FACADE_WORKERS": "2",
             "PARALLEL_FACADE_START_METHOD": start_method,
             "PYTHONWARNINGS": "ignore:start_method='fork':RuntimeWarning",
@@ -99,11 +96,18 @@ def test_functions_typed_into_cells_run_with_what_the_cells_say_now(notebook):
     assert notebook.run("pmap(plus, range(3))")["value"] == "[-10, -11, -12]"
 
 
+def start_to_hang(notebook, pipe):
+    """Return a cell that maps, one of whose tasks runs, as a named pipe tells."""
+    os.mkfifo(pipe)
+    cell = notebook.send(f"pmap(hang, [{str(pipe)!r}] * 20)")
+    pipe.read_text()
+    return cell
+
+
 def test_the_interrupt_button_stops_a_map_and_the_next_cell_works(kernel, notebook, tmp_path):
     notebook.run(PREPARE)
-    for _ in range(2):
-        cell = notebook.send("pmap(hang, range(20))")
-        (tmp_path / "running").read_text()
+    for name in ("first", "second"):  # not one: a task that is about to be stopped may open it
+        cell = start_to_hang(notebook, tmp_path / name)
         kernel.interrupt_kernel()
 
         assert notebook.finish(cell) == {"value": None, "error": "KeyboardInterrupt", "stderr": ""}
@@ -112,8 +116,7 @@ def test_the_interrupt_button_stops_a_map_and_the_next_cell_works(kernel, notebo
 
 def test_a_kernel_that_is_shut_down_leaves_no_worker(kernel, notebook, tmp_path):
     notebook.run(PREPARE)
-    notebook.send("pmap(hang, range(20))")
-    (tmp_path / "running").read_text()
+    start_to_hang(notebook, tmp_path / "first")
     started = psutil.Process(kernel.provisioner.pid).children(recursive=True)
     assert started
 

@@ -129,6 +129,40 @@ def test_ctrl_c_while_a_pool_is_made_leaves_nothing_of_it(start_method, tmp_path
     assert os.listdir(tmp_path) == []
 
 
+BEFORE_IT_IS_KNOWN = """
+import tempfile
+from parallel_facade.backends._process import ProcessBackend
+begun = os.path.join(tempfile.mkdtemp(), "begun")
+os.mkfifo(begun)
+def begin(x):
+    open(begun, "w").close()
+    threading.Event().wait()
+submit = ProcessBackend.submit
+def interrupted(*args, **settings):
+    future = submit(*args, **settings)
+    open(begun).close()  # waits until the item is being run
+    os.kill(os.getpid(), signal.SIGINT)
+    return future
+for call in (lambda: pmap(begin, range(9)), lambda: next(imap(begin, range(9))),
+             lambda: apply_async(begin, (1,))):
+    ProcessBackend.submit = interrupted
+    try:
+        call()
+    except KeyboardInterrupt:
+        print("interrupted")
+    ProcessBackend.submit = submit
+    print(pmap(lambda x: x + 1, range(3)))
+"""
+
+
+def test_a_task_is_stopped_that_began_before_its_interrupted_caller_knew_of_it(
+    start_method, tmp_path
+):
+    code = 'import os\nos.environ["PARALLEL_FACADE_WORKERS"] = "1"\n'
+    with start(code + BEFORE_IT_IS_KNOWN, start_method, tmp_path) as running:
+        assert running.end() == (0, "interrupted\n[1, 2, 3]\n" * 3, "")
+
+
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("task", ["hang", "hold_the_gil", "stop_itself"])
 def test_workers_end_with_their_caller(start_method, tmp_path, signum, task):
