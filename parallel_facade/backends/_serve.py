@@ -122,6 +122,7 @@ class _Conversation:
                 self._calls[frame.number] = OpenCall(bytes(frame.body), frame.loans, self._shelf)
             elif frame.kind == Kind.FORGET:
                 self._calls.pop(frame.number).close()
+                self._give_back()
             elif frame.kind == Kind.RETURNED:
                 self._take_returned(frame.body)
             del frame  # what it refers to must not live until the next one
@@ -178,11 +179,15 @@ class _Conversation:
         self._send(Kind.LAST_REPORT if self._is_leaving else Kind.REPORT, number, report)
 
     def _send(self, kind: Kind, number: int = 0, cargo: Cargo = NOTHING) -> None:
-        if self._returned:
-            send_frame(self._channel, Kind.RETURNED, 0, pack_returned(self._returned))
+        self._give_back()
         send_frame(self._channel, kind, number, *cargo)
         for segment in cargo.segments:
             self._lend(segment)
+
+    def _give_back(self) -> None:
+        """Tell the caller which of its segments are not needed any more, if any."""
+        if self._returned:
+            send_frame(self._channel, Kind.RETURNED, 0, pack_returned(self._returned))
 
     def _lend(self, segment: Segment) -> None:
         """Keep *segment* until the caller gives it back; or let the caller alone have it."""

@@ -4,6 +4,7 @@ import gc
 import itertools
 import os
 import sys
+import threading
 
 import numpy
 import pandas
@@ -14,6 +15,7 @@ from parallel_facade._segments import CAN_SHARE, PLACED_BYTES
 
 COUNT = PLACED_BYTES // 4
 """Numbers of 8 bytes that are placed."""
+PATIENCE = 60
 
 needs_sharing = pytest.mark.skipif(not CAN_SHARE, reason="needs memfd_create")
 
@@ -127,6 +129,19 @@ def test_callables_hold_arrays(pool):
     offset = numpy.arange(COUNT) * 2
 
     assert pool.pmap(Model().predict, range(50)) == [3 * x for x in range(50)]
+
+
+@needs_sharing
+def test_what_a_callable_held_is_there_for_the_next_one_when_its_call_has_ended(pool):
+    came_back = threading.Event()
+    shelf = pool._backend.shelf
+    take_back = shelf.take_back
+    shelf.take_back = lambda *args, **kwds: (take_back(*args, **kwds), came_back.set())
+    array = numpy.zeros(COUNT)
+
+    pool.pmap(lambda x: array[x], range(3))
+
+    assert came_back.wait(PATIENCE)
 
 
 def test_frames_of_pandas_and_what_holds_many_arrays(pool):

@@ -74,6 +74,20 @@ def test_memory_is_filled_again_when_its_segment_is_gone(shelf):
     assert borrow(again, deque()).open() == filled_with(2, SIZE - 1)
 
 
+def test_the_smallest_that_fits_is_filled_again_and_of_those_the_last(shelf):
+    sizes = [3 * SIZE, SIZE, SIZE, 2 * SIZE]
+    held = [shelf.place(filled_with(1, size)) for size in sizes]
+    inodes = [os.fstat(segment.fd).st_ino for segment in held]
+    while held:
+        del held[0]
+
+    found = [shelf.place(filled_with(2)) for _ in range(4)]
+
+    order = [inodes.index(os.fstat(one.fd).st_ino) for one in found[:3]]
+    assert order == [2, 1, 3]
+    assert os.fstat(found[3].fd).st_ino not in inodes, "what is far larger is left for others"
+
+
 def test_memory_is_not_filled_again_while_its_segment_is_there(shelf):
     first = shelf.place(filled_with(1))
     second = shelf.place(filled_with(2))
