@@ -588,9 +588,9 @@ class Switchboard:
         while self._dropped:
             handle = self._dropped.popleft()
             with self._lock:
-                orphans = [task for task in self._all_tasks() if task.call is handle]
-            for task in orphans:
-                if not task.future.cancel():
+                tasks = list(self._all_tasks())
+            for task in tasks:
+                if task.call is handle and not task.future.cancel():
                     self.stop(task.future, PoolClosedError("the call was given up"))
             for link in list(self._links):
                 with self._lock:
