@@ -34,6 +34,14 @@ GROWTH: Final = 16
 """A chunk is so many times larger than what was measured, at most: the first items may be quicker
 than the others."""
 
+GROWTH_TO_TAKE_BACK: Final = 256
+"""The same, where others can have what a worker does not come to. Each step costs a round trip, and
+most maps of tiny items are over in a few."""
+
+IN_A_MOMENT: Final = 0.01
+"""Work in a chunk that is sent as it was packed, though it is larger than it should be by now: to
+pack it anew takes as long as the workers may idle at the end, or longer."""
+
 
 class Sizer:
     """Chooses the number of items for each chunk of one map.
@@ -42,10 +50,14 @@ class Sizer:
         grain: Items that are begun together; each chunk is a multiple of it.
         workers: Workers that the items are divided among.
         most: Items in a chunk, at most, if it is larger than the grain; `None` for `MOST_ITEMS`.
+        can_take_back: Whether what a worker has not begun can be given to another.
     """
 
-    def __init__(self, grain: int, workers: int, most: int | None = None) -> None:
+    def __init__(
+        self, grain: int, workers: int, most: int | None = None, *, can_take_back: bool = False
+    ) -> None:
         self.grain = grain
+        self._growth = GROWTH_TO_TAKE_BACK if can_take_back else GROWTH
         self._most_items = min(MOST_ITEMS, most or MOST_ITEMS)
         self._workers = workers
         self._seconds = 0.0
@@ -73,7 +85,7 @@ class Sizer:
         seconds = max(self._seconds / self._items, 1e-9)
         # Each worker gets half of its share of what is left, and so on: all end together.
         shared = max(left / (2 * self._workers), LEAST_SECONDS / seconds)
-        grown = self._largest_run * GROWTH
+        grown = self._largest_run * self._growth
         return self._in_grains(min(TARGET_SECONDS / seconds, shared, grown, self._most()))
 
     def size_to_check(self, total: int) -> int:
@@ -87,8 +99,15 @@ class Sizer:
         return shares(total, self.grain, self._workers)
 
     def is_short(self, items: int) -> bool:
-        """Return whether *items* were measured to take no time to speak of."""
-        return bool(self._items) and items * self._seconds / self._items < SHORT_SECONDS
+        """Return whether *items* take little time, as was measured; they may wait for others."""
+        return self._is_done_in(SHORT_SECONDS, items)
+
+    def may_stay_packed(self, items: int) -> bool:
+        """Return whether so many *items*, more than `size` says, may go in one chunk as well."""
+        return items <= self._largest_run * self._growth and self._is_done_in(IN_A_MOMENT, items)
+
+    def _is_done_in(self, seconds: float, items: int) -> bool:
+        return bool(self._items) and items * self._seconds / self._items < seconds
 
     def _most(self) -> float:
         return min(self._most_items, TARGET_BYTES / max(self._bytes_per_item, 1.0))

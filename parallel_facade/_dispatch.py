@@ -131,7 +131,8 @@ class Map:
         # runs a lazy map, that is a loop, which does nothing ahead of its turn.
         is_loop = self._runs_in_caller and buffersize is not None
         goes_alone = options.task_timeout is not None or is_loop
-        self._sizer = Sizer(chunksize, workers, 1 if goes_alone else max_items)
+        most = 1 if goes_alone else max_items
+        self._sizer = Sizer(chunksize, workers, most, can_take_back=self._can_take_back)
         self._supply = Supply(
             items,
             self._carrier,

@@ -102,7 +102,7 @@ def _is_importable_now(name: str) -> bool:
     if not is_of_user(name) or spec.origin in {"built-in", "frozen"}:
         return True
     origin = _absolute(spec.origin)
-    return _is_found(name, origin, tuple(_path_for(name))) and _exists(origin)
+    return _is_found(name, origin, _path_for(name)) and _exists(origin)
 
 
 def is_of_user(name: str) -> bool:
@@ -110,7 +110,12 @@ def is_of_user(name: str) -> bool:
     if name.partition(".")[0] == OURSELVES:
         return False
     file = getattr(sys.modules.get(name), "__file__", None)
-    return isinstance(file, str) and not (file.startswith(STANDARD) or INSTALLED.search(file))
+    return isinstance(file, str) and _is_users_file(file)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_users_file(file: str) -> bool:
+    return not (file.startswith(STANDARD) or INSTALLED.search(file))
 
 
 STANDARD: Final = tuple(os.path.join(sysconfig.get_path(kind), "") for kind in LIBRARIES)
@@ -170,20 +175,23 @@ def _exists(file: str) -> bool:
     return os.path.exists(file) or os.path.isfile(os.path.dirname(file))
 
 
-def _path_for(name: str) -> list[str]:
+def _path_for(name: str) -> tuple[str, ...]:
     """Return where the import system looks for *name*."""
     package, _, _ = name.rpartition(".")
     if package:
-        return list(getattr(sys.modules.get(package), "__path__", ()))
-    return list(map(_absolute, sys.path))
+        return tuple(getattr(sys.modules.get(package), "__path__", ()))
+    return tuple(map(_absolute, sys.path))
 
 
 def _absolute(path: str) -> str:
     """Return *path* as `os.path.abspath` does, which takes long and is asked for in each call."""
-    return _normalized(path) if os.path.isabs(path) else os.path.abspath(path)
+    return _normalized(path) or os.path.abspath(path)
 
 
-_normalized = functools.lru_cache(maxsize=4096)(os.path.normpath)
+@functools.lru_cache(maxsize=4096)
+def _normalized(path: str) -> str:
+    """Return an absolute *path* without detours; of another, nothing: it depends on the folder."""
+    return os.path.normpath(path) if os.path.isabs(path) else ""
 
 
 def _other_name(module: types.ModuleType, cls: Any) -> str | None:

@@ -179,7 +179,9 @@ class Shelf:
         place = bisect_left(self._kept, size, key=_capacity)
         if place == len(self._kept) or self._kept[place].capacity > size * SPARE_FACTOR:
             return None
-        return self._kept.pop(bisect_right(self._kept, self._kept[place].capacity, key=_capacity) - 1)
+        return self._kept.pop(
+            bisect_right(self._kept, self._kept[place].capacity, key=_capacity) - 1
+        )
 
 
 def _capacity(memory: _Memory) -> int:

@@ -128,7 +128,8 @@ class Supply:
         size = self._sizer.size(self._left())
         if self._packed and not self._again and not self._due():
             packed = self._packed.popleft()
-            if as_packed or len(packed.chunk.items) <= size:
+            count = len(packed.chunk.items)
+            if as_packed or count <= size or self._sizer.may_stay_packed(count):
                 return self._give(packed)
             self._again.append(packed)
         packed_next = self._pack_next(size)

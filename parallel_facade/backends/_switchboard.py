@@ -56,7 +56,7 @@ from parallel_facade.backends._link import CallHandle, Link, Task
 from parallel_facade.backends._start_messages import StartMessages, pass_on
 
 LARGE_CALL_BYTES: Final = 1 << 16
-"""A smaller callable is forgotten with the next message from any worker: to wake this thread and
+"""A smaller callable is forgotten by a worker with the next message to it: to wake this thread and
 all workers for it would cost more than a small call itself."""
 
 LOAD_PATIENCE: Final = 60.0
@@ -141,7 +141,7 @@ class Switchboard:
         task.future.add_done_callback(self._note_cancelling)
 
     def drop(self, handle: CallHandle) -> None:
-        """Tell the workers that know the call to forget it, soon; its tasks are not wanted."""
+        """Have the workers that know the call forget it, in time; its tasks are not wanted."""
         # Only noted here: a dropped iterator is closed by a collection, which may run in this very
         # class, between two lines that hold the lock.
         self._dropped.append(handle)
@@ -383,10 +383,10 @@ class Switchboard:
                     self._note_end(key.data)
                 elif key.data in self._links:
                     self._attend(key.data, events)
-            self._stop_overdue()
-            self._end_stopped()
             with self._lock:
                 self._hand_out()
+            self._stop_overdue()
+            self._end_stopped()
             for link, code in self._departures.tend():
                 self._bury(link, code)
             self._forget_dropped()
@@ -602,7 +602,9 @@ class Switchboard:
     def _tell_to_forget(self, link: Link, handle: CallHandle) -> None:
         if handle.number in link.known_calls:
             link.known_calls.discard(handle.number)
-            self._send(link, Kind.FORGET, handle.number)
+            # A small one is forgotten with the next message: to wake a worker takes longer.
+            send = self._send if handle.payload.size >= LARGE_CALL_BYTES else _queue
+            send(link, Kind.FORGET, handle.number)
 
     def _update_interest(self) -> None:
         """Tell the selector of new links, and of links that have or no longer have more to send."""
@@ -632,6 +634,10 @@ class InitializerError(Exception):
     def __init__(self, report: bytes) -> None:
         super().__init__(report)
         self.report = report
+
+
+def _queue(link: Link, kind: Kind, number: int) -> None:
+    link.queue(kind, number)
 
 
 def _task_of(link: Link) -> Task | None:

@@ -7,6 +7,8 @@ import pytest
 from parallel_facade._chunking import (
     CHUNKS_PER_WORKER,
     GROWTH,
+    GROWTH_TO_TAKE_BACK,
+    IN_A_MOMENT,
     LEAST_SECONDS,
     MOST_ITEMS,
     TARGET_BYTES,
@@ -35,11 +37,29 @@ def test_slow_items_travel_alone():
     assert sizer.size(math.inf) == 1
 
 
-def test_chunks_grow_by_steps_since_the_first_items_may_be_quicker_than_the_others():
-    sizer = Sizer(1, workers=2)
+@pytest.mark.parametrize(
+    ("can_take_back", "growth"), [(False, GROWTH), (True, GROWTH_TO_TAKE_BACK)]
+)
+def test_chunks_grow_by_steps_since_the_first_items_may_be_quicker_than_the_others(
+    can_take_back, growth
+):
+    sizer = Sizer(1, workers=2, can_take_back=can_take_back)
     sizer.note_run(1, seconds=1e-7)
 
-    assert sizer.size(math.inf) == GROWTH
+    assert sizer.size(math.inf) == growth
+
+
+def test_what_is_packed_stays_so_if_it_is_done_in_a_moment_and_is_no_longer_step():
+    sizer = Sizer(1, workers=2)
+    assert not sizer.may_stay_packed(1), "nothing is known yet"
+    sizer.note_run(1_000, seconds=1_000 * 1e-6)
+    few = int(IN_A_MOMENT / 1e-6) - 1
+
+    assert sizer.size(left=few) < few
+    assert sizer.may_stay_packed(few)
+    assert not sizer.may_stay_packed(few + 2)
+    sizer.note_run(1, seconds=1e-12)
+    assert not sizer.may_stay_packed(1_000 * GROWTH + 1)
 
 
 @pytest.mark.parametrize("grain", [3, 10, 5_000])
