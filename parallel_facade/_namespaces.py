@@ -18,7 +18,7 @@ import builtins
 import sys
 import types
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
 _spaces: dict[str, dict[str, types.ModuleType]] = {}  # scope → key → module
@@ -68,16 +68,20 @@ class _Published:
         return self.classes[name]
 
 
+def as_main(scope: str) -> AbstractContextManager[None]:
+    """Let `__main__` mean the script of the call *scope* in the block."""
+    module = _spaces.get(scope, {}).get(MAIN)
+    return nullcontext() if module is None else _with_main(module)
+
+
 @contextmanager
-def as_main(scope: str) -> Iterator[None]:
-    """Let `__main__` mean the script of the call *scope*."""
+def _with_main(module: types.ModuleType) -> Iterator[None]:
     before = sys.modules.get(MAIN)
-    if (module := _spaces.get(scope, {}).get(MAIN)) is not None:
-        sys.modules[MAIN] = module
+    sys.modules[MAIN] = module
     try:
         yield
     finally:
-        if module is not None and before is not None:
+        if before is not None:
             sys.modules[MAIN] = before
 
 

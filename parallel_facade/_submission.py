@@ -62,7 +62,7 @@ class Submission:
         self._deciding = threading.Lock()  # guards _delay
         self._delay: threading.Timer | None = None  # until the next attempt
         self._alarm: threading.Timer | None = None
-        self._inner: Future[Any] = Future()
+        self._inner: Future[Any]  # the current attempt, from the first on
         self.result: AsyncResult[Any] = AsyncResult(delivery)
 
     def start(self, on_end: Callable[[], object] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 Guarantees:
     - A view or a weak reference shows the very object that travels beside it, if one does.
-    - What is only weakly referred to in a payload lives until `kept_alive` ends.
+    - What is only weakly referred to in a payload lives until `KeptAlive` ends.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
 
@@ -26,14 +25,15 @@ class _Keeper(threading.local):
 _keeper = _Keeper()
 
 
-@contextmanager
-def kept_alive() -> Iterator[list[Any]]:
-    """Give a list that holds the referents of the weak references rebuilt in the block."""
-    before, _keeper.kept = _keeper.kept, []
-    try:
-        yield _keeper.kept
-    finally:
-        _keeper.kept = before
+class KeptAlive:
+    """A block that gives a list of the referents of the weak references rebuilt in it."""
+
+    def __enter__(self) -> list[Any]:
+        self._before, _keeper.kept = _keeper.kept, []
+        return _keeper.kept
+
+    def __exit__(self, *exc_info: object) -> None:
+        _keeper.kept = self._before
 
 
 def reduce_memoryview(view: memoryview) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar, copy_context
 from typing import Any, Final, NamedTuple
 
@@ -30,7 +30,7 @@ from parallel_facade._outcomes import Failure, Received, Report, captured, encod
 from parallel_facade._payload import Cargo, Encoder, decode
 from parallel_facade._seeds import kept_state, seed_item
 from parallel_facade._segments import Loan, Shelf
-from parallel_facade._values import kept_alive
+from parallel_facade._values import KeptAlive
 
 
 class Call(NamedTuple):
@@ -86,14 +86,14 @@ _inside: ContextVar[bool] = ContextVar("parallel_facade_worker", default=False)
 """A context variable, which asyncio.to_thread and its like carry into their threads."""
 
 
-@contextmanager
-def worker_role() -> Iterator[None]:
-    """Mark this thread as a worker: calls that it makes of its own run in itself."""
-    token = _inside.set(True)
-    try:
-        yield
-    finally:
-        _inside.reset(token)
+class WorkerRole:
+    """A block in which this thread is a worker: calls that it makes of its own run in itself."""
+
+    def __enter__(self) -> None:
+        self._token = _inside.set(True)
+
+    def __exit__(self, *exc_info: object) -> None:
+        _inside.reset(self._token)
 
 
 _process_is_worker = False
@@ -257,14 +257,15 @@ def _run_stretch(
     return place - first + 1
 
 
-@contextmanager
-def _applying(call: Call, first: int) -> Iterator[Callable[[Any], Any]]:
+def _applying(call: Call, first: int) -> AbstractContextManager[Callable[[Any], Any]]:
     """Give what to call with each item in turn, the first of which has index *first*."""
     apply = FORMS[call.form](call.func)
-    if call.seed is None:
-        yield apply
-        return
-    seed, indexes = call.seed, itertools.count(first)
+    return nullcontext(apply) if call.seed is None else _seeded(apply, call.seed, first)
+
+
+@contextmanager
+def _seeded(apply: Callable[[Any], Any], seed: int, first: int) -> Iterator[Callable[[Any], Any]]:
+    indexes = itertools.count(first)
 
     def seeded(item: Any) -> Any:
         seed_item(seed, next(indexes))
@@ -349,7 +350,7 @@ class OpenCall:
             return self._unread(THE_CALLABLE, exc)
         if on_begin is not None:
             on_begin()
-        with _namespaces.as_main(self.scope), kept_alive():
+        with _namespaces.as_main(self.scope), KeptAlive():
             try:
                 chunk = Chunk(*decode(*payload))
             except BaseException as exc:
@@ -369,7 +370,7 @@ class OpenCall:
         """Return the call, decoding it on first use."""
         self._surroundings.apply()
         if self._call is None:
-            with kept_alive() as self._kept:
+            with KeptAlive() as self._kept:
                 self._call = Call(*decode(self._payload, self._loans))
             self._payload, self._loans = b"", ()
         return self._call
@@ -411,7 +412,7 @@ def run_payload(scope: str, call: bytes, chunk: bytes) -> list[bytes]:
         call: The call's payload.
         chunk: The chunk's payload.
     """
-    with worker_role():
+    with WorkerRole():
         return [_opened(scope, call).run(Received(chunk))[0].data]
 
 
@@ -427,5 +428,5 @@ def _opened(scope: str, payload: bytes) -> OpenCall:
 
 def run_as_worker(call: Call, chunk: Chunk) -> Report:
     """Run a chunk through a call, as a plain function of an executor's thread."""
-    with worker_role():
+    with WorkerRole():
         return run_chunk(call, chunk)

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from parallel_facade._errors import PoolClosedError
 from parallel_facade._interrupts import SafeFuture
 from parallel_facade._outcomes import Report
-from parallel_facade._worker import Call, Chunk, run_as_worker, worker_role
+from parallel_facade._worker import Call, Chunk, WorkerRole, run_as_worker
 from parallel_facade.backends import Backend, Capabilities, WorkerSettings
 
 _pool_numbers = itertools.count()
@@ -137,7 +137,7 @@ class ThreadBackend(Backend):
         pool.__state__.pop(self._id, None)
 
     def _run_tasks(self) -> None:
-        with worker_role():
+        with WorkerRole():
             error = self._initialize()
         while (task := self._tasks.get()) is not None:
             _run(task, error)
