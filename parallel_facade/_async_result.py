@@ -9,7 +9,6 @@ Guarantees:
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
@@ -164,6 +163,8 @@ class AsyncResult(SafeFuture[R], Generic[R]):
 
     def __await__(self) -> Generator[Any, None, R]:
         """Wait in a coroutine; cancelling that cancels the task, if it does not run yet."""
+        import asyncio  # whoever comes here has it already, and others need not wait for it
+
         return asyncio.wrap_future(self).__await__()
 
     def _has_failed(self) -> bool:

@@ -14,7 +14,6 @@ Guarantees:
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 import weakref
 from typing import Final
@@ -29,7 +28,7 @@ def token_for(cls: type) -> str:
     """Return the token of *cls*, making one on first use."""
     with _lock:
         known = known_token(cls)
-        return known if known is not None else remember(cls, secrets.token_hex(_TOKEN_BYTES))
+        return known if known is not None else remember(cls, os.urandom(_TOKEN_BYTES).hex())
 
 
 def known_token(cls: type) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import queue
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -33,6 +32,8 @@ class Mailbox:
 
     async def arrival(self, timeout: float | None) -> None:
         """Wait in a coroutine until a future can be taken, *timeout* seconds at most."""
+        import asyncio  # whoever comes here has it already, and others need not wait for it
+
         loop = asyncio.get_running_loop()
         bell = asyncio.Event()
 

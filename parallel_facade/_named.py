@@ -12,7 +12,7 @@ Guarantees:
 
 from __future__ import annotations
 
-import secrets
+import os
 import sys
 import types
 import typing
@@ -191,7 +191,7 @@ def _known_or(token: str, make: Callable[[], Any]) -> Any:
 
 
 def _token_for(obj: Any) -> str:
-    return _tokens.get(id(obj)) or _remember(obj, secrets.token_hex(12))
+    return _tokens.get(id(obj)) or _remember(obj, os.urandom(12).hex())
 
 
 def _remember(obj: Any, token: str) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import atexit
 import functools
 import os
-import secrets
 import signal
 import threading
 import warnings
@@ -128,7 +127,7 @@ class Pool(Executor):
         inner_threads_given: int | None,
     ) -> None:
         self._pid = os.getpid()
-        self._token = secrets.token_hex(8)
+        self._token = os.urandom(8).hex()
         self._lock = threading.Lock()  # guards _closed
         self._closed = False
         self._delivery = Delivery()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-import secrets
 
-_process_tag = secrets.token_hex(4)
+_process_tag = os.urandom(4).hex()
 _numbers = itertools.count()
 
 

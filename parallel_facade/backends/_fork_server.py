@@ -55,6 +55,11 @@ class ForkServer:
         self._requests: socket.socket | None = None
         self._pid: int | None = None
 
+    def start(self) -> None:
+        """Start the server, if it does not run; it needs some time until it serves."""
+        with self._lock, born_deaf():
+            self._ensure_running()
+
     def connect_to_new_process(self, fds: list[int]) -> tuple[int, int]:
         """Start a process; return pipes, for reading its number and exit code, and to feed it.
 
@@ -150,8 +155,7 @@ class CopyServer(ForkServer):
 
     def __init__(self) -> None:
         super().__init__()
-        with born_deaf():
-            self._ensure_running()
+        self.start()
 
     def _start(self, requests: socket.socket) -> int:
         util._flush_std_streams()  # what is not written yet would be written by each copy

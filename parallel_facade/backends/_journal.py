@@ -26,8 +26,6 @@ import io
 import marshal
 import mmap
 import os
-import secrets
-import tempfile
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
@@ -105,7 +103,7 @@ class Journal:
         """Return a journal in new memory, as the caller has it."""
         journal = cls(fd)
         # What an unset slot holds: 64 bits that no value is likely to have.
-        journal._secret = journal._words[UNSET] = secrets.randbits(64) | EACH_BYTE
+        journal._secret = journal._words[UNSET] = _random_word() | EACH_BYTE
         return journal
 
     # ── the worker's side ─────────────────────────────────────────────────────────────────────
@@ -225,7 +223,13 @@ def new_memory() -> int:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("parallel_facade-journal", os.MFD_CLOEXEC)
     else:
+        import tempfile  # a system without memory files is rare
+
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     os.ftruncate(fd, RECORDS_AT + RECORDS_AT_MOST)
     return fd
+
+
+def _random_word() -> int:
+    return int.from_bytes(os.urandom(WORD_BYTES), "little")

@@ -194,11 +194,21 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
         closed.close()
         self._queues: list[Any] = []
         self._copy: CopyServer | None = None
-        if method == "fork":
+        _helpers.acquire()
+        try:
+            self._start_server()
+        except BaseException:
+            self.close()
+            raise
+        self.popen = _popen_class(method, self._copy)
+
+    def _start_server(self) -> None:
+        if self.method == "fork":
             _warn_of_threads()
             self._copy = CopyServer()
-        self.popen = _popen_class(method, self._copy)
-        _helpers.acquire()
+        elif self.method == "forkserver":
+            # Now, as it takes longer to start than what is left for us to load.
+            _helpers.fork_server().start()
 
     def Process(self, *args: Any, **kwds: Any) -> WorkerProcess:  # noqa: N802 - multiprocess' name
         """Return a new process of this context, not yet started."""
