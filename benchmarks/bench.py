@@ -28,9 +28,9 @@ HERE = Path(__file__).parent
 ROUNDS = 7
 WORKERS = 2
 SHORT_SCALE = 0.01
-BUDGET = 10.0
+BUDGET = 6.0
 """Seconds for one peer and workload; one that needs longer is measured in fewer rounds."""
-PATIENCE = 40.0
+PATIENCE = 20.0
 """Seconds after which a peer is taken to hang, and started anew."""
 
 COLD = {
@@ -173,6 +173,18 @@ def memory(peers: list[PeerProcess], count: int) -> dict[str, Any]:
     return found
 
 
+def with_bare_processes(scale: float, rounds: int, workers: int) -> dict[str, list[float]]:
+    """Return the seconds for the work of W10 in so many forked processes without a library."""
+    limit = PeerProcess("limit", workers, scale)
+    found = {
+        name: [limit.ask(workload=name, bare=True)["seconds"] for _ in range(rounds)]
+        for name in ("W10a", "W10b")
+        if any(one.name == name for one in workloads(scale))
+    }
+    limit.close()
+    return found
+
+
 def growth(name: str, scale: float, rounds: int) -> dict[str, Any]:
     """Return the seconds of the peer *name* by number of items, and by number of workers."""
     sizes = [max(2, round(size * scale)) for size in (1_000, 10_000, 100_000, 1_000_000)]
@@ -213,6 +225,11 @@ def main() -> None:
             found[-1] = found[-1]._replace(peer=f"limit: {workload.limit_name}")
             measured += found
             print_row(found)
+            if chosen.out is not None:  # so that a run that is cut short is not lost
+                write(chosen.out, measured, more, rounds, chosen.workers)
+    if not chosen.only or "W10" in chosen.only:
+        more["bare processes"] = with_bare_processes(scale, rounds, chosen.workers)
+        print("\nW10 in bare processes", more["bare processes"], flush=True)
     if not chosen.only or "W8" in chosen.only:
         more["memory"] = memory(peers[:-1], round(1_000_000 * scale))
         print("\nbytes by which the caller's peak grows in W8", more["memory"], flush=True)

@@ -16,6 +16,7 @@ import time
 import warnings
 from typing import Any
 
+from limits import bare_processes
 from peers import PEERS, Peer
 from workloads import Workload, lazy_sum, square, workloads
 
@@ -50,6 +51,8 @@ def answered(
         assert peer is not None, "a limit has no growth"
         return {"seconds": timed(peer, request["items"])}
     workload = by_name[request["workload"]]
+    if "bare" in request:
+        return {"seconds": bare_processes(*workload.inputs(), workers)}
     if peer is None:
         return {"seconds": workload.limit(workers)}
     if workload.has_closure and not peer.carries_closures:

@@ -31,6 +31,7 @@ class Workload(NamedTuple):
         has_closure: The callable is a closure, which plain pickle cannot carry.
         times: How often it runs in one round, if once is too short to be timed.
         prepare: Called before each round, and not timed.
+        inputs: Returns the function and the items, where that is all there is to it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Workload(NamedTuple):
     has_closure: bool = False
     times: int = 1
     prepare: Callable[[], object] = int
+    inputs: Callable[[], tuple[Any, list[Any]]] = lambda: (None, [])
 
 
 def square(x: int) -> int:
@@ -173,6 +175,7 @@ def _map(
         has_closure=has_closure,
         times=times,
         prepare=mapped.change if changes else int,
+        inputs=mapped.made,
     )
 
 
