@@ -180,17 +180,6 @@ class Link:
         self._frames = FrameReader(sock, self._returned)
         self._unsent: deque[_Unsent] = deque()
 
-    def send(
-        self,
-        kind: Kind,
-        number: int = 0,
-        *body: bytes,
-        segments: tuple[Segment, ...] = (),
-    ) -> None:
-        """Send a message, or keep for `flush` what the socket does not take now."""
-        self.queue(kind, number, *body, segments=segments)
-        self.flush()
-
     def queue(
         self,
         kind: Kind,

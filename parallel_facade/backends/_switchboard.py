@@ -28,7 +28,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final
@@ -39,7 +39,6 @@ from parallel_facade._errors import PoolClosedError, TaskTimeoutError
 from parallel_facade._interrupts import SafeCondition
 from parallel_facade._outcomes import Received
 from parallel_facade._payload import Cargo
-from parallel_facade._segments import Segment
 from parallel_facade.backends import Stage, WorkerLost
 from parallel_facade.backends._causes import (
     START_ATTEMPTS,
@@ -49,7 +48,8 @@ from parallel_facade.backends._causes import (
     start_error,
 )
 from parallel_facade.backends._departures import Departures
-from parallel_facade.backends._frames import TASK_HEAD, Frame, GarbageError, Kind
+from parallel_facade.backends._desk import Desk
+from parallel_facade.backends._frames import Frame, GarbageError, Kind
 from parallel_facade.backends._handover import give
 from parallel_facade.backends._journal import Progress
 from parallel_facade.backends._link import CallHandle, Link, Task
@@ -58,10 +58,6 @@ from parallel_facade.backends._start_messages import StartMessages, pass_on
 LARGE_CALL_BYTES: Final = 1 << 16
 """A smaller callable is forgotten by a worker with the next message to it: to wake this thread and
 all workers for it would cost more than a small call itself."""
-
-LOAD_PATIENCE: Final = 60.0
-"""Seconds that a worker has to rebuild a callable, with all that it imports, where items are timed.
-Then a worker that is stuck, or stopped, is replaced."""
 
 HOLD_SECONDS: Final = 0.001
 """Seconds from telling a worker to begin no further item to reading what it had begun. What either
@@ -97,10 +93,8 @@ class Switchboard:
         # Guards all state below. Reentrant: a collection may run anywhere,
         # and in it the user's __del__, which may call us.
         self._lock = threading.RLock()
-        self._links: set[Link] = set()
-        self._idle: deque[Link] = deque()
-        self._pending: deque[Task] = deque()
-        self._running = 0
+        self._numbers = itertools.count()
+        self._desk = Desk(self._numbers, clock, self._note_unsent, self._ring)
         self._dropped: deque[CallHandle] = deque()
         self._settled = SafeCondition(self._lock)  # nothing is pending or running any more
         self._lost: dict[Link, list[Task]] = {}  # tasks whose worker's process is yet to end
@@ -108,7 +102,6 @@ class Switchboard:
         self._starts_failed = 0
         self._closing = False
         self._has_given_up = False
-        self._numbers = itertools.count()
         self._selector = selectors.DefaultSelector()
         self._bell, self._bell_button = socket.socketpair()
         self._bell.setblocking(False)
@@ -136,7 +129,7 @@ class Switchboard:
                 raise self._broken
             if self._closing:
                 raise PoolClosedError("the process back-end is closed")
-            self._pending.append(task)
+            self._desk.add(task)
         self._ring()
         task.future.add_done_callback(self._note_cancelling)
 
@@ -145,14 +138,14 @@ class Switchboard:
         # Only noted here: a dropped iterator is closed by a collection, which may run in this very
         # class, between two lines that hold the lock.
         self._dropped.append(handle)
-        is_orphaning = self._pending or self._running  # perhaps; see `_forget_dropped`
-        if (handle.payload.size >= LARGE_CALL_BYTES or is_orphaning) and not self.runs_here():
+        may_have_orphans = self._desk.has_tasks  # see `_forget_dropped`
+        if (handle.payload.size >= LARGE_CALL_BYTES or may_have_orphans) and not self.runs_here():
             self._ring()
 
     def stop(self, future: Future[Any], error: BaseException) -> bool:
         """End the worker that runs the task of *future*, which then fails with *error*."""
         with self._lock:
-            if (link := self._runner_of(future)) is None:
+            if (link := self._desk.runner_of(future)) is None:
                 return False
             link.may_run_again = False
             self._end(link, error)
@@ -162,7 +155,7 @@ class Switchboard:
     def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:
         """Return the outcomes of the items that the running task of *future* is done with."""
         with self._lock:
-            link = self._runner_of(future)
+            link = self._desk.runner_of(future)
             if link is None or (task := link.task) is None or task.future is not future:
                 return []
             progress = _progress_now(link)
@@ -182,8 +175,8 @@ class Switchboard:
             or there is no idle worker.
         """
         with self._lock:
-            link = self._runner_of(future)
-            if link is None or not self._idle:
+            link = self._desk.runner_of(future)
+            if link is None or not self._desk.has_idle:
                 return None
             if link.held_since is None:
                 link.hold(self._clock())
@@ -204,7 +197,7 @@ class Switchboard:
             if self._closing:
                 link.release()
                 return
-            self._links.add(link)
+            self._desk.links.add(link)
             link.queue(Kind.START, 0, self._start_body)
             self._news.append(link)
         self._ring()
@@ -239,12 +232,10 @@ class Switchboard:
         """
         with self._settled:
             self._closing = True
-            links = list(self._links)
-            given_up = list(self._all_tasks())
-            self._pending.clear()
+            links = list(self._desk.links)
+            given_up = list(self._desk.all_tasks())
+            self._desk.clear()
             self._settled.notify_all()
-            self._links.clear()
-            self._idle.clear()
         self._ring()
         if not self.runs_here():
             self._thread.join()
@@ -255,7 +246,7 @@ class Switchboard:
             task.give_up()
         self._messages.close()
         # Files of theirs close when the last reference goes, which ours to this may be.
-        for holder in (self._idle, self._news, self._to_end, self._lost):
+        for holder in (self._news, self._to_end, self._lost):
             holder.clear()
         for resource in (self._selector, self._bell, self._bell_button):
             resource.close()
@@ -268,75 +259,16 @@ class Switchboard:
 
     # ── with the lock held ────────────────────────────────────────────────────────────────────
 
-    def _runner_of(self, future: Future[Any]) -> Link | None:
-        for link in self._links:
-            for task in link.tasks:
-                if task.future is future:
-                    return link
-        return None
-
-    def _hand_out(self) -> None:
-        while self._pending and (link := self._link_for(self._pending[0])) is not None:
-            task = self._pending.popleft()
-            if not task.is_wanted():
-                self._notify_if_settled()
-                continue
-            if not link.tasks:
-                self._idle.popleft()
-            self._give(link, task)
-
-    def _link_for(self, task: Task) -> Link | None:
-        """Return an idle link or, for a short task, one that it can wait in."""
-        if self._idle:
-            return self._idle[0]
-        if not task.is_short:
-            return None
-        return next((link for link in self._links if link.has_room_for(task)), None)
-
-    def _give(self, link: Link, task: Task) -> None:
-        link.tasks.append(task)
-        task.attempts += 1
-        task.number = next(self._numbers)
-        self._running += 1
-        if task.call.number not in link.known_calls:
-            link.known_calls.add(task.call.number)
-            payload = task.call.payload
-            link.queue(Kind.CALL, task.call.number, payload.data, segments=payload.segments)
-        is_timed = task.task_timeout is not None
-        head = TASK_HEAD.pack(task.call.number, is_timed)
-        segments = task.payload.segments
-        self._send(link, Kind.TASK, task.number, head, task.payload.data, segments=segments)
-        if is_timed:
-            task.deadline = Deadline(LOAD_PATIENCE, clock=self._clock)
-            self._ring()
-
-    def _send(
-        self,
-        link: Link,
-        kind: Kind,
-        number: int,
-        *body: bytes,
-        segments: tuple[Segment, ...] = (),
-    ) -> None:
-        link.send(kind, number, *body, segments=segments)
-        if link.has_unsent:
-            self._news.append(link)
-            self._ring()
-
-    def _take_task(self, link: Link) -> Task:
-        self._running -= 1
-        return link.tasks.popleft()
-
-    def _take_all(self, link: Link) -> list[Task]:
-        return [self._take_task(link) for _ in range(len(link.tasks))]
+    def _note_unsent(self, link: Link) -> None:
+        self._news.append(link)
+        self._ring()
 
     def _run_elsewhere(self, tasks: list[Task]) -> list[Task]:
         """Give *tasks*, which were not begun, to other workers; return those that cannot be."""
         if self._broken is not None or self._closing:
             return tasks
         # What was taken back is on its way already, as another task.
-        self._pending.extendleft(task for task in reversed(tasks) if not task.is_taken_back)
-        self._hand_out()
+        self._desk.requeue([task for task in tasks if not task.is_taken_back])
         return [task for task in tasks if task.is_taken_back]
 
     def _end(self, link: Link, error: BaseException) -> None:
@@ -347,7 +279,7 @@ class Switchboard:
     def _is_settled(self) -> bool:
         if self._closing or self._has_given_up:
             return True
-        return not self._running and all(task.future.cancelled() for task in self._pending)
+        return self._desk.is_clear
 
     def _notify_if_settled(self) -> None:
         if self._is_settled():
@@ -366,8 +298,8 @@ class Switchboard:
         except BaseException as exc:
             # Whatever it is, nobody else will resolve the futures.
             self._break(exc)
-            for link in [*self._links, *self._lost]:
-                for task in self._take_all(link):
+            for link in [*self._desk.links, *self._lost]:
+                for task in self._desk.take_all(link):
                     task.fail(exc)
             raise
 
@@ -379,12 +311,12 @@ class Switchboard:
                         self._bell.recv(4096)
                 elif isinstance(key.data, StartMessages):
                     self._listen(key.data)
-                elif key.data in self._links and key.fd == key.data.end_fd:
+                elif key.data in self._desk.links and key.fd == key.data.end_fd:
                     self._note_end(key.data)
-                elif key.data in self._links:
+                elif key.data in self._desk.links:
                     self._attend(key.data, events)
             with self._lock:
-                self._hand_out()
+                self._desk.hand_out()
             self._stop_overdue()
             self._end_stopped()
             for link, code in self._departures.tend():
@@ -413,7 +345,7 @@ class Switchboard:
     def _note_end(self, link: Link) -> None:
         """A worker's process has ended; what it had sent is still to be read."""
         self._attend(link, selectors.EVENT_READ)
-        if link in self._links:  # a copy of its end of the channel lives on somewhere
+        if link in self._desk.links:  # a copy of its end of the channel lives on somewhere
             self._lose(link)
 
     def _hear(self, link: Link, frame: Frame) -> None:
@@ -421,8 +353,8 @@ class Switchboard:
             with self._lock:
                 link.is_ready = True
                 self._starts_failed = 0
-                self._idle.append(link)
-                self._hand_out()
+                self._desk.free(link)
+                self._desk.hand_out()
         elif frame.kind == Kind.FAILED:
             self._break(InitializerError(bytes(frame.body)))
         elif frame.kind == Kind.RETURNED:
@@ -439,7 +371,7 @@ class Switchboard:
 
     def _end_task(self, link: Link, frame: Frame) -> None:
         with self._lock:
-            task = self._take_task(link)
+            task = self._desk.take(link)
         stopped_for = None
         unbegun: list[Task] = []
         try:
@@ -451,7 +383,7 @@ class Switchboard:
                 link.may_run_again = True
                 link.is_leaving |= frame.kind == Kind.LAST_REPORT
                 if frame.kind == Kind.LAST_REPORT:
-                    unbegun = self._run_elsewhere(self._take_all(link))
+                    unbegun = self._run_elsewhere(self._desk.take_all(link))
                 self._go_on(link)
                 self._notify_if_settled()
         finally:  # now it is in no list that `_run` would look through
@@ -466,8 +398,8 @@ class Switchboard:
         """A task of the worker has ended; with the lock held."""
         if not link.tasks and not link.is_leaving:
             link.resume()
-            self._idle.append(link)
-        self._hand_out()
+            self._desk.free(link)
+        self._desk.hand_out()
 
     def _listen(self, messages: StartMessages) -> None:
         try:
@@ -482,9 +414,7 @@ class Switchboard:
         if link.end_fd is not None:
             self._selector.unregister(link.end_fd)
         with self._lock:
-            self._links.discard(link)
-            with suppress(ValueError):
-                self._idle.remove(link)
+            self._desk.remove(link)
             if link.tasks:
                 self._lost[link] = list(link.tasks)
         link.close()
@@ -511,7 +441,7 @@ class Switchboard:
     def _end_lost(self, link: Link, code: int | None) -> None:
         """Fail the tasks of a worker that has ended; or give to another what was not begun."""
         with self._lock:
-            tasks = self._take_all(link)
+            tasks = self._desk.take_all(link)
         progress = _progress(link)
         # Its worker died of what was before, such as a callable that was dropped. What waited
         # behind another task has not tried this worker at all.
@@ -539,8 +469,8 @@ class Switchboard:
             if self._broken is not None:
                 return
             self._broken = error
-            failed = list(self._pending)
-            self._pending.clear()
+            failed = list(self._desk.pending)
+            self._desk.pending.clear()
             self._notify_if_settled()
         for task in failed:
             if task.is_wanted():
@@ -551,13 +481,13 @@ class Switchboard:
         if self._to_end:
             return 0
         with self._lock:
-            tasks = list(filter(None, map(_task_of, self._links)))
+            tasks = list(filter(None, map(_task_of, self._desk.links)))
         left = [task.deadline.remaining() for task in tasks]
         left.append(self._departures.seconds_to_next())
         return min((seconds for seconds in left if seconds is not None), default=None)
 
     def _stop_overdue(self) -> None:
-        for link in list(self._links):
+        for link in list(self._desk.links):
             with self._lock:
                 self._stop_if_overdue(link)
 
@@ -573,7 +503,7 @@ class Switchboard:
             link = self._to_end.popleft()
             with self._lock:
                 # Its task may have ended meanwhile, and then the worker is another's.
-                if link.stopped_for is None or link.is_leaving or link not in self._links:
+                if link.stopped_for is None or link.is_leaving or link not in self._desk.links:
                     continue
                 link.is_leaving = True
             self._departures.end(link)
@@ -588,28 +518,26 @@ class Switchboard:
         while self._dropped:
             handle = self._dropped.popleft()
             with self._lock:
-                tasks = list(self._all_tasks())
+                tasks = list(self._desk.all_tasks())
             for task in tasks:
                 if task.call is handle and not task.future.cancel():
                     self.stop(task.future, PoolClosedError("the call was given up"))
-            for link in list(self._links):
+            for link in list(self._desk.links):
                 with self._lock:
                     self._tell_to_forget(link, handle)
-
-    def _all_tasks(self) -> Iterator[Task]:
-        return itertools.chain(self._pending, *map(_tasks_of, self._links))
 
     def _tell_to_forget(self, link: Link, handle: CallHandle) -> None:
         if handle.number in link.known_calls:
             link.known_calls.discard(handle.number)
+            link.queue(Kind.FORGET, handle.number)
             # A small one is forgotten with the next message: to wake a worker takes longer.
-            send = self._send if handle.payload.size >= LARGE_CALL_BYTES else _queue
-            send(link, Kind.FORGET, handle.number)
+            if handle.payload.size >= LARGE_CALL_BYTES:
+                self._desk.flush(link)
 
     def _update_interest(self) -> None:
         """Tell the selector of new links, and of links that have or no longer have more to send."""
         with self._lock:
-            changed = self._links.intersection(self._news)
+            changed = self._desk.links.intersection(self._news)
             self._news.clear()
         for link in changed:
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.has_unsent else 0)
@@ -636,16 +564,8 @@ class InitializerError(Exception):
         self.report = report
 
 
-def _queue(link: Link, kind: Kind, number: int) -> None:
-    link.queue(kind, number)
-
-
 def _task_of(link: Link) -> Task | None:
     return link.task
-
-
-def _tasks_of(link: Link) -> list[Task]:
-    return list(link.tasks)
 
 
 def _task_in(link: Link, future: Future[Any]) -> Task:

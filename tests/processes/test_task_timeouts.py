@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from parallel_facade import Pool, TaskTimeoutError, apply_async
-from parallel_facade.backends import _departures, _switchboard
+from parallel_facade.backends import _departures, _desk, _switchboard
 
 PATIENCE = 60
 
@@ -115,7 +115,7 @@ def test_an_item_may_clean_up_when_it_is_told_to_end(clock, start_method, gate, 
     with Pool(workers=1, start_method=start_method) as pool:
         result = pool.apply_async(clean_up_when_told, task_timeout=5)
         hears.wait_for_arrivals(1)
-        [link] = pool._backend._switchboard._links
+        [link] = pool._backend._switchboard._desk.links
         while link.task.deadline.seconds != 5:  # that it has started may be heard a moment later
             clock.advance(pool, 0)
         clock.advance(pool, 6)
@@ -146,7 +146,7 @@ def test_the_clock_of_an_item_starts_when_it_does(clock, start_method, gate):
         slow = LoadsSlowly(loading)
         result = pool.apply_async(lambda: running.pass_through(slow(7)), task_timeout=5)
         loading.wait_for_arrivals(1)
-        clock.advance(pool, _switchboard.LOAD_PATIENCE - 1)
+        clock.advance(pool, _desk.LOAD_PATIENCE - 1)
         loading.open()
         running.wait_for_arrivals(1)
         assert not result.done()
@@ -166,7 +166,7 @@ def test_a_worker_that_never_gets_to_its_item_is_replaced(clock, start_method, g
         pid = pool.submit(os.getpid).result(PATIENCE)
         os.kill(pid, signal.SIGSTOP)
         result = pool.apply_async(os.getpid, task_timeout=5)
-        clock.advance(pool, _switchboard.LOAD_PATIENCE + 1)
+        clock.advance(pool, _desk.LOAD_PATIENCE + 1)
         while psutil.pid_exists(pid):
             clock.advance(pool, _departures.TERM_PATIENCE)
 

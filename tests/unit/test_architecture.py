@@ -75,7 +75,7 @@ BACKEND_LAYERS = [
     {"_link", "_serve"},
     {"_fork_server", "_tracker"},
     {"_launch"},
-    {"_departures"},
+    {"_departures", "_desk"},
     {"_switchboard"},
     {"_serial", "_thread", "_executor", "_borrowed"},
     {"_process"},
