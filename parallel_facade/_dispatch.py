@@ -2,12 +2,11 @@
 
     items ─Supply─► window ─submit─► Backend ─► worker
                        ▲ bounded                  │
-    outcomes ◄─Harvest─ collect ◄── Mailbox ◄─────┘
+    outcomes ◄─Harvest◄─Verdicts◄── Mailbox ◄─────┘
 
 Guarantees:
     - An item is pulled only when there is room for it, by the thread that asks for results.
     - Every item ends in one outcome. It runs again only as *retries* says.
-    - With several failures the one with the lowest index is raised, whichever came first.
     - No item waits behind one that takes long while a worker is idle, where the back-end can take
       back what was not begun; and no outcome waits for the rest of its chunk for long.
     - After `close` nothing of the call waits to run, and its callable is dropped when the last
@@ -36,16 +35,14 @@ from parallel_facade._errors import (
     PoolClosedError,
     TaskTimeoutError,
     WorkerCrashedError,
-    described,
 )
 from parallel_facade._harvest import Harvest
 from parallel_facade._interrupts import raise_if_handlers
 from parallel_facade._mailbox import Mailbox
-from parallel_facade._notes import note_attempts, note_item
 from parallel_facade._options import Options
 from parallel_facade._outcomes import Failure, Report
-from parallel_facade._progress import open_reporter
 from parallel_facade._supply import Packed, Supply
+from parallel_facade._verdicts import Verdicts
 from parallel_facade._worker import THE_ARGUMENTS, Call, Chunk
 from parallel_facade.backends import Backend, Stage, WorkerLost
 
@@ -133,6 +130,8 @@ class Map:
         goes_alone = options.task_timeout is not None or is_loop
         most = 1 if goes_alone else max_items
         self._sizer = Sizer(chunksize, workers, most, can_take_back=self._can_take_back)
+        self._harvest = Harvest(ordered=ordered)
+        self._verdicts = Verdicts(options, self._harvest, total, self._leave_from)
         self._supply = Supply(
             items,
             self._carrier,
@@ -141,18 +140,14 @@ class Map:
             total=total,
             buffersize=buffersize,
             is_passive=is_passive,
-            refuse=lambda chunk, failure: self._fail(chunk, 0, failure),
+            refuse=lambda chunk, failure: self._verdicts.fail(chunk, 0, failure),
         )
         self._in_flight: dict[Future[Any], InFlight] = {}
-        self._attempts: dict[int, list[str]] = {}  # what went wrong with items that are retried
-        self._harvest = Harvest(ordered=ordered)
-        self._first_failure: tuple[int, Failure] | None = None
         self.is_too_late: bool = False
         self._look_seconds = FIRST_LOOK_SECONDS
         self._is_starved = False  # there was room in the window, and nothing to submit
         self._mailbox = Mailbox()
         self._pid = os.getpid()
-        self._reporter = open_reporter(options.progress, total)
         if buffersize is None:
             # All items are there, and none of the user's code runs between one and the next.
             self._carrier.place_once()
@@ -166,8 +161,8 @@ class Map:
             self._supply.divide_evenly()
         elif self._backend.capabilities.needs_serialization:
             self._supply.check_ahead()
-        if self._first_failure is not None:
-            raise self._first_failure[1].to_raise()
+        if (failed := self._verdicts.first_failure) is not None:
+            raise failed[1].to_raise()
 
     def fill(self) -> None:
         """Submit chunks while there is room."""
@@ -228,7 +223,7 @@ class Map:
         return {
             index: outcome.error if isinstance(outcome, Failure) else outcome
             for index, outcome in sorted(self._harvest.outcomes(), key=_index_of)
-            if not isinstance(outcome, Failure) or self._keeps(outcome)
+            if not isinstance(outcome, Failure) or self._verdicts.keeps(outcome)
         }
 
     def finish(self) -> None:
@@ -253,8 +248,7 @@ class Map:
             stop_running: Also end the tasks that run, where the back-end can.
         """
         self._supply.drop_all()
-        if self._reporter is not None:
-            self._reporter.close()
+        self._verdicts.close()
         if self._pid != os.getpid():
             # In a forked child the futures are the parent's, and their locks may be held for ever.
             self._in_flight.clear()
@@ -307,8 +301,7 @@ class Map:
         self._supply.run_later([part for part in parts if self._matters(part)], delay)
 
     def _matters(self, part: Packed) -> bool:
-        """Return whether *part* comes before everything that has failed."""
-        return self._first_failure is None or part.chunk.first < self._first_failure[0]
+        return self._verdicts.matters(part.chunk.first)
 
     def _seconds_to_wait(self) -> float | None:
         seconds = [self._deadline.remaining(), self._supply.seconds_to_next()]
@@ -393,17 +386,16 @@ class Map:
         failures = report.failures
         again = []
         for position in sorted(place for place in failures if place >= first):
-            self._succeed(chunk, first, report.values[first:position])
+            self._verdicts.succeed(chunk.first + first, report.values[first:position])
             first = position + 1
             error = failures[position].error
-            if isinstance(error, self._options.retry_on) and self._may_retry(
-                chunk.first + position, error
-            ):
+            index = chunk.first + position
+            if self._verdicts.is_retried(error) and self._verdicts.may_retry(index, error):
                 again.append(running.packed.part(position, 1))
             else:
-                self._fail(chunk, position, failures[position])
+                self._verdicts.fail(chunk, position, failures[position])
         values = report.values
-        self._succeed(chunk, first, values if first == 0 else values[first:ended])
+        self._verdicts.succeed(chunk.first + first, values if first == 0 else values[first:ended])
         self._retry(again)
 
     def _run_rest(self, running: InFlight) -> None:
@@ -418,7 +410,7 @@ class Map:
             self._run_again(running.packed.singles(running.kept))
             return
         for position in range(running.kept):
-            self._fail(running.chunk, position, report.failures[0])
+            self._verdicts.fail(running.chunk, position, report.failures[0])
 
     def _lose(self, running: InFlight, error: BaseException) -> None:
         """The chunk's worker was lost, or stopped for its timeout."""
@@ -450,53 +442,14 @@ class Map:
                 own.index = chunk.first + position
             if count > 1:
                 own.add_note(f"the worker held items {chunk.first} to {chunk.first + count - 1}")
-            if self._may_retry(chunk.first + position, own):
+            if self._verdicts.may_retry(chunk.first + position, own):
                 again.append(left.part(position, 1))
             else:
-                self._fail(chunk, position, Failure(own))
+                self._verdicts.fail(chunk, position, Failure(own))
         self._retry(again)
 
-    def _may_retry(self, index: int, error: BaseException) -> bool:
-        """Return whether item *index*, which failed with *error*, has an attempt left; use it."""
-        used = len(self._attempts.get(index, ()))
-        if used >= self._options.retries:
-            return False
-        self._attempts.setdefault(index, []).append(described(error))
-        return True
-
-    def _succeed(self, chunk: Chunk, position: int, values: list[Any]) -> None:
-        """The items of *chunk* from *position* on have come to *values*."""
-        self._harvest.add(chunk.first + position, values)
-        if self._attempts and len(values) == 1:
-            self._attempts.pop(chunk.first + position, None)
-        if self._reporter is not None:
-            for _ in values:
-                self._reporter.add(1, 0)
-
-    def _fail(self, chunk: Chunk, position: int, failure: Failure) -> None:
-        index = chunk.first + position
-        attempts = self._attempts.pop(index, [])
-        note_item(failure.error, index, chunk.items[position])
-        note_attempts(failure.error, attempts)
-        if not self._keeps(failure):
-            self._end_at(index, failure)
-        self._harvest.add_failure(index, failure)
-        if self._reporter is not None:
-            self._reporter.add(1, 1)
-
-    def _keeps(self, failure: Failure) -> bool:
-        """Return whether *failure* stays in its place instead of ending the call."""
-        # What is no Exception ends a program, on the serial back-end at once: so everywhere.
-        return self._options.return_exceptions and isinstance(failure.error, Exception)
-
-    def _end_at(self, index: int, failure: Failure) -> None:
-        """Leave everything behind item *index* alone; what comes before it goes on.
-
-        An earlier item may still fail, and then its error is the one to raise.
-        """
-        if self._first_failure is not None and self._first_failure[0] < index:
-            return
-        self._first_failure = index, failure
+    def _leave_from(self, index: int) -> None:
+        """Leave everything behind item *index* alone; what comes before it goes on."""
         self._supply.drop_from(index)
         for future, running in list(self._in_flight.items()):
             if running.chunk.first > index and future.cancel():

@@ -43,7 +43,7 @@ LAYERS = [
     {"backends"},
     {"_signatures"},
     {"_carriers", "_options"},
-    {"_opening", "_supply", "_async_result"},
+    {"_opening", "_supply", "_verdicts", "_async_result"},
     {"_dispatch"},
     {"_results", "_submission"},
     {"_calls"},
