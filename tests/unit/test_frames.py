@@ -50,7 +50,8 @@ def test_a_link_never_waits_for_a_full_channel(pair):
     link = Link(process=psutil.Process(), sock=left)
     body = bytes(range(256)) * 40_000
 
-    link.send(Kind.TASK, 1, b"head", body)
+    link.queue(Kind.TASK, 1, b"head", body)
+    link.flush()
     assert link.has_unsent
     reader = FrameReader(right)
     right.setblocking(False)
@@ -68,7 +69,8 @@ def test_a_link_to_a_worker_that_is_gone_keeps_nothing(pair):
     right.close()
 
     for _ in range(3):
-        link.send(Kind.FORGET, 1)
+        link.queue(Kind.FORGET, 1)
+        link.flush()
 
     assert not link.has_unsent
     link.release()
