@@ -37,9 +37,12 @@ MAP_POPULATE: Final[int] = getattr(mmap, "MAP_POPULATE", 0)
 
 CAN_SHARE: Final = hasattr(os, "memfd_create")
 
-PLACED_BYTES: Final = 1 << 18
+PLACED_BYTES: Final = 1 << 17
 """A smaller buffer goes with the message: to make, send, map and unmap memory for it takes some
-system calls on either side, and a page fault for each 64 KiB."""
+system calls on either side, and a page fault for each 64 KiB. Measured by
+`benchmarks/bench_placing.py`: at this size arguments take as long either way, and results 1.6
+times as long in the message; at 64 KiB the message is as fast or faster, at 1 MiB 3 to 4 times
+slower."""
 
 KEPT_BYTES: Final = 256 << 20
 """Memory that a shelf keeps for the next buffers: to fill new memory takes three times as long
