@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain
 from operator import length_hint
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from parallel_facade._dispatch import Map
 from parallel_facade._exiting import freeze_daemons
@@ -61,7 +63,128 @@ class _OverError(Exception):
     """There is no further result; told apart from a `StopIteration` of the user's function."""
 
 
-class ResultIterator(Iterator[R], Generic[R]):
+class _Slices(Iterator[Iterator[R]], Generic[R]):
+    """The results of `imap`, as iterators over some of them.
+
+    One that is not used up is given again, so that several who ask share it.
+    """
+
+    def __init__(
+        self, run: Map, *, return_exceptions: bool, on_close: Callable[[], object] | None
+    ) -> None:
+        self.run = run
+        self._return_exceptions = return_exceptions
+        self._on_close = on_close
+        self._is_closed = False
+        self._slice: Iterator[R] = iter(())  # outcomes that were taken of the run
+        self._size = 0
+        self._in_use = threading.Lock()  # held by the consumer that waits for a slice
+
+    def __next__(self) -> Iterator[R]:
+        if not length_hint(self._slice):
+            if not self._in_use.acquire(blocking=False):
+                # Not raised here, which would end the chain for the other consumer, too.
+                return _refusal()
+            try:
+                self._wait()
+            except _OverError:
+                self.close()
+                raise StopIteration from None
+            except BaseException as exc:
+                raise self._fail(exc)  # noqa: B904 - it is the same one, or has it as its cause
+            finally:
+                self._in_use.release()
+        return self._slice
+
+    async def __anext__(self) -> Iterator[R]:
+        if not length_hint(self._slice):
+            if not self._in_use.acquire(blocking=False):
+                return _refusal()
+            try:
+                await self._wait_async()
+            except _OverError:
+                self.close()
+                raise StopAsyncIteration from None
+            except BaseException as exc:
+                raise self._fail(exc)  # noqa: B904 - it is the same one, or has it as its cause
+            finally:
+                self._in_use.release()
+        return self._slice
+
+    @property
+    def taken_of_slice(self) -> int:
+        """How many results of the current slice the consumer has."""
+        return self._size - length_hint(self._slice)
+
+    def close(self, *, stop_running: bool = False) -> None:
+        """Cancel what has not run; closing twice is fine."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._size = self.taken_of_slice
+            collections.deque(self._slice, maxlen=0)  # who has it is at the end, too
+            try:
+                self.run.close(stop_running=stop_running)
+            except BaseException:  # a second Ctrl-C
+                self.run.close(stop_running=True)
+                raise
+            finally:
+                if self._on_close is not None:
+                    self._on_close()
+
+    def _fail(self, exc: BaseException) -> BaseException:
+        """Close after *exc*, and return what to raise."""
+        freeze_daemons()
+        self.close(stop_running=_is_urgent(self.run, exc))
+        if not isinstance(exc, StopIteration | StopAsyncIteration):
+            return exc
+        # Raised as it is, the loop would take it for the end, as PEP 479 says of generators.
+        failure = RuntimeError(f"the function raised {type(exc).__name__}")
+        failure.__cause__ = exc
+        return failure
+
+    def _wait(self) -> None:
+        while not self._step():
+            if self.run.must_wait:
+                self.run.wait()
+
+    async def _wait_async(self) -> None:
+        while not self._step():
+            if self.run.must_wait:
+                await self.run.wait_async()
+
+    def _step(self) -> bool:
+        """Return whether there is a slice, having looked; raise `_OverError` at the end."""
+        if self._is_closed:
+            raise _OverError
+        self._leave_slice()
+        self.run.fill()
+        taken = self.run.take()
+        if taken is None:
+            if self.run.is_over:
+                self.run.finish()
+                raise _OverError
+            return False
+        values = _values(taken, return_exceptions=self._return_exceptions)
+        self._slice, self._size = iter(values), len(values)
+        return True
+
+    def _leave_slice(self) -> None:
+        """Count what the consumer has of the slice, which is all."""
+        taken, self._size = self.taken_of_slice, 0
+        self._slice = iter(())
+        self.run.note_taken(taken)
+
+
+def _refusal() -> Iterator[Any]:
+    """Return what raises once, to a second consumer."""
+    return map(_refuse, [None])
+
+
+def _refuse(_: None) -> None:
+    raise ValueError("this iterator is already waiting for a result, in another consumer")
+
+
+class ResultIterator(chain[R], Generic[R]):
     """The results of `imap`: an iterator, an asynchronous iterator, and a context manager.
 
     Closing it, leaving its ``with`` block or dropping it cancels what has not run. `len()` gives
@@ -73,39 +196,20 @@ class ResultIterator(Iterator[R], Generic[R]):
     (1, 2)
     """
 
-    def __init__(
-        self,
+    # A chain of slices, so that no Python code runs for each of a million of tiny results.
+    _slices: _Slices[R]
+
+    def __new__(
+        cls,
         run: Map,
         *,
         return_exceptions: bool,
         on_close: Callable[[], object] | None = None,
-    ) -> None:
-        self._run = run
-        self._return_exceptions = return_exceptions
-        self._on_close = on_close
-        self._is_closed = False
-        self._slice: Iterator[R] = iter(())  # outcomes that were taken of the run
-        self._slice_size = 0
-        self._in_use = threading.Lock()  # held by the consumer that waits for a result
-
-    def __iter__(self) -> ResultIterator[R]:
-        """Return itself."""
-        return self
-
-    def __next__(self) -> R:
-        """Return the next result, waiting for it."""
-        for value in self._slice:
-            return value
-        self._enter()
-        try:
-            return self._wait_for_slice()
-        except _OverError:
-            self.close()
-        except BaseException as exc:
-            raise self._fail(exc)  # noqa: B904 - it is the same one, or has it as its cause
-        finally:
-            self._in_use.release()
-        raise StopIteration
+    ) -> ResultIterator[R]:
+        slices: _Slices[R] = _Slices(run, return_exceptions=return_exceptions, on_close=on_close)
+        made: Any = cls.from_iterable(slices)
+        made._slices = slices
+        return cast("ResultIterator[R]", made)
 
     def __aiter__(self) -> ResultIterator[R]:
         """Return itself."""
@@ -113,18 +217,7 @@ class ResultIterator(Iterator[R], Generic[R]):
 
     async def __anext__(self) -> R:
         """Return the next result, letting the event loop go on."""
-        for value in self._slice:
-            return value
-        self._enter()
-        try:
-            return await self._await_slice()
-        except _OverError:
-            self.close()
-        except BaseException as exc:
-            raise self._fail(exc)  # noqa: B904 - it is the same one, or has it as its cause
-        finally:
-            self._in_use.release()
-        raise StopAsyncIteration
+        return next(await self._slices.__anext__())
 
     def __len__(self) -> int:
         """Return how many results are still to come.
@@ -132,13 +225,14 @@ class ResultIterator(Iterator[R], Generic[R]):
         Raises:
             TypeError: The inputs have no length.
         """
-        if self._run.total is None:
+        run = self._slices.run
+        if run.total is None:
             raise TypeError("the number of results is not known: an input has no length")
-        return self._run.total - self._run.taken - self._taken_of_slice()
+        return run.total - run.taken - self._slices.taken_of_slice
 
     def __length_hint__(self) -> int:
         """Return how many results are still to come, 0 if that is not known."""
-        return 0 if self._run.total is None else len(self)
+        return 0 if self._slices.run.total is None else len(self)
 
     def __bool__(self) -> bool:
         """Return `True`, as any iterator does, however many results are left."""
@@ -155,7 +249,7 @@ class ResultIterator(Iterator[R], Generic[R]):
     def __del__(self) -> None:
         # Dropping the iterator is the usual way to end early: a `break` in a `for` loop does it.
         # When the interpreter ends there is nothing left to close, nor to close it with.
-        if not getattr(self, "_is_closed", True) and not sys.is_finalizing():
+        if hasattr(self, "_slices") and not sys.is_finalizing():
             self.close()
 
     def close(self) -> None:
@@ -167,77 +261,11 @@ class ResultIterator(Iterator[R], Generic[R]):
         >>> list(results)
         []
         """
-        self._close(stop_running=False)
+        self._slices.close()
 
     async def aclose(self) -> None:
         """Cancel what has not run, as `close`."""
         self.close()
-
-    def _enter(self) -> None:
-        """Keep a second consumer out."""
-        if not self._in_use.acquire(blocking=False):
-            raise ValueError("this iterator is already waiting for a result, in another consumer")
-
-    def _fail(self, exc: BaseException) -> BaseException:
-        """Close after *exc*, and return what to raise."""
-        freeze_daemons()
-        self._close(stop_running=_is_urgent(self._run, exc))
-        if not isinstance(exc, StopIteration | StopAsyncIteration):
-            return exc
-        # Raised as it is, the loop would take it for the end, as PEP 479 says of generators.
-        failure = RuntimeError(f"the function raised {type(exc).__name__}")
-        failure.__cause__ = exc
-        return failure
-
-    def _wait_for_slice(self) -> R:
-        while not self._step():
-            if self._run.must_wait:
-                self._run.wait()
-        return next(self._slice)
-
-    async def _await_slice(self) -> R:
-        while not self._step():
-            if self._run.must_wait:
-                await self._run.wait_async()
-        return next(self._slice)
-
-    def _step(self) -> bool:
-        """Return whether there is a result, having looked; raise `_OverError` at the end."""
-        if self._is_closed:
-            raise _OverError
-        self._leave_slice()
-        self._run.fill()
-        taken = self._run.take()
-        if taken is None:
-            if self._run.is_over:
-                self._run.finish()
-                raise _OverError
-            return False
-        values = _values(taken, return_exceptions=self._return_exceptions)
-        self._slice, self._slice_size = iter(values), len(values)
-        return True
-
-    def _leave_slice(self) -> None:
-        """Count what the consumer has of the slice; to be called when it has all, or shall have."""
-        taken, self._slice_size = self._taken_of_slice(), 0
-        self._slice = iter(())
-        self._run.note_taken(taken)
-
-    def _taken_of_slice(self) -> int:
-        return self._slice_size - length_hint(self._slice)
-
-    def _close(self, *, stop_running: bool) -> None:
-        if not self._is_closed:
-            self._is_closed = True
-            self._slice, self._slice_size = iter(()), self._taken_of_slice()
-            try:
-                self._run.close(stop_running=stop_running)
-            except BaseException:  # a second Ctrl-C
-                self._run.close(stop_running=True)
-                raise
-            finally:
-                if self._on_close is not None:
-                    self._on_close()
 
 
 # Users see it in tracebacks and in help() under the name they import it by.

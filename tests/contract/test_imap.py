@@ -311,9 +311,9 @@ def test_a_second_consumer_is_refused_and_not_left_waiting(backend, gate):
     if backend.capabilities.runs_in_caller:
         pytest.skip("serial never waits")
     closed = gate()
-    results = imap(closed.pass_through, ["through"])
+    results = imap(lambda x: x if x else closed.pass_through(x), range(50))
     first = []
-    consumer = threading.Thread(target=lambda: first.append(next(results)))
+    consumer = threading.Thread(target=lambda: first.extend(results))
     consumer.start()
     closed.wait_for_arrivals(1)
 
@@ -322,7 +322,30 @@ def test_a_second_consumer_is_refused_and_not_left_waiting(backend, gate):
 
     closed.open()
     consumer.join()
-    assert first == ["through"]
+    assert first == list(range(50)), "the first consumer is none the wiser"
+
+
+def test_two_who_take_turns_share_the_results(backend):
+    results = imap(abs, range(40))
+    first, second = iter(results), iter(results)
+
+    taken = [(next(first), next(second), next(results)) for _ in range(5)]
+
+    assert taken == [(n, n + 1, n + 2) for n in range(0, 15, 3)]
+    assert len(results) == 25
+    assert list(first) == list(range(15, 40))
+    assert list(results) == []
+
+
+def test_a_loop_ends_where_its_iterator_is_closed(backend):
+    seen = []
+    results = imap(abs, range(1_000))
+    for value in results:
+        seen.append(value)
+        if value == 3:
+            results.close()
+
+    assert seen == [0, 1, 2, 3]
 
 
 def test_iterators_dropped_by_the_garbage_collector_hold_nobody_up(backend):
