@@ -23,11 +23,15 @@ from typing import Any, Final
 
 from parallel_facade._deadlines import Clock, Deadline
 from parallel_facade.backends._frames import TASK_HEAD, Kind
-from parallel_facade.backends._link import Link, Task
+from parallel_facade.backends._link import CallHandle, Link, Task
 
 LOAD_PATIENCE: Final = 60.0
 """Seconds that a worker has to rebuild a callable, with all that it imports, where items are timed.
 Then a worker that is stuck, or stopped, is replaced."""
+
+LARGE_CALL_BYTES: Final = 1 << 16
+"""A smaller callable is forgotten by a worker with the next message to it: to wake it for that
+would cost more than a small call itself."""
 
 
 class Desk:
@@ -53,6 +57,7 @@ class Desk:
         self._on_timed = on_timed
         self._idle: deque[Link] = deque()
         self._running = 0
+        self._timed = 0  # tasks with a deadline that workers have
         self.links: set[Link] = set()
         """All workers whose channels are open, those that start and leave too."""
         self.pending: deque[Task] = deque()
@@ -101,6 +106,11 @@ class Desk:
         """Whether there may be any; to look at it needs no lock."""
         return bool(self._running or self.pending)
 
+    @property
+    def has_timed(self) -> bool:
+        """Whether a worker has a task with a deadline; to look at it needs no lock."""
+        return self._timed > 0
+
     def all_tasks(self) -> Iterator[Task]:
         """Return what waits, and what is with a worker whose channel is open."""
         return itertools.chain(self.pending, *(list(link.tasks) for link in self.links))
@@ -125,8 +135,10 @@ class Desk:
 
     def take(self, link: Link) -> Task:
         """Return the task that the worker has ended."""
+        task = link.tasks.popleft()
         self._running -= 1
-        return link.tasks.popleft()
+        self._timed -= task.task_timeout is not None
+        return task
 
     def take_all(self, link: Link) -> list[Task]:
         """Return all tasks that the worker had, and will not report any more."""
@@ -155,8 +167,18 @@ class Desk:
         link.queue(Kind.TASK, task.number, head, payload.data, segments=payload.segments)
         self.flush(link)
         if is_timed:
+            self._timed += 1
             task.deadline = Deadline(LOAD_PATIENCE, clock=self._clock)
             self._on_timed()
+
+    def forget(self, call: CallHandle) -> None:
+        """Have the workers that know *call* forget it."""
+        for link in self.links:
+            if call.number in link.known_calls:
+                link.known_calls.discard(call.number)
+                link.queue(Kind.FORGET, call.number)
+                if call.payload.size >= LARGE_CALL_BYTES:
+                    self.flush(link)
 
     def flush(self, link: Link) -> None:
         """Send what is queued for the worker."""

@@ -48,16 +48,12 @@ from parallel_facade.backends._causes import (
     start_error,
 )
 from parallel_facade.backends._departures import Departures
-from parallel_facade.backends._desk import Desk
+from parallel_facade.backends._desk import LARGE_CALL_BYTES, Desk
 from parallel_facade.backends._frames import Frame, GarbageError, Kind
 from parallel_facade.backends._handover import give
 from parallel_facade.backends._journal import Progress
 from parallel_facade.backends._link import CallHandle, Link, Task
 from parallel_facade.backends._start_messages import StartMessages, pass_on
-
-LARGE_CALL_BYTES: Final = 1 << 16
-"""A smaller callable is forgotten by a worker with the next message to it: to wake this thread and
-all workers for it would cost more than a small call itself."""
 
 HOLD_SECONDS: Final = 0.001
 """Seconds from telling a worker to begin no further item to reading what it had begun. What either
@@ -129,8 +125,11 @@ class Switchboard:
                 raise self._broken
             if self._closing:
                 raise PoolClosedError("the process back-end is closed")
+            # Who waits longer has rung, or there was no worker for it; then a report will come.
+            is_first = not self._desk.pending
             self._desk.add(task)
-        self._ring()
+        if is_first:
+            self._ring()
         task.future.add_done_callback(self._note_cancelling)
 
     def drop(self, handle: CallHandle) -> None:
@@ -317,12 +316,14 @@ class Switchboard:
                     self._attend(key.data, events)
             with self._lock:
                 self._desk.hand_out()
-            self._stop_overdue()
+            if self._desk.has_timed:
+                self._stop_overdue()
             self._end_stopped()
             for link, code in self._departures.tend():
                 self._bury(link, code)
             self._forget_dropped()
-            self._update_interest()
+            if self._news:
+                self._update_interest()
 
     def _attend(self, link: Link, events: int) -> None:
         if events & selectors.EVENT_WRITE:
@@ -480,11 +481,13 @@ class Switchboard:
     def _seconds_to_next(self) -> float | None:
         if self._to_end:
             return 0
+        seconds = self._departures.seconds_to_next()
+        if not self._desk.has_timed:
+            return seconds
         with self._lock:
             tasks = list(filter(None, map(_task_of, self._desk.links)))
-        left = [task.deadline.remaining() for task in tasks]
-        left.append(self._departures.seconds_to_next())
-        return min((seconds for seconds in left if seconds is not None), default=None)
+        left = [seconds, *(task.deadline.remaining() for task in tasks)]
+        return min((one for one in left if one is not None), default=None)
 
     def _stop_overdue(self) -> None:
         for link in list(self._desk.links):
@@ -517,22 +520,17 @@ class Switchboard:
         """
         while self._dropped:
             handle = self._dropped.popleft()
+            if self._desk.has_tasks:
+                self._end_orphans(handle)
             with self._lock:
-                tasks = list(self._desk.all_tasks())
-            for task in tasks:
-                if task.call is handle and not task.future.cancel():
-                    self.stop(task.future, PoolClosedError("the call was given up"))
-            for link in list(self._desk.links):
-                with self._lock:
-                    self._tell_to_forget(link, handle)
+                self._desk.forget(handle)
 
-    def _tell_to_forget(self, link: Link, handle: CallHandle) -> None:
-        if handle.number in link.known_calls:
-            link.known_calls.discard(handle.number)
-            link.queue(Kind.FORGET, handle.number)
-            # A small one is forgotten with the next message: to wake a worker takes longer.
-            if handle.payload.size >= LARGE_CALL_BYTES:
-                self._desk.flush(link)
+    def _end_orphans(self, handle: CallHandle) -> None:
+        with self._lock:
+            tasks = list(self._desk.all_tasks())
+        for task in tasks:
+            if task.call is handle and not task.future.cancel():
+                self.stop(task.future, PoolClosedError("the call was given up"))
 
     def _update_interest(self) -> None:
         """Tell the selector of new links, and of links that have or no longer have more to send."""
