@@ -137,7 +137,7 @@ class Switchboard:
         # Only noted here: a dropped iterator is closed by a collection, which may run in this very
         # class, between two lines that hold the lock.
         self._dropped.append(handle)
-        may_have_orphans = self._desk.has_tasks  # see `_forget_dropped`
+        may_have_orphans = self._desk.has_tasks  # see `_end_orphans`
         if (handle.payload.size >= LARGE_CALL_BYTES or may_have_orphans) and not self.runs_here():
             self._ring()
 
@@ -512,12 +512,7 @@ class Switchboard:
             self._departures.end(link)
 
     def _forget_dropped(self) -> None:
-        """Forget the calls that were dropped, and end what is left of them.
-
-        1. main thread  submits a task, which a worker begins
-        2. user         presses Ctrl-C; the interrupt is raised before `submit` has returned
-        3. caller       stops the tasks that it knows, and drops the call
-        """
+        """Forget the calls that were dropped, and end what is left of them."""
         while self._dropped:
             handle = self._dropped.popleft()
             if self._desk.has_tasks:
@@ -526,6 +521,12 @@ class Switchboard:
                 self._desk.forget(handle)
 
     def _end_orphans(self, handle: CallHandle) -> None:
+        """End the tasks of a call whose caller does not know of them.
+
+        1. main thread  submits a task, which a worker begins
+        2. user         presses Ctrl-C; the interrupt is raised before `submit` has returned
+        3. caller       stops the tasks that it knows, and drops the call
+        """
         with self._lock:
             tasks = list(self._desk.all_tasks())
         for task in tasks:
