@@ -51,8 +51,14 @@ CHUNKS_IN_FLIGHT: Final = 2
 
 FIRST_LOOK_SECONDS: Final = 0.03
 """How long a report may be awaited before what runs is looked at: some chunks' worth of work."""
+STARVED_LOOK_SECONDS: Final = 0.002
+"""The same, where there is nothing more to submit: then the report that came last may have left its
+worker idle. What others have not begun is known at the second look, and two are over in less than
+the last chunks take."""
 LONGEST_LOOK_SECONDS: Final = 0.1
-"""Each look after the first comes later, up to this: a look costs some 0.05 ms."""
+"""Each look waits twice as long as the one before, up to this: a look costs some 0.05 ms."""
+MOST_DOUBLINGS: Final = 10
+"""By then every look is the longest."""
 
 
 class InFlight:
@@ -144,7 +150,7 @@ class Map:
         )
         self._in_flight: dict[Future[Any], InFlight] = {}
         self.is_too_late: bool = False
-        self._look_seconds = FIRST_LOOK_SECONDS
+        self._looks = 0  # since something came
         self._is_starved = False  # there was room in the window, and nothing to submit
         self._mailbox = Mailbox()
         self._pid = os.getpid()
@@ -306,7 +312,8 @@ class Map:
     def _seconds_to_wait(self) -> float | None:
         seconds = [self._deadline.remaining(), self._supply.seconds_to_next()]
         if self._can_take_back and self._in_flight:
-            seconds.append(self._look_seconds)
+            first = STARVED_LOOK_SECONDS if self._is_starved else FIRST_LOOK_SECONDS
+            seconds.append(min(first * 2**self._looks, LONGEST_LOOK_SECONDS))
         return min((one for one in seconds if one is not None), default=None)
 
     # ── receiving ─────────────────────────────────────────────────────────────────────────────
@@ -318,7 +325,7 @@ class Map:
                 raise self._too_late()
             self._look_at_running()
             return
-        self._look_seconds = FIRST_LOOK_SECONDS
+        self._looks = 0
         self._collect_all(future)
 
     def _collect_all(self, future: Future[Any] | None) -> None:
@@ -331,7 +338,7 @@ class Map:
         """Nothing has come for a while: take what is there, and what an idle worker could run."""
         if not self._can_take_back:
             return
-        self._look_seconds = min(2 * self._look_seconds, LONGEST_LOOK_SECONDS)
+        self._looks = min(self._looks + 1, MOST_DOUBLINGS)
         for future, running in list(self._in_flight.items()):
             chunk = running.chunk
             wanted = self._harvest.next_index
@@ -343,8 +350,6 @@ class Map:
     def _take_back(self, future: Future[Any], running: InFlight) -> None:
         kept = self._backend.take_back(future)
         if kept is None:
-            # What a worker was told just now is known in a moment.
-            self._look_seconds = FIRST_LOOK_SECONDS
             return
         kept = -(-kept // running.chunk.grain) * running.chunk.grain
         if kept < running.kept:
