@@ -39,13 +39,11 @@ class Target(NamedTuple):
     Attributes:
         backend: What runs it.
         name: How messages call the back-end.
-        workers: Workers at most.
         max_tasks: Tasks after which a worker is replaced; `None` for never.
     """
 
     backend: Backend
     name: str
-    workers: int
     max_tasks: int | None
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from parallel_facade import _namespaces
 from parallel_facade._errors import described
+from parallel_facade._options import Options
 from parallel_facade._outcomes import Report, decode_report, first_traceback, have_failures
 from parallel_facade._payload import Cargo, Encoder
 from parallel_facade._plain import PROTOCOL
@@ -94,11 +95,21 @@ class PayloadCarrier:
     Args:
         serializer: As in `Encoder`.
         shelf: The back-end's, which then takes a `Cargo`; `None` for one that takes bytes.
+        by_value: As in `Encoder`.
+        is_remote: Whether workers may be on other machines.
     """
 
-    def __init__(self, serializer: str, shelf: Shelf | None = None) -> None:
-        self._encoder = Encoder(new_scope(), serializer, shelf=shelf)
+    def __init__(
+        self,
+        serializer: str,
+        shelf: Shelf | None = None,
+        by_value: tuple[str, ...] = (),
+        *,
+        is_remote: bool = False,
+    ) -> None:
+        self._encoder = Encoder(new_scope(), serializer, shelf=shelf, by_value=by_value)
         self._takes_cargo = shelf is not None
+        self._is_remote = is_remote
         self._form = "one"
 
     def pack_call(self, call: Call, name: str = THE_CALLABLE) -> Any:
@@ -111,7 +122,11 @@ class PayloadCarrier:
             tuple(call), f"{name} {func_name}", lambda: {"func": call.func}
         )
         surroundings = Surroundings(
-            self._encoder.scope, self._encoder.serializer, _import_path(), _working_folder()
+            self._encoder.scope,
+            self._encoder.serializer,
+            _import_path(),
+            _working_folder(),
+            self._is_remote,
         )
         data = pickle.dumps((tuple(surroundings), cargo.data), PROTOCOL)
         return self._as_taken(cargo._replace(data=data))
@@ -178,15 +193,21 @@ def _import_path() -> list[str]:
     return [entry or _working_folder() for entry in sys.path]
 
 
-def carrier_for(backend: Backend, serializer: str) -> Carrier:
+def carrier_for(backend: Backend, options: Options) -> Carrier:
     """Return the carrier that *backend* needs."""
-    if backend.capabilities.needs_serialization:
-        return PayloadCarrier(serializer, backend.shelf)
+    can = backend.capabilities
+    if can.needs_serialization:
+        return PayloadCarrier(
+            options.serializer, backend.shelf, options.by_value, is_remote=can.is_remote
+        )
     return ObjectCarrier()
 
 
-def pack_initializer(initializer: Callable[[], object], serializer: str) -> bytes:
+def pack_initializer(
+    initializer: Callable[[], object], serializer: str, by_value: tuple[str, ...]
+) -> bytes:
     """Return *initializer* as a payload for `_worker.run_initializer`."""
     call = Call(initializer, "call", stops_at_failure=True, seed=None)
-    packed: bytes = PayloadCarrier(serializer).pack_call(call, "the initializer")
+    carrier = PayloadCarrier(serializer, by_value=by_value)
+    packed: bytes = carrier.pack_call(call, "the initializer")
     return packed

@@ -13,11 +13,13 @@ import math
 from typing import Final
 
 TARGET_SECONDS: Final = 0.02
-"""Work in one chunk. A message costs both sides some 0.3 ms together, a fiftieth of this; and this
-is how long a result may wait for its chunk to end."""
+"""Work in one chunk, if the back-end does not say otherwise. A message to a worker process costs
+both sides some 0.3 ms together, a fiftieth of this; and this is how long a result may wait for its
+chunk to end."""
 
-LEAST_SECONDS: Final = 0.002
-"""Work in one of the last chunks: smaller ones cost more than workers idle at the end."""
+LEAST_PART: Final = 0.1
+"""Work in one of the last chunks, as a part of that in others: in smaller ones messages cost more
+than workers idle at the end."""
 
 SHORT_SECONDS: Final = 0.05
 """Work in a chunk that may wait behind another in the same worker: what a worker waits for its next
@@ -51,15 +53,23 @@ class Sizer:
         workers: Workers that the items are divided among.
         most: Items in a chunk, at most, if it is larger than the grain; `None` for `MOST_ITEMS`.
         can_take_back: Whether what a worker has not begun can be given to another.
+        seconds: Work in a chunk.
     """
 
     def __init__(
-        self, grain: int, workers: int, most: int | None = None, *, can_take_back: bool = False
+        self,
+        grain: int,
+        workers: int,
+        most: int | None = None,
+        *,
+        can_take_back: bool = False,
+        seconds: float = TARGET_SECONDS,
     ) -> None:
         self.grain = grain
+        self.workers = workers
+        self._target = seconds
         self._growth = GROWTH_TO_TAKE_BACK if can_take_back else GROWTH
         self._most_items = min(MOST_ITEMS, most or MOST_ITEMS)
-        self._workers = workers
         self._seconds = 0.0
         self._items = 0.0
         self._largest_run = 0
@@ -84,19 +94,19 @@ class Sizer:
             return self.grain
         seconds = max(self._seconds / self._items, 1e-9)
         # Each worker gets half of its share of what is left, and so on: all end together.
-        shared = max(left / (2 * self._workers), LEAST_SECONDS / seconds)
+        shared = max(left / (2 * self.workers), LEAST_PART * self._target / seconds)
         grown = self._largest_run * self._growth
-        return self._in_grains(min(TARGET_SECONDS / seconds, shared, grown, self._most()))
+        return self._in_grains(min(self._target / seconds, shared, grown, self._most()))
 
     def size_to_check(self, total: int) -> int:
         """Return how many of *total* items are packed together, to see whether they can travel."""
-        shared = total / (4 * self._workers)
+        shared = total / (4 * self.workers)
         grown = max(1, self._largest_packed * GROWTH)
         return self._in_grains(min(shared, grown, self._most()))
 
     def share(self, total: int) -> int:
         """Return how many of *total* items go together where no time will be known in time."""
-        return shares(total, self.grain, self._workers)
+        return shares(total, self.grain, self.workers)
 
     def is_short(self, items: int) -> bool:
         """Return whether *items* take little time, as was measured; they may wait for others."""

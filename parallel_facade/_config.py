@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 from parallel_facade._cpus import cpu_count
 from parallel_facade._errors import ConfigurationError
 from parallel_facade._plain import ATOMS
-from parallel_facade._registry import check_backend_name, nearest
+from parallel_facade._registry import ADDRESSES, check_backend_name, has_own_workers, nearest
 
 PREFIX: Final = "PARALLEL_FACADE_"
 START_METHODS: Final = ("forkserver", "spawn", "fork")
@@ -38,7 +38,8 @@ class Config(NamedTuple):
 
     Attributes:
         backend: A back-end's name, a `Backend`, or a `concurrent.futures.Executor`.
-        workers: Workers at most; `None` takes `cpu_count()`.
+        workers: Workers at most; `None` for as many as a cluster or an executor has. On this
+            machine it is a number, `cpu_count()` if none was given.
         start_method: How worker processes start; `None` takes the platform's safe one.
         inner_threads: Threads that libraries such as BLAS and OpenMP use in each worker process;
             0 for as many as they like, `None` for the worker's share of the CPUs.
@@ -50,10 +51,13 @@ class Config(NamedTuple):
         progress: `False`, `True`, a description, or a callable.
         seed: Seeds one random stream per item; `None` leaves random state alone.
         serializer: ``"dill"``, or ``"pickle"`` for the standard library only.
+        by_value: Names of modules and packages whose code is sent along, since workers have not
+            got it.
+        start_timeout: Seconds that a cluster may be without workers; `None` for no limit.
     """
 
     backend: Any
-    workers: int
+    workers: int | None
     start_method: str | None
     inner_threads: int | None
     chunksize: int | None
@@ -64,6 +68,8 @@ class Config(NamedTuple):
     progress: bool | str | Callable[..., object]
     seed: int | None
     serializer: str
+    by_value: tuple[str, ...]
+    start_timeout: float
 
 
 class Setting(NamedTuple):
@@ -135,6 +141,14 @@ def _parse_progress(text: str) -> bool | str:
     return text
 
 
+def _module_names(value: Any) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else list(value)
+    names = [name.strip() for name in names]
+    if not all(part.isidentifier() for name in names for part in name.split(".")):
+        raise ValueError
+    return tuple(names)
+
+
 def _backend(value: Any) -> Any:
     if isinstance(value, str):
         return check_backend_name(value)
@@ -169,6 +183,8 @@ SETTINGS: Final[dict[str, Setting]] = {
     ),
     "seed": Setting(_whole(None), int, "a whole number"),
     "serializer": Setting(_one_of(*SERIALIZERS), str, f"one of {', '.join(SERIALIZERS)}", "dill"),
+    "by_value": Setting(_module_names, str, "names of modules or packages, as in an import", ()),
+    "start_timeout": Setting(_seconds, float, SECONDS, 60.0),
 }
 
 _configured: dict[str, Any] = {}
@@ -260,7 +276,7 @@ _resolved: dict[Any, tuple[Config, Any]] = {}
 def _resolve(arguments: Mapping[str, Any]) -> Config:
     layers = _layers(check_settings(arguments, "the call"))
     values = {name: _first_given(name, layers)[0] for name in SETTINGS}
-    if values["workers"] is None:
+    if values["workers"] is None and not has_own_workers(values["backend"]):
         values["workers"] = usable_cpus()
     return Config(**values)
 
@@ -302,7 +318,7 @@ def _from_environment(name: str) -> Any:
 
 _environment: Any = getattr(os.environ, "_data", os.environ)
 """What `os.environ` keeps its values in. To ask itself for what is not there takes 2 microseconds,
-and there are twelve variables to look for in each call."""
+and there are a dozen variables to look for in each call."""
 
 _keys: Final[dict[str, Any]] = {
     name: PREFIX + name.upper()
@@ -329,7 +345,7 @@ def _parsed(variable: str, name: str, text: str) -> Any:
 def _warn_of_unknown_variables() -> None:
     known = [PREFIX + name.upper() for name in SETTINGS]
     for variable in os.environ:
-        if variable.startswith(PREFIX) and variable not in known:
+        if variable.startswith(PREFIX) and variable not in {*known, *ADDRESSES}:
             warnings.warn(
                 f"unknown environment variable {variable}{nearest(variable, known)}; "
                 f"known: {', '.join(known)}",

@@ -121,21 +121,27 @@ class Map:
         is_passive: bool = True,
     ) -> None:
         self._backend = backend
-        self._carrier: Carrier = carrier_for(backend, options.serializer)
+        self._carrier: Carrier = carrier_for(backend, options)
         self._options = options
         self.total = total
         self._deadline = Deadline(options.timeout)
-        self._window = _window(backend, options.workers)
+        workers = _workers(backend, options)
+        self._window = _window(backend, options, workers)
         self._runs_in_caller = backend.capabilities.runs_in_caller
         self._can_take_back = backend.capabilities.can_take_back and options.task_timeout is None
         self._submits_all = submits_all
-        workers = min(options.workers, backend.capacity())
         # What has a time of its own shall not be stopped with another item; and where the caller
         # runs a lazy map, that is a loop, which does nothing ahead of its turn.
         is_loop = self._runs_in_caller and buffersize is not None
         goes_alone = options.task_timeout is not None or is_loop
         most = 1 if goes_alone else max_items
-        self._sizer = Sizer(chunksize, workers, most, can_take_back=self._can_take_back)
+        self._sizer = Sizer(
+            chunksize,
+            workers,
+            most,
+            can_take_back=self._can_take_back,
+            seconds=backend.seconds_in_chunk,
+        )
         self._harvest = Harvest(ordered=ordered)
         self._verdicts = Verdicts(options, self._harvest, total, self._leave_from)
         self._supply = Supply(
@@ -177,6 +183,8 @@ class Map:
                 f"the results belong to process {self._pid}, from which this process was forked"
             )
         self._collect_all(self._mailbox.take(0))
+        if self._backend.capabilities.is_remote:
+            self._count_workers()
         while self._submits_all or len(self._in_flight) < self._window:
             if self._deadline.has_passed():
                 raise self._too_late()
@@ -269,6 +277,13 @@ class Map:
             _when_all_done(running, lambda: self._backend.drop(handle))
             self._handle = None
         self._in_flight.clear()
+
+    def _count_workers(self) -> None:
+        """Use workers that have come to a cluster meanwhile, and no more than are left."""
+        workers = _workers(self._backend, self._options)
+        if workers != self._sizer.workers:
+            self._sizer.workers = workers
+            self._window = self._supply.window = _window(self._backend, self._options, workers)
 
     # ── sending ───────────────────────────────────────────────────────────────────────────────
 
@@ -474,13 +489,22 @@ def _index_of(outcome: tuple[int, Any]) -> int:
     return outcome[0]
 
 
-def _window(backend: Backend, workers: int) -> int:
+def _workers(backend: Backend, options: Options) -> int:
+    """Return how many workers the call may use, of those that there are now."""
+    capacity = max(1, backend.capacity())
+    return capacity if options.workers is None else min(options.workers, capacity)
+
+
+def _window(backend: Backend, options: Options, workers: int) -> int:
     """Return how many chunks may be in flight."""
     if backend.capabilities.runs_in_caller:
         return 1
-    capacity = backend.capacity()
-    # Fewer workers than there are: then no more chunks at a time than workers were asked for.
-    return capacity * CHUNKS_IN_FLIGHT if workers >= capacity else workers
+    # Fewer workers than there are: then no more chunks at a time than workers were asked for. And
+    # what is timed shall not wait in an engine's queue, where its time may run already.
+    is_timed = options.task_timeout is not None and backend.capabilities.is_remote
+    if workers < backend.capacity() or is_timed:
+        return workers
+    return workers * CHUNKS_IN_FLIGHT
 
 
 def _when_all_done(futures: list[Future[Any]], action: Any) -> None:

@@ -1,6 +1,7 @@
 """Every error the library raises on its own account.
 
 ParallelFacadeError
+├── BackendLostError     (ConnectionError) a cluster cannot be reached, or has no workers
 ├── ConfigurationError   (ValueError)     a setting is unknown or impossible
 ├── PoolClosedError      (RuntimeError)   a pool was used after it was closed
 ├── RemoteError          (RuntimeError)   stands for an exception that could not be rebuilt here
@@ -32,6 +33,10 @@ def _rebuild(
     error = cls.__new__(cls, *args)
     error.__dict__.update(fields)
     return error
+
+
+class BackendLostError(ParallelFacadeError, ConnectionError):
+    """Raised when a cluster cannot be reached, was lost, or has had no worker for too long."""
 
 
 class ConfigurationError(ParallelFacadeError, ValueError):

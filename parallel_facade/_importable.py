@@ -64,6 +64,7 @@ class _Memo(threading.local):
     """What was answered to this thread about modules, while it is asked for one payload."""
 
     answers: dict[str, bool] | None = None
+    by_value: tuple[str, ...] = ()
 
 
 _memo = _Memo()
@@ -81,6 +82,16 @@ def remember_answers(answers: dict[str, bool] | None) -> dict[str, bool] | None:
     return before
 
 
+def send_by_value(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Take no worker to have the modules and packages *names*; return those before."""
+    before, _memo.by_value = _memo.by_value, names
+    return before
+
+
+def _is_by_value(name: str) -> bool:
+    return any(name == one or name.startswith(f"{one}.") for one in _memo.by_value)
+
+
 def is_importable_name(name: str) -> bool:
     """Return whether a worker can import the loaded module called *name*."""
     if (answers := _memo.answers) is None:
@@ -91,7 +102,7 @@ def is_importable_name(name: str) -> bool:
 
 
 def _is_importable_now(name: str) -> bool:
-    if name in NEVER_IMPORTED:
+    if name in NEVER_IMPORTED or _is_by_value(name):
         return False
     # Modules made at run time have no spec, or one without a place to load from.
     spec = getattr(sys.modules.get(name), "__spec__", None)

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from parallel_facade._config import START_METHODS, get_config, sources
 from parallel_facade._cpus import cpu_count, cpu_limits
 from parallel_facade._errors import ConfigurationError
-from parallel_facade._registry import BUILT_IN, NOT_YET, load_backend, plug_ins
+from parallel_facade._registry import BUILT_IN, load_backend, plug_ins
 
 PACKAGES = ("parallel-facade", "pathos", "dill", "multiprocess", "tqdm", "numpy")
 
@@ -58,8 +58,6 @@ def _backends() -> Iterator[str]:
             yield f"{name:10} {_one_line(str(exc).splitlines())}"
         else:
             yield f"{name:10} available"
-    for name, road in NOT_YET.items():
-        yield f"{name:10} not by name: {road}"
 
 
 def _one_line(lines: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import builtins
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -76,13 +77,29 @@ def as_main(scope: str) -> AbstractContextManager[None]:
 
 @contextmanager
 def _with_main(module: types.ModuleType) -> Iterator[None]:
-    before = sys.modules.get(MAIN)
-    sys.modules[MAIN] = module
+    with _mains_lock:
+        if not _mains:
+            _mains.append(sys.modules.get(MAIN))
+        _mains.append(module)
+        sys.modules[MAIN] = module
     try:
         yield
     finally:
-        if before is not None:
-            sys.modules[MAIN] = before
+        with _mains_lock:
+            # Not what was there before: threads of a worker leave in any order.
+            del _mains[_last_place(module)]
+            if (current := _mains[-1]) is not None:
+                sys.modules[MAIN] = current
+            if len(_mains) == 1:
+                _mains.clear()
+
+
+_mains: list[types.ModuleType | None] = []  # the process's own, and one for each running call
+_mains_lock = threading.Lock()  # guards _mains
+
+
+def _last_place(module: types.ModuleType) -> int:
+    return max(place for place, one in enumerate(_mains) if one is module)
 
 
 def forget(scope: str) -> None:

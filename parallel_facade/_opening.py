@@ -6,15 +6,27 @@ from typing import Any
 
 from parallel_facade._carriers import pack_initializer
 from parallel_facade._options import check_capabilities
-from parallel_facade._registry import load_backend
+from parallel_facade._registry import load_backend, with_address
 from parallel_facade._worker import is_worker
 from parallel_facade.backends import Backend, WorkerSettings
 
 
-def open_backend(setting: Any, settings: WorkerSettings, serializer: str) -> Backend:
+def open_backend(
+    setting: Any,
+    settings: WorkerSettings,
+    serializer: str = "dill",
+    by_value: tuple[str, ...] = (),
+) -> Backend:
     """Return the back-end for *setting*; closing it closes only what is ours.
 
+    Args:
+        setting: See `Config.backend`.
+        settings: How its workers shall be.
+        serializer: What packs the initializer.
+        by_value: Modules whose code is sent along with that.
+
     Raises:
+        BackendLostError: There is no cluster where it should be.
         ConfigurationError: The back-end cannot honour *settings*, or is not installed.
     """
     if is_worker():
@@ -23,19 +35,31 @@ def open_backend(setting: Any, settings: WorkerSettings, serializer: str) -> Bac
 
         return SerialBackend(settings)
     if isinstance(setting, str):
-        cls = load_backend(setting)
-        _check(setting, cls, settings)
+        setting = with_address(setting)
+        name, _, address = setting.partition(":")
+        cls = load_backend(name)
+        _check(name, cls, settings)
         if settings.initializer is not None and cls.capabilities.needs_serialization:
-            payload = pack_initializer(settings.initializer, serializer)  # type: ignore[arg-type]
+            payload = pack_initializer(settings.initializer, serializer, by_value)  # type: ignore[arg-type]
             settings = settings._replace(initializer=payload)
-        opened: Backend = cls(settings)
+        opened: Backend = cls(settings._replace(address=address))
         return opened
     from parallel_facade.backends._borrowed import BorrowedBackend
-    from parallel_facade.backends._executor import ExecutorBackend
 
-    lent = setting if isinstance(setting, Backend) else ExecutorBackend(setting, settings)
+    lent = setting if isinstance(setting, Backend) else _around(setting, settings)
     _check(setting, lent, settings)
     return BorrowedBackend(lent)
+
+
+def _around(engine: Any, settings: WorkerSettings) -> Backend:
+    """Return a back-end on an object of the user's, which stays open."""
+    if type(engine).__module__.partition(".")[0] == "distributed" and hasattr(engine, "scheduler"):
+        from parallel_facade.backends._dask import DaskBackend
+
+        return DaskBackend(settings, engine)
+    from parallel_facade.backends._executor import ExecutorBackend
+
+    return ExecutorBackend(settings, engine)
 
 
 def _check(setting: Any, backend: Any, settings: WorkerSettings) -> None:
@@ -50,4 +74,6 @@ def _check(setting: Any, backend: Any, settings: WorkerSettings) -> None:
 
 def backend_name(setting: Any) -> str:
     """Return how to call the back-end behind a setting in a message."""
-    return setting if isinstance(setting, str) else type(setting).__name__
+    if isinstance(setting, str):
+        return setting.partition(":")[0]
+    return type(setting).__name__

@@ -30,7 +30,8 @@ class Options(NamedTuple):
     progress: Any
     seed: int | None
     serializer: str
-    workers: int
+    workers: int | None
+    by_value: tuple[str, ...]
 
 
 class Requirement(NamedTuple):
@@ -42,7 +43,7 @@ class Requirement(NamedTuple):
 
 
 REQUIREMENTS = (
-    Requirement("task_timeout", "can_stop_running_task", "cannot stop a task that runs"),
+    Requirement("task_timeout", "can_time_tasks", "cannot stop a task that runs"),
     Requirement("seed", "has_private_state", "shares one random state among its workers"),
     Requirement("inner_threads", "can_limit_threads", "does not start its workers itself"),
     Requirement("initializer", "can_initialize", "does not start its workers itself"),
@@ -63,7 +64,7 @@ def check_capabilities(name: str, capabilities: Capabilities, **wanted: object) 
 
 
 def make_options(
-    resolved: Config, *, retry_on: object, return_exceptions: object, workers: int
+    resolved: Config, *, retry_on: object, return_exceptions: object, workers: int | None
 ) -> Options:
     """Return the options of a call from its settings and its own arguments.
 
@@ -91,6 +92,7 @@ def make_options(
         seed=resolved.seed,
         serializer=resolved.serializer,
         workers=workers,
+        by_value=resolved.by_value,
     )
 
 

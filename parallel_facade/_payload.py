@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from parallel_facade._deep import is_of_pickler, with_room
 from parallel_facade._errors import SerializationError, described
-from parallel_facade._importable import remember_answers
+from parallel_facade._importable import remember_answers, send_by_value
 from parallel_facade._interrupts import raise_if_handlers
 from parallel_facade._offenders import Offender, find_offenders, tree
 from parallel_facade._pickling import DeepPickler, Reducer, StandardPickler, TravelPickler
@@ -70,6 +70,7 @@ class Encoder:
         serializer: ``"dill"``, or ``"pickle"`` for the standard library alone.
         returning: Whether the payloads go back to the side that owns the received classes.
         shelf: Where large buffers are placed; `None` for in the payload.
+        by_value: Modules and packages whose code is sent along.
     """
 
     def __init__(
@@ -79,11 +80,13 @@ class Encoder:
         *,
         returning: bool = False,
         shelf: Shelf | None = None,
+        by_value: tuple[str, ...] = (),
     ) -> None:
         self.scope = scope
         self.serializer = serializer
         self.returning = returning
         self._shelf = shelf
+        self._by_value = by_value
         self._everywhere: frozenset[str] = frozenset()
         self._known: dict[int, tuple[weakref.ref[Any], weakref.ref[Segment]]] | None = None
 
@@ -152,11 +155,12 @@ class Encoder:
 
     def _dump(self, obj: Any, shelf: Shelf | None) -> tuple[Cargo, set[str]]:
         """Return *obj* as it travels, and the tokens of the classes that it defines there."""
-        before = remember_answers({})
+        before = remember_answers({}), send_by_value(self._by_value)
         try:
             return self._dump_fitting(obj, shelf)
         finally:
-            remember_answers(before)
+            remember_answers(before[0])
+            send_by_value(before[1])
 
     def _dump_fitting(self, obj: Any, shelf: Shelf | None) -> tuple[Cargo, set[str]]:
         """Do so by the C pickler or, for what is too deep for that, in Python."""

@@ -57,7 +57,8 @@ class Pool(Executor):
     Args:
         backend: A back-end's name, a `Backend`, or a `concurrent.futures.Executor`, which is not
             shut down here; `None` asks the configuration.
-        workers: How many workers at most; `None` asks the configuration.
+        workers: How many workers at most; `None` asks the configuration, and takes all that a
+            cluster or an executor has.
         start_method: ``"forkserver"``, ``"spawn"`` or ``"fork"``, for processes; `None` asks the
             configuration.
         initializer: Runs once in each new worker. The globals that it sets are there for the
@@ -133,12 +134,13 @@ class Pool(Executor):
         self._delivery = Delivery()
         self._decisions = Delivery("retries")
         settings = WorkerSettings(
-            resolved.workers,
+            resolved.workers or usable_cpus(),
             resolved.start_method,
             initializer,
             self._max_tasks,
             self._max_memory,
             _threads_for_each(resolved),
+            resolved.start_timeout,
         )
         if start_method_given and resolved.backend != "process":
             raise ConfigurationError(
@@ -148,7 +150,9 @@ class Pool(Executor):
         setting = resolved.backend
         if isinstance(setting, Pool):
             setting = setting._backend_here()
-        self._backend = open_backend(setting, settings, resolved.serializer)
+        self._backend = open_backend(
+            setting, settings, resolved.serializer, by_value=resolved.by_value
+        )
         try:
             if not is_worker():  # there the outer pool's number is in force
                 check_capabilities(
@@ -156,7 +160,7 @@ class Pool(Executor):
                     self._backend.capabilities,
                     inner_threads=inner_threads_given,
                 )
-            self._workers = min(resolved.workers, self._backend.capacity())
+            self._asked = resolved.workers
             _close_all_at_exit()
             _open_pools.add(self)
             _pools_by_token[self._token] = self
@@ -391,7 +395,7 @@ class Pool(Executor):
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"workers={self._workers}"
+        state = "closed" if self._closed else f"workers={self.workers}"
         return f"<parallel_facade.Pool {backend_name(self._backend_setting)} {state}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -406,7 +410,9 @@ class Pool(Executor):
         ...     pool.workers
         3
         """
-        return self._workers
+        if self._asked is None:
+            return self._backend.capacity()
+        return min(self._asked, self._backend.capacity())
 
     @property
     def is_usable(self) -> bool:
@@ -423,7 +429,7 @@ class Pool(Executor):
     def _target(self) -> Target:
         """Return where a call made here and now goes."""
         name = backend_name(self._backend_setting)
-        return Target(self._backend_here(), name, self._workers, self._max_tasks)
+        return Target(self._backend_here(), name, self._max_tasks)
 
     def _options(
         self, settings: dict[str, Any], retry_on: Any, *, return_exceptions: Any
@@ -436,7 +442,7 @@ class Pool(Executor):
         if settings.get("serializer") is None:
             settings = {**settings, "serializer": self._serializer}
         resolved = resolve(settings)
-        workers = resolved.workers if settings.get("workers") is not None else self._workers
+        workers = resolved.workers if settings.get("workers") is not None else self._asked
         return make_options(
             resolved, retry_on=retry_on, return_exceptions=return_exceptions, workers=workers
         )
@@ -447,7 +453,7 @@ class Pool(Executor):
             freeze_daemons()
             raise PoolClosedError(f"{self!r} cannot be used any more")
         if is_worker() and not self._backend.capabilities.runs_in_caller:
-            return open_backend("serial", WorkerSettings(1), "dill")
+            return open_backend("serial", WorkerSettings(1))
         if self._pid != os.getpid():
             raise PoolClosedError(
                 f"{self!r} belongs to process {self._pid}, and this process was forked from it\n\n"
@@ -464,7 +470,7 @@ def _threads_for_each(resolved: Config) -> int | None:
     """Return how many threads libraries may use in each worker; `None` for any number."""
     if resolved.inner_threads is not None:
         return resolved.inner_threads or None
-    return max(1, usable_cpus() // resolved.workers)
+    return max(1, usable_cpus() // (resolved.workers or usable_cpus()))
 
 
 def _pool_by_token(token: str) -> Pool:

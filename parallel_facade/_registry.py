@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import functools
+import os
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from parallel_facade._errors import ConfigurationError
 
@@ -15,19 +16,44 @@ if TYPE_CHECKING:
 ENTRY_POINTS: Final = "parallel_facade.backends"
 """The entry-point group in which a distribution announces its back-ends."""
 
+LOCAL_WORD: Final = "local"
+"""Behind the colon of a cluster's name: start one of that kind on this machine."""
+
+
+class Place(NamedTuple):
+    """Where a back-end of this package is found.
+
+    Attributes:
+        location: Its module and class.
+        address: The environment variable in which its own ecosystem says where the cluster is;
+            empty for what has no address.
+        has_own_workers: There are as many workers as somebody else has started.
+        starts_locally: A cluster of its kind can be started on this machine.
+    """
+
+    location: str
+    address: str = ""
+    has_own_workers: bool = False
+    starts_locally: bool = False
+
+
+HERE: Final = "parallel_facade.backends"
+
 BUILT_IN: Final = {
-    "process": "parallel_facade.backends._process:ProcessBackend",
-    "serial": "parallel_facade.backends._serial:SerialBackend",
-    "thread": "parallel_facade.backends._thread:ThreadBackend",
+    "dask": Place(f"{HERE}._dask:DaskBackend", "DASK_SCHEDULER_ADDRESS", True, True),
+    "mpi": Place(f"{HERE}._mpi:MPIBackend", "", True),
+    "ppft": Place(f"{HERE}._ppft:PpftBackend", "PARALLEL_FACADE_PPFT_SERVERS", True),
+    "process": Place(f"{HERE}._process:ProcessBackend"),
+    "ray": Place(f"{HERE}._ray:RayBackend", "RAY_ADDRESS", True, True),
+    "serial": Place(f"{HERE}._serial:SerialBackend"),
+    "thread": Place(f"{HERE}._thread:ThreadBackend"),
 }
 
-NOT_YET: Final = {
-    "dask": "pass distributed.Client.get_executor() as backend=",
-    "mpi": "pass an mpi4py.futures.MPIPoolExecutor as backend=",
-    "ppft": "pass any concurrent.futures.Executor as backend=",
-    "ray": "pass any concurrent.futures.Executor as backend=",
-}
-"""Cluster names that are reserved, each with the road that works."""
+PPFT_SECRET: Final = "PARALLEL_FACADE_PPFT_SECRET"
+"""The environment variable with the secret of ppft's servers."""
+
+ADDRESSES: Final = frozenset({PPFT_SECRET, *(place.address for place in BUILT_IN.values())})
+"""Environment variables that say where clusters are, and are no settings."""
 
 
 @functools.cache
@@ -44,30 +70,73 @@ def known_backends() -> list[str]:
     return sorted({*BUILT_IN, *plug_ins()})
 
 
-def check_backend_name(name: str) -> str:
-    """Return *name*; raise `ConfigurationError` with the known names if there is none like it."""
-    if name in BUILT_IN or name in plug_ins():
-        return name
-    if name in NOT_YET:
-        raise ConfigurationError(
-            f"back-end {name!r} cannot be chosen by name in this version\n\nHint: {NOT_YET[name]}"
-        )
-    known = ", ".join(known_backends())
-    near = nearest(name, known_backends())
-    raise ConfigurationError(f"no back-end is called {name!r}{near}; known: {known}")
+def check_backend_name(setting: str) -> str:
+    """Return *setting*, a back-end's name, perhaps with an address behind a colon.
+
+    Raises:
+        ConfigurationError: There is none of that name, or it takes no address.
+
+    >>> check_backend_name("dask:tcp://10.0.0.1:8786")
+    'dask:tcp://10.0.0.1:8786'
+    """
+    name, colon, address = setting.partition(":")
+    if name not in BUILT_IN and name not in plug_ins():
+        known = ", ".join(known_backends())
+        near = nearest(name, known_backends())
+        raise ConfigurationError(f"no back-end is called {name!r}{near}; known: {known}")
+    place = BUILT_IN.get(name)
+    if colon and place is not None and not place.address:
+        raise ConfigurationError(f"back-end {name!r} takes no address, got {address!r}")
+    if colon and not address:
+        raise ConfigurationError(f"back-end {setting!r} has nothing behind its colon")
+    return setting
 
 
-def load_backend(name: str) -> Any:
-    """Return the class of the back-end called *name*, importing what it needs.
+def has_own_workers(setting: Any) -> bool:
+    """Return whether the back-end that *setting* asks for has workers that others have started.
+
+    For *setting* see `Config.backend`. An executor or a back-end in person has.
+    """
+    if not isinstance(setting, str):
+        return True
+    name, _, address = setting.partition(":")
+    place = BUILT_IN.get(name)
+    return place is not None and place.has_own_workers and address != LOCAL_WORD
+
+
+def with_address(setting: str) -> str:
+    """Return *setting* with the address of its cluster, from the environment if it has none.
+
+    Raises:
+        ConfigurationError: It is nowhere, with the variable to set.
+    """
+    place = BUILT_IN.get(setting)
+    if place is None or not place.address:
+        return setting
+    if address := os.environ.get(place.address):
+        return f"{setting}:{address}"
+    local = (
+        f", or start one on this machine: backend='{setting}:{LOCAL_WORD}'"
+        if place.starts_locally
+        else ""
+    )
+    raise ConfigurationError(
+        f"back-end {setting!r} has no address: the environment variable {place.address} is not set"
+        f"\n\nHint: set it, or say where the cluster is: backend='{setting}:ADDRESS'{local}."
+    )
+
+
+def load_backend(setting: str) -> Any:
+    """Return the class of the back-end that *setting* names, importing what it needs.
 
     Raises:
         ConfigurationError: No back-end has this name, or what it needs is not installed.
     """
-    check_backend_name(name)
+    name, _, _ = check_backend_name(setting).partition(":")
     try:
-        if (location := BUILT_IN.get(name)) is None:
+        if (place := BUILT_IN.get(name)) is None:
             return _as_class(plug_ins()[name].load())
-        module, _, attribute = location.partition(":")
+        module, _, attribute = place.location.partition(":")
         return _as_class(getattr(import_module(module), attribute))
     except ImportError as exc:
         hint = f"pip install 'parallel-facade[{name}]'"

@@ -23,6 +23,7 @@ from parallel_facade._deadlines import Clock
 from parallel_facade._exiting import freeze_daemons
 from parallel_facade._interrupts import SafeCondition
 from parallel_facade._pool import Pool
+from parallel_facade._registry import with_address
 from parallel_facade._worker import is_worker
 
 IDLE_SECONDS: Final = 300.0
@@ -41,6 +42,10 @@ class _Lent:
         self.pool = Pool(config.backend, config.workers)
         self.users = 0
         self.unused_since = 0.0
+
+    def is_too_small_for(self, config: Config) -> bool:
+        """Return whether a call asks for more workers than the pool can start."""
+        return None not in (config.workers, self.asked) and self.asked < config.workers
 
 
 class SharedPools:
@@ -61,11 +66,14 @@ class SharedPools:
 
     def borrow(self, config: Config) -> Pool:
         """Return an open pool for *config*, to be given back."""
-        key = (config.backend, config.start_method, config.inner_threads)
+        # Where a cluster is belongs to it: the environment may name another by the next call.
+        backend = with_address(config.backend) if isinstance(config.backend, str) else config.backend
+        config = config._replace(backend=backend)
+        key = (backend, config.start_method, config.inner_threads)
         with self._changed:
             lent = self._current.get(key)
             retired = None
-            if lent is None or not lent.pool.is_usable or lent.asked < config.workers:
+            if lent is None or not lent.pool.is_usable or lent.is_too_small_for(config):
                 retired = self._retire(lent)
                 lent = _Lent(key, config)
                 self._current[key] = lent

@@ -54,7 +54,7 @@ class Submission:
         self._backend = backend
         self._options = options
         self._decisions = decisions
-        self._carrier = carrier_for(backend, options.serializer)
+        self._carrier = carrier_for(backend, options)
         packed_call = self._carrier.pack_call(call)
         self._cargo = self._carrier.pack_chunk(Chunk(0, [arguments]))
         self._handle = backend.put(packed_call)

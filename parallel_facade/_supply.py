@@ -84,7 +84,8 @@ class Supply:
         self._items = items
         self._carrier = carrier
         self._sizer = sizer
-        self._window = window
+        self.window = window
+        """As the argument; it may change."""
         self._total = total
         self._buffersize = buffersize
         self._is_passive = is_passive
@@ -198,8 +199,8 @@ class Supply:
             return size
         held = self._pulled - self.taken
         if self._buffersize == 0:
-            return max(0, size * self._window - held)
-        share = max(self._sizer.grain, self._buffersize // self._window)
+            return max(0, size * self.window - held)
+        share = max(self._sizer.grain, self._buffersize // self.window)
         return min(share, max(0, self._buffersize - held))
 
     @property
@@ -207,7 +208,7 @@ class Supply:
         """How many outcomes a lazy consumer takes at once, so that pulling goes on meanwhile."""
         if self._buffersize is None:
             return None
-        bound = self._buffersize or self._sizer.size(self._left()) * self._window
+        bound = self._buffersize or self._sizer.size(self._left()) * self.window
         return max(1, bound // SLICES)
 
     def _pack(self, found: Packed) -> Packed | None:

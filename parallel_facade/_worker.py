@@ -16,7 +16,6 @@ import os
 import sys
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar, copy_context
@@ -283,16 +282,22 @@ class Surroundings(NamedTuple):
         serializer: How to encode what goes back.
         import_path: The caller's `sys.path`, where its modules are found.
         folder: The caller's working directory, which relative paths mean.
+        is_remote: Whether the worker has a `sys.path` of its own.
     """
 
     scope: str
     serializer: str
     import_path: list[str]
     folder: str
+    is_remote: bool = False
 
     def apply(self) -> None:
         """Make names of modules and files mean here what they mean to the caller."""
-        if sys.path != self.import_path:
+        if self.is_remote:
+            # Behind its own: where the two machines share no files, these lead nowhere.
+            known = set(sys.path)
+            sys.path += [entry for entry in self.import_path if entry not in known]
+        elif sys.path != self.import_path:
             sys.path[:] = self.import_path
         with suppress(OSError):  # on another machine there may be no such folder
             if self.folder and os.getcwd() != self.folder:
@@ -313,6 +318,7 @@ class OpenCall:
             self.scope, self._surroundings.serializer, returning=True, shelf=shelf
         )
         self._call: Call | None = None
+        self._decoding = threading.Lock()  # guards _call, where a worker has several threads
         self._kept: list[Any] = []  # what only weak references of the callable refer to
         # Context variables that travelled are set here, and for this call alone.
         self._context = copy_context()
@@ -335,19 +341,22 @@ class OpenCall:
             at_most: Begin no more items once so many were run.
         """
         ledger = Ledger(self._encoder, log, send_part)
-        return self._context.run(self._run, payload, ledger, on_begin, at_most)
+        try:
+            with self._decoding:
+                call = self._context.run(self.call)
+        except BaseException as exc:
+            return self._unread(THE_CALLABLE, exc)
+        # A copy: a context can be entered by one thread only.
+        return self._context.copy().run(self._run, call, payload, ledger, on_begin, at_most)
 
     def _run(
         self,
+        call: Call,
         payload: Received,
         ledger: Ledger,
         on_begin: Callable[[], object] | None,
         at_most: float,
     ) -> tuple[Cargo, int]:
-        try:
-            call = self.call()
-        except BaseException as exc:
-            return self._unread(THE_CALLABLE, exc)
         if on_begin is not None:
             on_begin()
         with _namespaces.as_main(self.scope), KeptAlive():
@@ -361,7 +370,7 @@ class OpenCall:
 
     def _unread(self, part: str, exc: BaseException) -> tuple[Cargo, int]:
         error = SerializationError(
-            f"{part} could not be rebuilt in the worker: {described(exc)}", path=part
+            f"{part} could not be rebuilt in the worker: {described(exc)}{_advice(exc)}", path=part
         )
         failure = Failure(error, captured(exc).traceback)
         return Cargo(encode_unread(part, failure, self._encoder)), 0
@@ -397,33 +406,15 @@ def run_initializer(payload: bytes) -> None:
     opened.close()
 
 
-_MOST_OPEN_CALLS: Final = 8
-"""Calls that a worker of a foreign executor keeps decoded; it is never told when one ends."""
-
-_open_calls: OrderedDict[str, OpenCall] = OrderedDict()
-_open_calls_lock = threading.Lock()  # guards _open_calls, where an executor's workers are threads
-
-
-def run_payload(scope: str, call: bytes, chunk: bytes) -> list[bytes]:
-    """Run an encoded chunk through an encoded call, as a plain function of an executor's worker.
-
-    Args:
-        scope: The call's name, by which it is decoded once per worker.
-        call: The call's payload.
-        chunk: The chunk's payload.
-    """
-    with WorkerRole():
-        return [_opened(scope, call).run(Received(chunk))[0].data]
-
-
-def _opened(scope: str, payload: bytes) -> OpenCall:
-    with _open_calls_lock:
-        if (opened := _open_calls.get(scope)) is None:
-            opened = _open_calls[scope] = OpenCall(payload)
-            if len(_open_calls) > _MOST_OPEN_CALLS:
-                _open_calls.popitem(last=False)[1].close()
-        _open_calls.move_to_end(scope)
-    return opened
+def _advice(exc: BaseException) -> str:
+    """Return what to do about *exc*, if that is known."""
+    if not isinstance(exc, ModuleNotFoundError) or not exc.name:
+        return ""
+    package = exc.name.partition(".")[0]
+    return (
+        f"\n\nHint: the worker has no module {exc.name!r}. Install it there, or send its code "
+        f"along: configure(by_value=[{package!r}])."
+    )
 
 
 def run_as_worker(call: Call, chunk: Chunk) -> Report:

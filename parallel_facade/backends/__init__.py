@@ -17,7 +17,14 @@
         _departures    workers on their way out, with what they started: _family
         _causes        why workers died, in words
         _serve         the worker's end
-    _executor      in any concurrent.futures.Executor
+    _remote        what all engines of others have in common: bytes to workers that they own
+        _executor      in any concurrent.futures.Executor
+        _mpi           in ranks of MPI                   mpi4py.futures
+        _dask          in workers of a Dask cluster      distributed
+        _ray           in workers of a Ray cluster
+        _ppft          in ppservers                      pathos ParallelPool
+        _watch         the thread that ends what takes too long
+        _probe         what is asked of workers before any code is sent
     _borrowed      a back-end of somebody else's, given back as it was
 
 The dispatcher asks `Backend.capabilities`, never a back-end's name.
@@ -31,6 +38,7 @@ from concurrent.futures import Future
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
+from parallel_facade._chunking import TARGET_SECONDS
 from parallel_facade._segments import Shelf
 
 
@@ -40,8 +48,13 @@ class Capabilities(NamedTuple):
     Attributes:
         needs_serialization: Calls, chunks and reports cross as bytes.
         runs_in_caller: `submit` runs the chunk at once, in the caller's own thread.
-        survives_crashes: A worker that dies does not take the caller with it.
-        can_stop_running_task: `stop` ends a task that runs, so ``task_timeout`` can be kept.
+        survives_crashes: A worker that dies costs what it held; the others go on.
+        tells_what_ran: When a worker dies, it is known which item it ran, and how it died. Where
+            not, all items of its chunk are lost.
+        may_run_again: After a crash the engine runs tasks again by itself.
+        is_remote: Workers may be on other machines, and have settings of their own.
+        can_stop_running_task: `stop` ends a task that runs.
+        can_time_tasks: ``task_timeout`` can be kept. A task that cannot be stopped is given up.
         has_private_state: No other code changes a worker's global state while a task runs, so
             ``seed`` can be kept.
         can_initialize: Runs ``initializer`` once in each new worker.
@@ -54,7 +67,11 @@ class Capabilities(NamedTuple):
     needs_serialization: bool
     runs_in_caller: bool = False
     survives_crashes: bool = False
+    tells_what_ran: bool = False
+    may_run_again: bool = False
+    is_remote: bool = False
     can_stop_running_task: bool = False
+    can_time_tasks: bool = False
     has_private_state: bool = False
     can_initialize: bool = False
     can_recycle: bool = False
@@ -74,6 +91,8 @@ class WorkerSettings(NamedTuple):
         max_memory_per_worker: Replace a worker whose resident memory, in bytes, is above this;
             `None` for never.
         inner_threads: Threads that libraries use in each worker; `None` for as many as they like.
+        start_timeout: Seconds that a cluster may be without workers.
+        address: What stands behind the colon of the setting; empty for nothing.
     """
 
     workers: int
@@ -82,6 +101,8 @@ class WorkerSettings(NamedTuple):
     max_tasks_per_worker: int | None = None
     max_memory_per_worker: int | None = None
     inner_threads: int | None = None
+    start_timeout: float = 60.0
+    address: str = ""
 
 
 class Stage(Enum):
@@ -133,6 +154,9 @@ class Backend(ABC):
 
     owns_workers: bool = True
     """Whether somebody has to call `close` for workers to end."""
+
+    seconds_in_chunk: float = TARGET_SECONDS
+    """Work in a chunk, where that is free: ten times what a message costs, or more."""
 
     @property
     def is_usable(self) -> bool:

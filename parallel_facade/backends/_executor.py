@@ -1,7 +1,6 @@
-"""Any `concurrent.futures.Executor` as a back-end: loky's, a Dask client's, mpi4py's.
+"""Any `concurrent.futures.Executor` as a back-end: loky's, executorlib's, mpi4py's.
 
-The executor is the user's: it is never shut down here. Its own pickler only ever sees a function
-of this library and bytes, so whatever travels on the process back-end travels here too.
+The executor is the user's: it is never shut down here.
 """
 
 from __future__ import annotations
@@ -10,44 +9,43 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from typing import Any
 
 from parallel_facade._errors import WorkerCrashedError
-from parallel_facade._scopes import new_scope
-from parallel_facade._worker import run_as_worker, run_payload
-from parallel_facade.backends import Backend, Capabilities, WorkerSettings
+from parallel_facade._far_side import run_remote
+from parallel_facade._worker import run_as_worker
+from parallel_facade.backends import Capabilities, WorkerSettings
+from parallel_facade.backends._remote import RemoteBackend
 
 CAPACITY_ATTRIBUTES = ("_max_workers", "num_workers")
 """Where executors of the standard library, loky and mpi4py say how many workers they have."""
 
 
-class ExecutorBackend(Backend):
+class ExecutorBackend(RemoteBackend):
     """Run chunks in the workers of an executor."""
 
-    def __init__(self, executor: Executor, settings: WorkerSettings) -> None:
-        self._executor = executor
-        self._workers = _capacity_of(executor) or settings.workers
-        # Only exactly this class: one that derives from it runs its tasks in other interpreters.
-        self.capabilities = Capabilities(
-            needs_serialization=type(executor) is not ThreadPoolExecutor
-        )
+    owns_workers = False
+    tells_start = True
 
-    def capacity(self) -> int:
-        """Return the executor's number of workers, or what was asked for if it does not tell."""
-        return self._workers
+    capabilities = Capabilities(needs_serialization=True, can_time_tasks=True)
+
+    def __init__(self, settings: WorkerSettings, executor: Executor) -> None:
+        super().__init__(settings)
+        self._executor = executor
+        self._slots = _capacity_of(executor) or settings.workers
+        # Only exactly this class: one that derives from it runs its tasks in other interpreters.
+        if type(executor) is ThreadPoolExecutor:
+            self.capabilities = Capabilities(needs_serialization=False)
 
     def put(self, call: Any) -> Any:
         """Give the call a name, by which a worker knows it when it comes again."""
-        return (new_scope(), call) if self.capabilities.needs_serialization else call
+        return super().put(call) if self.capabilities.needs_serialization else call
 
-    def submit(
-        self,
-        handle: Any,
-        chunk: Any,
-        task_timeout: float | None = None,  # noqa: ARG002 - refused by its capability
-    ) -> Future[Any]:
+    def submit(self, handle: Any, chunk: Any, task_timeout: float | None = None) -> Future[Any]:
         """Submit *chunk* to the executor."""
         if self.capabilities.needs_serialization:
-            scope, call = handle
-            return self._executor.submit(run_payload, scope, call, chunk)
+            return super().submit(handle, chunk, task_timeout)
         return self._executor.submit(run_as_worker, handle, chunk)
+
+    def drop(self, handle: Any) -> None:
+        """Forget the call; its workers do so when others have come."""
 
     def translate(self, error: BaseException) -> BaseException:
         """Return a `WorkerCrashedError` in place of the executor's own word for it."""
@@ -57,7 +55,10 @@ class ExecutorBackend(Backend):
         crash.__cause__ = error
         return crash
 
-    def close(self, *, cancel: bool) -> None:
+    def _send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
+        return self._executor.submit(run_remote, *function_arguments)
+
+    def _close_engine(self) -> None:
         """Leave the executor as it is: it belongs to the user."""
 
 

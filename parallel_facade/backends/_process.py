@@ -49,7 +49,9 @@ class ProcessBackend(Backend):
     capabilities = Capabilities(
         needs_serialization=True,
         survives_crashes=True,
+        tells_what_ran=True,
         can_stop_running_task=True,
+        can_time_tasks=True,
         has_private_state=True,
         can_initialize=True,
         can_recycle=True,

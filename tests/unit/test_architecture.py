@@ -40,9 +40,10 @@ LAYERS = [
     {"_outcomes", "_explain"},
     {"_ledger", "_harvest"},
     {"_worker"},
+    {"_far_side"},
     {"backends"},
-    {"_signatures"},
-    {"_carriers", "_options"},
+    {"_signatures", "_options"},
+    {"_carriers"},
     {"_opening", "_supply", "_verdicts", "_async_result"},
     {"_dispatch"},
     {"_results", "_submission"},
@@ -77,8 +78,10 @@ BACKEND_LAYERS = [
     {"_launch"},
     {"_departures", "_desk"},
     {"_switchboard"},
-    {"_serial", "_thread", "_executor", "_borrowed"},
-    {"_process"},
+    {"_serial", "_thread", "_borrowed", "_watch"},
+    {"_process", "_remote"},
+    {"_executor", "_dask", "_ray", "_ppft"},
+    {"_mpi"},
 ]
 BACKEND_RANK = {name: rank for rank, names in enumerate(BACKEND_LAYERS) for name in names}
 

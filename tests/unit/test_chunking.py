@@ -9,7 +9,7 @@ from parallel_facade._chunking import (
     GROWTH,
     GROWTH_TO_TAKE_BACK,
     IN_A_MOMENT,
-    LEAST_SECONDS,
+    LEAST_PART,
     MOST_ITEMS,
     TARGET_BYTES,
     TARGET_SECONDS,
@@ -91,7 +91,7 @@ def test_chunks_shrink_so_that_workers_end_together():
 
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[2] == 40 // (2 * 4)
-    assert sizes[3] == max(1, int(LEAST_SECONDS / 1e-3))
+    assert sizes[3] == max(1, int((LEAST_PART * TARGET_SECONDS) / 1e-3))
 
 
 def test_large_items_travel_in_small_numbers():

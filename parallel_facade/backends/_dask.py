@@ -1,0 +1,303 @@
+"""Workers of a Dask cluster.
+
+    submit ─► client.submit(run_noted) ─► scheduler ─► worker ── "it runs" ──► topic ─► future
+                                                          │ result
+    future ◄── gatherer: client.gather of what has come ◄─┘
+
+The callable's payload is the result of a task of its own: data that is scattered is lost with the
+worker that has it, where the scheduler runs a task once more.
+
+Guarantees:
+    - A client of the user's is never closed, and never made the default one.
+    - Results are fetched together, at most as many as are in flight.
+
+Assumes:
+    - The scheduler runs the tasks of a dead worker again, ``allowed-failures`` times (3), and says
+      `KilledWorker` then.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+import threading
+import warnings
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from typing import Any, Final
+
+import distributed
+from distributed.comm import CommClosedError
+from distributed.scheduler import KilledWorker
+
+from parallel_facade._errors import BackendLostError, WorkerCrashedError, described
+from parallel_facade._far_side import Versions, run_remote
+from parallel_facade._registry import BUILT_IN, LOCAL_WORD
+from parallel_facade.backends import Capabilities, WorkerSettings
+from parallel_facade.backends._probe import (
+    ANSWER_SECONDS,
+    check_reachable,
+    check_versions,
+    host_and_port,
+    within,
+)
+from parallel_facade.backends._remote import RemoteBackend, await_workers
+
+CAPABILITIES: Final = Capabilities(
+    needs_serialization=True,
+    survives_crashes=True,
+    may_run_again=True,
+    is_remote=True,
+    can_time_tasks=True,
+    has_private_state=True,
+)
+
+PACKAGES: Final = ("parallel-facade", "dill")
+WARNS_FROM: Final = 10_000_000
+"""Bytes of a task from which on Dask advises its users to scatter, which loses data."""
+
+
+class DaskBackend(RemoteBackend):
+    """Run chunks in the workers of a Dask cluster.
+
+    Args:
+        settings: With the scheduler's address, or ``"local"``.
+        client: A client of the user's to use instead.
+    """
+
+    capabilities = CAPABILITIES
+    has_store = True
+    tells_start = True
+    seconds_in_chunk = 0.2  # a round trip is some 13 ms
+
+    def __init__(
+        self, settings: WorkerSettings, client: distributed.Client | None = None
+    ) -> None:
+        super().__init__(settings)
+        self._is_own = client is None
+        self._host: Any = None
+        self._topic = f"parallel_facade-{os.urandom(8).hex()}"
+        self._numbers = itertools.count()
+        self._inner: dict[int, DaskFuture] = {}
+        self._came: queue.SimpleQueue[DaskFuture | None] = queue.SimpleQueue()
+        try:
+            self._client = self._connect(settings) if client is None else client
+            self._meet(settings)
+        except BaseException:
+            self._leave()
+            raise
+        self._client.subscribe_topic(self._topic, self._note_start)
+        self._gatherer = threading.Thread(
+            target=self._gather, name="parallel_facade-gather", daemon=True
+        )
+        self._gatherer.start()
+
+    # ── meeting the cluster ───────────────────────────────────────────────────────────────────
+
+    def _connect(self, settings: WorkerSettings) -> distributed.Client:
+        if settings.address == LOCAL_WORD:
+            from parallel_facade.backends._dask_local import LocalDask
+
+            self._host = LocalDask(settings.workers)
+            address = self._host.address
+        else:
+            address = settings.address
+            if not address.startswith(("ucx", "ws", "inproc")):
+                check_reachable(*host_and_port(address, PLACE), PLACE)
+        try:
+            return distributed.Client(address, timeout=ANSWER_SECONDS, set_as_default=False)
+        except Exception as exc:
+            raise BackendLostError(
+                f"no Dask scheduler answers at {address}, the address in {PLACE}: {described(exc)}"
+                f"{_tls_hint(address)}"
+            ) from exc
+
+    def _meet(self, settings: WorkerSettings) -> None:
+        """Wait for a worker, and see that the cluster has what is needed."""
+        if not (slots := await_workers(self._count, settings.start_timeout)):
+            raise self._no_workers()
+        self._slots = slots
+        found = within(
+            ANSWER_SECONDS,
+            lambda: self._client.get_versions(packages=list(PACKAGES)),
+            "asking the Dask cluster for its versions",
+        )
+        versions = {name: _versions(info) for name, info in found["workers"].items()}
+        # Tasks are rebuilt there, too. A worker that comes later is met by `run_remote`.
+        versions["the scheduler"] = _versions(found["scheduler"])
+        check_versions(versions)
+        if max(self._client.nthreads().values(), default=1) > 1:
+            self.capabilities = CAPABILITIES._replace(has_private_state=False)
+
+    def _count(self) -> int:
+        if self._client.status != "running":
+            raise BackendLostError(f"the Dask client is {self._client.status}")
+        return sum(self._client.nthreads().values())
+
+    def translate(self, error: BaseException) -> BaseException:
+        """Return what happened to the cluster in the words of this library."""
+        if isinstance(error, KilledWorker):
+            told: BaseException = WorkerCrashedError(
+                "the worker died, each time that Dask ran the task on another\n\n"
+                "Hint: see its logs; the operating system may have ended it for its memory.",
+                exitcode=None,
+            )
+        elif isinstance(error, CancelledError | CommClosedError):
+            told = BackendLostError(f"the Dask scheduler was lost: {described(error)}")
+        else:
+            return error
+        told.__cause__ = error
+        return told
+
+    # ── sending ───────────────────────────────────────────────────────────────────────────────
+
+    def _send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
+        number = next(self._numbers)
+        dask_future = self._submit(
+            _size_of(function_arguments),
+            run_noted,
+            self._topic,
+            number,
+            *function_arguments,
+            key=f"{self._topic}-{number}",
+        )
+        inner = DaskFuture(number, dask_future)
+        self._inner[number] = inner
+        dask_future.add_done_callback(lambda _: self._came.put(inner))
+        return inner
+
+    def _store(self, data: Any) -> Any:
+        key = f"{self._topic}-call-{next(self._numbers)}"
+        return self._submit(len(data.data), bytes, data, key=key)
+
+    def _submit(self, size: int, *arguments: Any, key: str) -> Any:
+        if size < WARNS_FROM:
+            return self._client.submit(*arguments, key=key, pure=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sending large graph")
+            return self._client.submit(*arguments, key=key, pure=False)
+
+    def _note_start(self, event: tuple[float, int]) -> None:
+        """A task has told that it runs; in the client's own loop."""
+        if (inner := self._inner.get(event[1])) is not None:
+            inner.begin()
+
+    # ── fetching, in the gatherer's thread ────────────────────────────────────────────────────
+
+    def _gather(self) -> None:
+        while (batch := self._next_batch()) is not None:
+            finished = [inner for inner in batch if inner.dask_future.status == "finished"]
+            for inner in batch:
+                self._inner.pop(inner.number, None)
+                if inner not in finished:
+                    inner.end_with_error()
+            self._fetch(finished)
+
+    def _next_batch(self) -> list[DaskFuture] | None:
+        """Return all that have come, waiting for one; `None` at the end."""
+        batch = [self._came.get()]
+        while not self._came.empty():
+            batch.append(self._came.get())
+        return None if None in batch else batch  # type: ignore[return-value]
+
+    def _fetch(self, finished: list[DaskFuture]) -> None:
+        try:
+            values = self._client.gather([inner.dask_future for inner in finished])
+        except BaseException as exc:
+            if len(finished) == 1:
+                finished[0].set_exception(exc)
+                return
+            for inner in finished:
+                self._fetch([inner])
+            return
+        for inner, value in zip(finished, values, strict=True):
+            inner.end_with(value)
+
+    # ── the end ───────────────────────────────────────────────────────────────────────────────
+
+    def _close_engine(self) -> None:
+        self._came.put(None)
+        self._gatherer.join()
+        with suppress(Exception):  # the scheduler is gone
+            self._client.unsubscribe_topic(self._topic)
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._is_own and hasattr(self, "_client"):
+            with suppress(Exception):
+                self._client.close(timeout=CLOSE_SECONDS)
+        if self._host is not None:
+            self._host.close()
+
+
+CLOSE_SECONDS: Final = 5.0
+"""How long a scheduler may take to say good-bye."""
+
+PLACE: Final = BUILT_IN["dask"].address
+
+
+class DaskFuture(Future[Any]):
+    """A future of Dask's, as one of the standard library's.
+
+    Args:
+        number: By which its task tells that it runs.
+        dask_future: Dask's.
+    """
+
+    def __init__(self, number: int, dask_future: Any) -> None:
+        super().__init__()
+        self.number = number
+        self.dask_future = dask_future
+
+    def begin(self) -> None:
+        """Note that the task runs."""
+        if not self.running() and not self.done():
+            self.set_running_or_notify_cancel()
+
+    def cancel(self) -> bool:
+        """Cancel the task if it does not run yet; else only its result is dropped."""
+        was_running = self.running()
+        with suppress(Exception):  # the scheduler is gone
+            self.dask_future.cancel()
+        return not was_running and super().cancel()
+
+    def end_with(self, value: Any) -> None:
+        """Take the result."""
+        if not self.cancelled():
+            self.set_result(value)
+
+    def end_with_error(self) -> None:
+        """Take what went wrong."""
+        if self.cancelled():
+            return
+        try:
+            error = self.dask_future.exception()
+        except BaseException as exc:
+            error = exc
+        self.set_exception(error)
+
+
+def run_noted(topic: str, number: int, *arguments: Any) -> Any:
+    """Tell that the task runs, and run it; in a worker."""
+    distributed.get_worker().log_event(topic, number)
+    return run_remote(*arguments)
+
+
+def _size_of(arguments: tuple[Any, ...]) -> int:
+    return sum(len(one.data) for one in arguments if hasattr(one, "data"))
+
+
+def _versions(info: dict[str, Any]) -> Versions:
+    packages = info["packages"]
+    python = ".".join(str(packages["python"]).split(".")[:2])
+    return Versions(python, *(packages.get(name) or "" for name in PACKAGES))
+
+
+def _tls_hint(address: str) -> str:
+    if address.startswith("tls"):
+        return (
+            "\n\nHint: a scheduler with TLS needs DASK_DISTRIBUTED__COMM__TLS__CA_FILE and "
+            "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and ..__CLIENT__KEY."
+        )
+    return "\n\nHint: if it uses TLS, its address begins with tls://."

@@ -1,0 +1,206 @@
+"""Servers of ppft, through pathos' own ParallelPool. Experimental.
+
+    submit ─► waiting ─► as many as there are workers ─► ParallelPool ─► ppserver ─► worker
+                                  ▲                                          │
+        future ◄──────────────────┴───────────────── callback ◄──────────────┘
+
+ppft hands a server more tasks than it has workers, cannot take one back, and never tells that a
+worker has died: the task is lost, and so is the one that waits behind it. So no more tasks are
+handed out than there are workers, and each has a deadline, whether or not one was asked for.
+
+Guarantees:
+    - The secret that is built into ppft, which everybody knows, is never used.
+    - Each task ends, after `DEADLINE_SECONDS` if nothing else was said.
+
+Assumes:
+    - pathos keeps the `ppft.Server` of a pool in a table by the pool's id, and takes one that is
+      there, if it has the same servers (so in 0.3.5).
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from collections import deque
+from concurrent.futures import Future
+from typing import Any, Final
+
+import pathos.parallel
+import ppft
+from pathos.pools import ParallelPool
+
+from parallel_facade._errors import BackendLostError, ConfigurationError, WorkerCrashedError
+from parallel_facade._far_side import Versions
+from parallel_facade._registry import BUILT_IN, PPFT_SECRET
+from parallel_facade.backends import Capabilities, WorkerSettings
+from parallel_facade.backends._probe import (
+    ANSWER_SECONDS,
+    QUESTION,
+    check_reachable,
+    check_versions,
+    host_and_port,
+    within,
+)
+from parallel_facade.backends._remote import RemoteBackend, RemoteCall, await_workers
+
+DEADLINE_SECONDS: Final = 3600.0
+"""For a task without `task_timeout`."""
+
+GREETING_SECONDS: Final = 10.0
+"""How long servers that can be reached have to accept the secret; those that do not, say nothing."""
+
+SOCKET_SECONDS: Final = 30 * 24 * 3600
+"""ppft runs a task that takes longer than this again, on another worker, for ever."""
+
+PLACE: Final = BUILT_IN["ppft"].address
+
+
+class PpftBackend(RemoteBackend):
+    """Run chunks in the workers of ppservers.
+
+    Args:
+        settings: With the servers' addresses, separated by commas.
+    """
+
+    capabilities = Capabilities(
+        needs_serialization=True, is_remote=True, can_time_tasks=True, has_private_state=True
+    )
+    tells_start = True
+    seconds_in_chunk = 1.0  # a round trip is some 90 ms
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        super().__init__(settings)
+        secret = _secret()
+        servers = tuple(sorted(one.strip() for one in settings.address.split(",")))
+        for address in servers:
+            check_reachable(*host_and_port(address, PLACE), PLACE)
+        self._pacing = threading.Lock()  # guards _waiting and _running
+        self._waiting: deque[PpftFuture] = deque()
+        self._running = 0
+        pool_id = f"parallel_facade-{os.getpid()}-{id(self)}"
+        # A pool makes its server without a secret, so it finds one made by us.
+        table = vars(pathos.parallel)["_ParallelPool__STATE"]
+        self._server = table[pool_id] = ppft.Server(
+            ncpus=0, ppservers=servers, secret=secret, socket_timeout=SOCKET_SECONDS
+        )
+        self._pool = ParallelPool(nodes=0, servers=servers, id=pool_id)
+        try:
+            self._meet(servers)
+        except BaseException:
+            self._close_engine()
+            raise
+
+    def _meet(self, servers: tuple[str, ...]) -> None:
+        """Wait for a server, and see that it has what is needed."""
+        if not (slots := await_workers(self._count, GREETING_SECONDS)):
+            raise BackendLostError(
+                f"no ppserver at {', '.join(servers)}, the addresses in {PLACE}, takes part\n\n"
+                f"Hint: does it have the secret in {PPFT_SECRET}, and the same version of ppft?"
+            )
+        self._slots = slots
+        question: Future[Any] = Future()
+        self._server.submit(evaluate, (QUESTION,), callback=question.set_result)
+        answer = within(ANSWER_SECONDS, question.result, "asking a ppserver")
+        if answer is None:
+            raise ConfigurationError(
+                "a ppserver cannot import parallel_facade\n\nHint: pip install parallel-facade "
+                "there, into the environment that ppserver runs in."
+            )
+        check_versions({"a ppserver": Versions(*answer)})
+
+    def _count(self) -> int:
+        nodes = self._server.get_active_nodes()
+        return sum(count for name, count in nodes.items() if name != "local")
+
+    def submit(
+        self, handle: RemoteCall, chunk: Any, task_timeout: float | None = None
+    ) -> Future[Any]:
+        """Send *chunk* to a server, with a deadline in any case."""
+        return super().submit(handle, chunk, task_timeout or DEADLINE_SECONDS)
+
+    # ── sending ───────────────────────────────────────────────────────────────────────────────
+
+    def _send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
+        # As one piece of bytes: of other objects ppft sends the source of their classes along.
+        inner = PpftFuture(pickle.dumps(function_arguments, 4))
+        with self._pacing:
+            self._waiting.append(inner)
+        self._hand_out()
+        return inner
+
+    def _hand_out(self) -> None:
+        while (inner := self._next()) is not None:
+            self._server.submit(
+                run_packed, (inner.packed,), callback=self._note_end, callbackargs=(inner,)
+            )
+
+    def _next(self) -> PpftFuture | None:
+        """Return the next task that shall run, if there is a worker for it."""
+        while (inner := self._next_waiting()) is not None:
+            if inner.set_running_or_notify_cancel():
+                return inner
+            with self._pacing:
+                self._running -= 1
+        return None
+
+    def _next_waiting(self) -> PpftFuture | None:
+        with self._pacing:
+            if self._running >= self._slots or not self._waiting:
+                return None
+            self._running += 1
+            return self._waiting.popleft()
+
+    def _note_end(self, inner: PpftFuture, answer: bytes | None) -> None:
+        with self._pacing:
+            self._running -= 1
+        if answer is None:
+            inner.set_exception(
+                WorkerCrashedError(
+                    "a ppserver could not run the task; it has printed the reason", exitcode=None
+                )
+            )
+        else:
+            inner.set_result(answer)
+        self._hand_out()
+
+    def _close_engine(self) -> None:
+        self._pool.clear()
+
+
+class PpftFuture(Future[Any]):
+    """A task as one piece of bytes.
+
+    Args:
+        packed: The arguments of `run_remote`.
+    """
+
+    def __init__(self, packed: bytes) -> None:
+        super().__init__()
+        self.packed = packed
+
+
+def _secret() -> str:
+    secret = os.environ.get(PPFT_SECRET)
+    if not secret or secret == ppft.Server.default_secret:
+        what = "is the one that everybody knows" if secret else "is not set"
+        raise ConfigurationError(
+            f"back-end 'ppft' needs a secret: {PPFT_SECRET} {what}\n\n"
+            "Hint: start the servers with one, ppserver -s SECRET, and set the variable to it."
+        )
+    return secret
+
+
+def evaluate(expression: str) -> Any:
+    """Return the value of *expression*; in a server's worker."""
+    return eval(expression)
+
+
+def run_packed(packed: bytes) -> bytes:
+    """Run a chunk; in a server's worker."""
+    import pickle
+
+    from parallel_facade._far_side import Parcel, run_remote
+
+    answer = run_remote(*pickle.loads(packed))
+    return bytes(answer.data if isinstance(answer, Parcel) else answer)
