@@ -16,6 +16,7 @@ from parallel_facade._payload import Cargo, Encoder
 from parallel_facade._plain import PROTOCOL
 from parallel_facade._scopes import new_scope
 from parallel_facade._segments import Shelf
+from parallel_facade._stores import Store
 from parallel_facade._worker import THE_ARGUMENTS, THE_CALLABLE, Call, Chunk, Surroundings
 from parallel_facade.backends import Backend
 
@@ -102,7 +103,7 @@ class PayloadCarrier:
     def __init__(
         self,
         serializer: str,
-        shelf: Shelf | None = None,
+        shelf: Shelf | Store | None = None,
         by_value: tuple[str, ...] = (),
         *,
         is_remote: bool = False,

@@ -21,9 +21,9 @@ LEAST_PART: Final = 0.1
 """Work in one of the last chunks, as a part of that in others: in smaller ones messages cost more
 than workers idle at the end."""
 
-SHORT_SECONDS: Final = 0.05
-"""Work in a chunk that may wait behind another in the same worker: what a worker waits for its next
-chunk, some 0.1 ms, is worth saving only for these."""
+SHORT_FACTOR: Final = 2.5
+"""Work in a chunk that may wait behind another in the same worker, as a multiple of that in others:
+what a worker waits for its next chunk is worth saving only for these."""
 
 MOST_ITEMS: Final = 1 << 14
 """Items in one chunk. A worker's log has room for so many outcomes; by then the cost of a message
@@ -110,7 +110,7 @@ class Sizer:
 
     def is_short(self, items: int) -> bool:
         """Return whether *items* take little time, as was measured; they may wait for others."""
-        return self._is_done_in(SHORT_SECONDS, items)
+        return self._is_done_in(SHORT_FACTOR * self._target, items)
 
     def may_stay_packed(self, items: int) -> bool:
         """Return whether so many *items*, more than `size` says, may go in one chunk as well."""

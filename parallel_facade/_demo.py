@@ -85,7 +85,7 @@ class SourceSurvey:
         ]
         return max(spans, default=(0, ""))[1]
 
-    def run(self, backend: str, names: Sequence[str], workers: int) -> list[Facts]:
+    def run(self, backend: str, names: Sequence[str], workers: int | None) -> list[Facts]:
         """Return the facts about each file, found on *backend*."""
         return pmap(self.analyse, names, backend=backend, workers=workers, progress=f"{backend:8}")
 
@@ -128,7 +128,9 @@ def demo_report(
     return Report(_render(survey, laps, configs[0].workers, agrees=agrees), agrees)
 
 
-def _render(survey: SourceSurvey, laps: Sequence[_Lap], workers: int, *, agrees: bool) -> str:
+def _render(
+    survey: SourceSurvey, laps: Sequence[_Lap], workers: int | None, *, agrees: bool
+) -> str:
     facts = laps[0].facts
     lines = [
         "",

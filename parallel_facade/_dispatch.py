@@ -135,6 +135,8 @@ class Map:
         is_loop = self._runs_in_caller and buffersize is not None
         goes_alone = options.task_timeout is not None or is_loop
         most = 1 if goes_alone else max_items
+        if options.chunksize is not None and not backend.capabilities.tells_what_ran:
+            most = options.chunksize  # who chooses what is lost together shall have it so
         self._sizer = Sizer(
             chunksize,
             workers,
@@ -291,7 +293,7 @@ class Map:
         if (handle := self._handle) is None:  # closed by the input, or by another thread
             return
         more = {}
-        if self._can_take_back:
+        if self._backend.capabilities.can_queue:
             more["is_short"] = self._sizer.is_short(len(packed.chunk.items))
         try:
             future = self._backend.submit(handle, packed.cargo, self._options.task_timeout, **more)

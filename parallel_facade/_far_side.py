@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple
 from parallel_facade._errors import ConfigurationError
 from parallel_facade._outcomes import Failure, Received, encode_unread
 from parallel_facade._payload import Encoder
+from parallel_facade._stores import Fetched
 from parallel_facade._worker import THE_CALLABLE, OpenCall, WorkerRole
 
 CALL_IS_MISSING: Final = b""
@@ -62,7 +63,8 @@ def versions_here() -> Versions:
 
     from parallel_facade import __version__
 
-    return Versions("%d.%d" % sys.version_info[:2], __version__, dill.__version__)
+    major, minor = sys.version_info[:2]
+    return Versions(f"{major}.{minor}", __version__, dill.__version__)
 
 
 class Parcel:
@@ -95,23 +97,11 @@ def contents(buffer: Any) -> Any:
     return buffer
 
 
-class Placed(NamedTuple):
-    """A buffer that an engine's store holds, as `Loan` is one in shared memory."""
-
-    data: Any
-
-    def open(self) -> memoryview:
-        """Return the buffer, which may be changed, as that changes nothing for others."""
-        return memoryview(bytearray(self.data))
-
-
 _open_calls: OrderedDict[str, OpenCall] = OrderedDict()
 _open_calls_lock = threading.Lock()  # guards _open_calls, where an engine's workers are threads
 
 
-def run_remote(
-    versions: tuple[str, ...], scope: str, call: Any, chunk: Any, *buffers: Any
-) -> Any:
+def run_remote(versions: tuple[str, ...], scope: str, call: Any, chunk: Any, *buffers: Any) -> Any:
     """Run an encoded chunk through an encoded call, as a plain function of an engine's worker.
 
     Args:
@@ -129,7 +119,7 @@ def run_remote(
     with WorkerRole():
         if (opened := _opened(scope, call)) is None:
             return CALL_IS_MISSING
-        loans = tuple(Placed(_unwrapped(buffer)) for buffer in buffers)
+        loans = tuple(Fetched(_unwrapped(buffer)) for buffer in buffers)
         cargo, _ = opened.run(Received(_unwrapped(chunk), loans))
         return Parcel(cargo.data)
 

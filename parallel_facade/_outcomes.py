@@ -29,6 +29,7 @@ from parallel_facade._interrupts import raise_if_handlers
 from parallel_facade._payload import Cargo, Encoder, decode
 from parallel_facade._plain import PROTOCOL
 from parallel_facade._segments import Loan
+from parallel_facade._stores import Fetched
 
 PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
 """Types that cannot fail to travel, so that they need no payload of their own."""
@@ -85,7 +86,7 @@ class Received(NamedTuple):
     """
 
     data: Any
-    loans: tuple[Loan, ...] = ()
+    loans: tuple[Loan | Fetched, ...] = ()
 
 
 class SentFailure(NamedTuple):
@@ -193,7 +194,7 @@ def _rebuild(
     report: Report,
     first: int,
     payloads: dict[int, Any],
-    loans: tuple[Loan, ...],
+    loans: tuple[Loan | Fetched, ...],
     known: int,
 ) -> None:
     """Put the values in *payloads*, by place behind *first*, into *report*."""
@@ -222,7 +223,7 @@ def encode_result(value: Any, encoder: Encoder) -> Cargo | SentFailure:
 
 
 def _value_of(
-    payload: bytes, loans: tuple[Loan, ...], position: int, failures: dict[int, Failure]
+    payload: bytes, loans: tuple[Loan | Fetched, ...], position: int, failures: dict[int, Failure]
 ) -> Any:
     try:
         return decode(payload, loans)

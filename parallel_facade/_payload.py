@@ -25,6 +25,7 @@ from parallel_facade._offenders import Offender, find_offenders, tree
 from parallel_facade._pickling import DeepPickler, Reducer, StandardPickler, TravelPickler
 from parallel_facade._plain import PROTOCOL
 from parallel_facade._segments import PLACED_BYTES, Loan, Segment, Shelf
+from parallel_facade._stores import Fetched, Store, Stored
 
 MOST_SEGMENTS: Final = 200
 """In one payload; a message takes 253 descriptors. Other buffers are in the bytes."""
@@ -39,7 +40,7 @@ class Cargo(NamedTuple):
     """
 
     data: bytes
-    segments: tuple[Segment, ...] = ()
+    segments: tuple[Segment | Stored, ...] = ()
 
     @property
     def size(self) -> int:
@@ -47,7 +48,7 @@ class Cargo(NamedTuple):
         return len(self.data) + sum(segment.size for segment in self.segments)
 
 
-def decode(data: Any, loans: tuple[Loan, ...] = ()) -> Any:
+def decode(data: Any, loans: tuple[Loan | Fetched, ...] = ()) -> Any:
     """Return the object that a payload holds; raises whatever the object's own code raises.
 
     Args:
@@ -79,7 +80,7 @@ class Encoder:
         serializer: str,
         *,
         returning: bool = False,
-        shelf: Shelf | None = None,
+        shelf: Shelf | Store | None = None,
         by_value: tuple[str, ...] = (),
     ) -> None:
         self.scope = scope
@@ -88,7 +89,7 @@ class Encoder:
         self._shelf = shelf
         self._by_value = by_value
         self._everywhere: frozenset[str] = frozenset()
-        self._known: dict[int, tuple[weakref.ref[Any], weakref.ref[Segment]]] | None = None
+        self._known: dict[int, tuple[weakref.ref[Any], Callable[[], Any]]] | None = None
 
     def place_once(self) -> None:
         """From now on, place a buffer once that is in many objects, as nothing changes them."""
@@ -153,7 +154,7 @@ class Encoder:
             return None
         return Reducer(self.scope, defined, returning=self.returning)
 
-    def _dump(self, obj: Any, shelf: Shelf | None) -> tuple[Cargo, set[str]]:
+    def _dump(self, obj: Any, shelf: Shelf | Store | None) -> tuple[Cargo, set[str]]:
         """Return *obj* as it travels, and the tokens of the classes that it defines there."""
         before = remember_answers({}), send_by_value(self._by_value)
         try:
@@ -162,7 +163,7 @@ class Encoder:
             remember_answers(before[0])
             send_by_value(before[1])
 
-    def _dump_fitting(self, obj: Any, shelf: Shelf | None) -> tuple[Cargo, set[str]]:
+    def _dump_fitting(self, obj: Any, shelf: Shelf | Store | None) -> tuple[Cargo, set[str]]:
         """Do so by the C pickler or, for what is too deep for that, in Python."""
         try:
             return self._dump_by(TravelPickler, obj, shelf)
@@ -171,9 +172,11 @@ class Encoder:
                 raise
             return with_room(lambda: self._dump_by(DeepPickler, obj, shelf))
 
-    def _dump_by(self, pickler: Any, obj: Any, shelf: Shelf | None) -> tuple[Cargo, set[str]]:
+    def _dump_by(
+        self, pickler: Any, obj: Any, shelf: Shelf | Store | None
+    ) -> tuple[Cargo, set[str]]:
         buffer, defined = io.BytesIO(), set(self._everywhere)
-        segments: list[Segment] = []
+        segments: list[Segment | Stored] = []
         take = None if shelf is None else functools.partial(self._place, shelf, segments)
         if (reducer := self._reducer(defined)) is None:
             StandardPickler(buffer, PROTOCOL, buffer_callback=take).dump(obj)
@@ -181,24 +184,40 @@ class Encoder:
             pickler(buffer, reducer, take).dump(obj)
         return Cargo(buffer.getvalue(), tuple(segments)), defined
 
-    def _place(self, shelf: Shelf, segments: list[Segment], buffer: pickle.PickleBuffer) -> bool:
+    def _place(
+        self,
+        shelf: Shelf | Store,
+        segments: list[Segment | Stored],
+        buffer: pickle.PickleBuffer,
+    ) -> bool:
         """Return whether *buffer* shall be in the payload itself, and not in shared memory."""
         view = buffer.raw()
         if view.nbytes < PLACED_BYTES or len(segments) == MOST_SEGMENTS:
             return True
-        segment = self._known_segment(view) or shelf.place(view)
+        was_met, segment = self._known_segment(view)
+        if segment is None and (was_met or isinstance(shelf, Shelf)):
+            segment = shelf.place(view)
+        self._remember(view, segment)
         if segment is None:
             return True
         segments.append(segment)
-        if self._known is not None:
-            with suppress(TypeError):  # of an object that cannot be referred to weakly
-                self._known[id(view.obj)] = weakref.ref(view.obj), weakref.ref(segment)
         return False
 
-    def _known_segment(self, view: memoryview) -> Segment | None:
+    def _known_segment(self, view: memoryview) -> tuple[bool, Any]:
+        """Return whether *view* was met before, and where it was placed, if it was."""
         if self._known is None:
-            return None
+            return False, None
         owner, segment = self._known.get(id(view.obj), (None, None))
         if owner is None or segment is None or owner() is not view.obj:
-            return None
-        return segment()
+            return False, None
+        return True, segment()
+
+    def _remember(self, view: memoryview, segment: Segment | Stored | None) -> None:
+        if self._known is None:
+            return
+        # What an engine's store holds is kept for the call: it costs as much as to send it.
+        found: Callable[[], Any] = (
+            weakref.ref(segment) if isinstance(segment, Segment) else lambda: segment
+        )
+        with suppress(TypeError):  # of an object that cannot be referred to weakly
+            self._known[id(view.obj)] = weakref.ref(view.obj), found

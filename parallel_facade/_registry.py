@@ -104,13 +104,13 @@ def has_own_workers(setting: Any) -> bool:
     return place is not None and place.has_own_workers and address != LOCAL_WORD
 
 
-def with_address(setting: str) -> str:
+def with_address(setting: Any) -> Any:
     """Return *setting* with the address of its cluster, from the environment if it has none.
 
     Raises:
         ConfigurationError: It is nowhere, with the variable to set.
     """
-    place = BUILT_IN.get(setting)
+    place = BUILT_IN.get(setting) if isinstance(setting, str) else None
     if place is None or not place.address:
         return setting
     if address := os.environ.get(place.address):

@@ -45,7 +45,9 @@ class _Lent:
 
     def is_too_small_for(self, config: Config) -> bool:
         """Return whether a call asks for more workers than the pool can start."""
-        return None not in (config.workers, self.asked) and self.asked < config.workers
+        if config.workers is None or self.asked is None:
+            return False
+        return self.asked < config.workers
 
 
 class SharedPools:
@@ -67,7 +69,9 @@ class SharedPools:
     def borrow(self, config: Config) -> Pool:
         """Return an open pool for *config*, to be given back."""
         # Where a cluster is belongs to it: the environment may name another by the next call.
-        backend = with_address(config.backend) if isinstance(config.backend, str) else config.backend
+        backend = (
+            with_address(config.backend) if isinstance(config.backend, str) else config.backend
+        )
         config = config._replace(backend=backend)
         key = (backend, config.start_method, config.inner_threads)
         with self._changed:

@@ -29,6 +29,7 @@ from parallel_facade._outcomes import Failure, Received, Report, captured, encod
 from parallel_facade._payload import Cargo, Encoder, decode
 from parallel_facade._seeds import kept_state, seed_item
 from parallel_facade._segments import Loan, Shelf
+from parallel_facade._stores import Fetched
 from parallel_facade._values import KeptAlive
 
 
@@ -308,7 +309,7 @@ class OpenCall:
     """A call as a worker knows it: decoded when its first chunk arrives."""
 
     def __init__(
-        self, payload: bytes, loans: tuple[Loan, ...] = (), shelf: Shelf | None = None
+        self, payload: bytes, loans: tuple[Loan | Fetched, ...] = (), shelf: Shelf | None = None
     ) -> None:
         surroundings, self._payload = decode(payload)
         self._loans = loans

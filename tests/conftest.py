@@ -19,12 +19,28 @@ from parallel_facade.backends import Capabilities
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "travel" / "cases")]  # where workers find helper modules
 
+from clusters import CLUSTERS, reason_to_skip  # noqa: E402
 from gates import Gate  # noqa: E402
 
 START_METHODS = ["fork", "forkserver", "spawn"]
 PROCESSES = [f"process-{method}" for method in START_METHODS]
 EXECUTORS = ["executor-thread", "executor-process"]
+HERE_ONLY = ["serial", "thread", *PROCESSES, *EXECUTORS]
 WORKERS = 2
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--backends",
+        default=",".join(HERE_ONLY),
+        help=f"what the contract is tested on; also {', '.join(CLUSTERS)}",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        names = metafunc.config.getoption("--backends").split(",")
+        metafunc.parametrize("backend", names, indirect=True)
 
 
 class BackendUnderTest(NamedTuple):
@@ -59,6 +75,21 @@ def executors() -> Iterator[Callable[[str], Any]]:
         yield get
 
 
+@pytest.fixture(scope="session")
+def clusters() -> Iterator[Callable[[str], dict[str, str]]]:
+    """The environment in which a cluster is found, which is started when first asked for."""
+    made: dict[str, dict[str, str]] = {}
+    with ExitStack() as stack:
+
+        def get(name: str) -> dict[str, str]:
+            if name not in made:
+                made[name] = stack.enter_context(CLUSTERS[name]())
+            return made[name]
+
+        yield get
+        _shared._shared.close()  # first, while there still is somebody to take leave of
+
+
 def _settings_of(name: str, executors: Callable[[str], Any]) -> dict[str, Any]:
     kind, _, detail = name.partition("-")
     if kind == "executor":
@@ -77,12 +108,20 @@ def _capabilities_of(name: str, settings: dict[str, Any]) -> Capabilities:
     return _known_capabilities[name]
 
 
-@pytest.fixture(params=["serial", "thread", *PROCESSES, *EXECUTORS])
+@pytest.fixture
 def backend(
-    request: pytest.FixtureRequest, executors: Callable[[str], Any], monkeypatch: Any
+    request: pytest.FixtureRequest,
+    executors: Callable[[str], Any],
+    clusters: Callable[[str], dict[str, str]],
+    monkeypatch: Any,
 ) -> Iterator[BackendUnderTest]:
     """Each back-end in turn, in force for the calls of the test."""
     monkeypatch.setattr("parallel_facade.backends._launch._warn_of_threads", lambda: None)
+    if request.param in CLUSTERS:
+        if reason := reason_to_skip(request.param):
+            pytest.skip(reason)
+        for variable, value in clusters(request.param).items():
+            monkeypatch.setenv(variable, value)
     settings = _settings_of(request.param, executors)
     capabilities = _capabilities_of(request.param, settings)
     for marker in request.node.iter_markers("requires"):

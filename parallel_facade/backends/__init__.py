@@ -40,6 +40,7 @@ from typing import Any, NamedTuple
 
 from parallel_facade._chunking import TARGET_SECONDS
 from parallel_facade._segments import Shelf
+from parallel_facade._stores import Store
 
 
 class Capabilities(NamedTuple):
@@ -61,7 +62,8 @@ class Capabilities(NamedTuple):
         can_recycle: Replaces workers after ``max_tasks_per_worker`` tasks, or when they have
             grown over ``max_memory_per_worker``.
         can_limit_threads: Sets libraries a number of threads in each worker.
-        can_take_back: `submit` takes ``is_short``, and `take_back` works.
+        can_take_back: `take_back` works.
+        can_queue: `submit` takes ``is_short``: the chunk may wait for a worker behind another.
     """
 
     needs_serialization: bool
@@ -77,6 +79,7 @@ class Capabilities(NamedTuple):
     can_recycle: bool = False
     can_limit_threads: bool = False
     can_take_back: bool = False
+    can_queue: bool = False
 
 
 class WorkerSettings(NamedTuple):
@@ -149,7 +152,7 @@ class Backend(ABC):
 
     capabilities: Capabilities
 
-    shelf: Shelf | None = None
+    shelf: Shelf | Store | None = None
     """Where large buffers are placed; then `put` and `submit` take a `Cargo` in place of bytes."""
 
     owns_workers: bool = True

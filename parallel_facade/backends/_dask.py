@@ -23,6 +23,7 @@ import os
 import queue
 import threading
 import warnings
+from collections import Counter
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, Final
@@ -42,7 +43,7 @@ from parallel_facade.backends._probe import (
     host_and_port,
     within,
 )
-from parallel_facade.backends._remote import RemoteBackend, await_workers
+from parallel_facade.backends._remote import EngineFuture, RemoteBackend, await_workers
 
 CAPABILITIES: Final = Capabilities(
     needs_serialization=True,
@@ -51,6 +52,7 @@ CAPABILITIES: Final = Capabilities(
     is_remote=True,
     can_time_tasks=True,
     has_private_state=True,
+    can_queue=True,
 )
 
 PACKAGES: Final = ("parallel-facade", "dill")
@@ -68,18 +70,16 @@ class DaskBackend(RemoteBackend):
 
     capabilities = CAPABILITIES
     has_store = True
-    tells_start = True
     seconds_in_chunk = 0.2  # a round trip is some 13 ms
 
-    def __init__(
-        self, settings: WorkerSettings, client: distributed.Client | None = None
-    ) -> None:
+    def __init__(self, settings: WorkerSettings, client: distributed.Client | None = None) -> None:
         super().__init__(settings)
         self._is_own = client is None
         self._host: Any = None
         self._topic = f"parallel_facade-{os.urandom(8).hex()}"
         self._numbers = itertools.count()
         self._inner: dict[int, DaskFuture] = {}
+        self._threads: dict[str, int] = {}  # of each worker, by its address
         self._came: queue.SimpleQueue[DaskFuture | None] = queue.SimpleQueue()
         try:
             self._client = self._connect(settings) if client is None else client
@@ -127,13 +127,14 @@ class DaskBackend(RemoteBackend):
         # Tasks are rebuilt there, too. A worker that comes later is met by `run_remote`.
         versions["the scheduler"] = _versions(found["scheduler"])
         check_versions(versions)
-        if max(self._client.nthreads().values(), default=1) > 1:
+        if max(self._threads.values()) > 1:
             self.capabilities = CAPABILITIES._replace(has_private_state=False)
 
     def _count(self) -> int:
         if self._client.status != "running":
             raise BackendLostError(f"the Dask client is {self._client.status}")
-        return sum(self._client.nthreads().values())
+        self._threads = self._client.nthreads()
+        return sum(self._threads.values())
 
     def translate(self, error: BaseException) -> BaseException:
         """Return what happened to the cluster in the words of this library."""
@@ -154,6 +155,7 @@ class DaskBackend(RemoteBackend):
 
     def _send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
         number = next(self._numbers)
+        where = self._freest()
         dask_future = self._submit(
             _size_of(function_arguments),
             run_noted,
@@ -161,38 +163,69 @@ class DaskBackend(RemoteBackend):
             number,
             *function_arguments,
             key=f"{self._topic}-{number}",
+            workers=where,
+            allow_other_workers=bool(where),
         )
-        inner = DaskFuture(number, dask_future)
-        self._inner[number] = inner
+        inner = self._inner[number] = DaskFuture(number, dask_future, where)
         dask_future.add_done_callback(lambda _: self._came.put(inner))
         return inner
+
+    def _freest(self) -> str | None:
+        """Return the worker with the fewest of our tasks for each of its threads, if there is one.
+
+        Dask itself prefers the worker that has the call, and takes a task to last as long as those
+        before it: two long ones run one after the other there, while another worker is idle.
+        """
+        load = Counter(inner.worker for inner in list(self._inner.values()))
+        threads = self._threads
+        return min(threads, key=lambda one: load[one] / threads[one], default=None)
 
     def _store(self, data: Any) -> Any:
         key = f"{self._topic}-call-{next(self._numbers)}"
         return self._submit(len(data.data), bytes, data, key=key)
 
-    def _submit(self, size: int, *arguments: Any, key: str) -> Any:
+    def _submit(self, size: int, *arguments: Any, **how: Any) -> Any:
         if size < WARNS_FROM:
-            return self._client.submit(*arguments, key=key, pure=False)
+            return self._client.submit(*arguments, pure=False, **how)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sending large graph")
-            return self._client.submit(*arguments, key=key, pure=False)
+            return self._client.submit(*arguments, pure=False, **how)
+
+    def _end(self, inner: Future[Any]) -> bool:
+        """Take the task back if it does not run; one that does cannot be stopped."""
+        assert isinstance(inner, DaskFuture), "it was made by _send"
+        if not inner.has_begun:
+            # Not here: a collection may have come here in the middle of a step of the client's,
+            # whose locks this thread holds then.
+            inner.is_unwanted = True
+            self._came.put(inner)
+        return False
 
     def _note_start(self, event: tuple[float, int]) -> None:
         """A task has told that it runs; in the client's own loop."""
         if (inner := self._inner.get(event[1])) is not None:
-            inner.begin()
+            inner.has_begun = True
 
     # ── fetching, in the gatherer's thread ────────────────────────────────────────────────────
 
     def _gather(self) -> None:
-        while (batch := self._next_batch()) is not None:
-            finished = [inner for inner in batch if inner.dask_future.status == "finished"]
-            for inner in batch:
-                self._inner.pop(inner.number, None)
-                if inner not in finished:
-                    inner.end_with_error()
+        # In a function, so that nothing which was fetched is referred to while it waits.
+        while self._fetch_batch():
+            pass
+
+    def _fetch_batch(self) -> bool:
+        if (batch := self._next_batch()) is None:
+            return False
+        for inner in batch:
+            self._inner.pop(inner.number, None)
+        self._client.cancel([one.dask_future for one in batch if one.is_unwanted])
+        finished = [inner for inner in batch if inner.dask_future.status == "finished"]
+        for inner in batch:
+            if inner not in finished:
+                inner.end_as_dask_says()
+        if finished:
             self._fetch(finished)
+        return True
 
     def _next_batch(self) -> list[DaskFuture] | None:
         """Return all that have come, waiting for one; `None` at the end."""
@@ -206,7 +239,7 @@ class DaskBackend(RemoteBackend):
             values = self._client.gather([inner.dask_future for inner in finished])
         except BaseException as exc:
             if len(finished) == 1:
-                finished[0].set_exception(exc)
+                finished[0].fail_with(exc)
                 return
             for inner in finished:
                 self._fetch([inner])
@@ -237,45 +270,30 @@ CLOSE_SECONDS: Final = 5.0
 PLACE: Final = BUILT_IN["dask"].address
 
 
-class DaskFuture(Future[Any]):
-    """A future of Dask's, as one of the standard library's.
+class DaskFuture(EngineFuture):
+    """What stands for a future of Dask's.
 
     Args:
         number: By which its task tells that it runs.
         dask_future: Dask's.
+        worker: The address where it shall run, if it can; `None` for anywhere.
     """
 
-    def __init__(self, number: int, dask_future: Any) -> None:
+    def __init__(self, number: int, dask_future: Any, worker: str | None) -> None:
         super().__init__()
         self.number = number
         self.dask_future = dask_future
+        self.worker = worker
+        self.is_unwanted: bool = False
+        """It shall be taken back."""
 
-    def begin(self) -> None:
-        """Note that the task runs."""
-        if not self.running() and not self.done():
-            self.set_running_or_notify_cancel()
-
-    def cancel(self) -> bool:
-        """Cancel the task if it does not run yet; else only its result is dropped."""
-        was_running = self.running()
-        with suppress(Exception):  # the scheduler is gone
-            self.dask_future.cancel()
-        return not was_running and super().cancel()
-
-    def end_with(self, value: Any) -> None:
-        """Take the result."""
-        if not self.cancelled():
-            self.set_result(value)
-
-    def end_with_error(self) -> None:
+    def end_as_dask_says(self) -> None:
         """Take what went wrong."""
-        if self.cancelled():
-            return
         try:
             error = self.dask_future.exception()
         except BaseException as exc:
             error = exc
-        self.set_exception(error)
+        self.fail_with(error or BackendLostError("Dask has lost the task"))
 
 
 def run_noted(topic: str, number: int, *arguments: Any) -> Any:

@@ -22,7 +22,7 @@ class ExecutorBackend(RemoteBackend):
     """Run chunks in the workers of an executor."""
 
     owns_workers = False
-    tells_start = True
+    is_paced = False  # its futures can be cancelled
 
     capabilities = Capabilities(needs_serialization=True, can_time_tasks=True)
 
@@ -38,10 +38,12 @@ class ExecutorBackend(RemoteBackend):
         """Give the call a name, by which a worker knows it when it comes again."""
         return super().put(call) if self.capabilities.needs_serialization else call
 
-    def submit(self, handle: Any, chunk: Any, task_timeout: float | None = None) -> Future[Any]:
+    def submit(
+        self, handle: Any, chunk: Any, task_timeout: float | None = None, **more: Any
+    ) -> Future[Any]:
         """Submit *chunk* to the executor."""
         if self.capabilities.needs_serialization:
-            return super().submit(handle, chunk, task_timeout)
+            return super().submit(handle, chunk, task_timeout, **more)
         return self._executor.submit(run_as_worker, handle, chunk)
 
     def drop(self, handle: Any) -> None:

@@ -1,8 +1,8 @@
 """Servers of ppft, through pathos' own ParallelPool. Experimental.
 
-    submit ─► waiting ─► as many as there are workers ─► ParallelPool ─► ppserver ─► worker
-                                  ▲                                          │
-        future ◄──────────────────┴───────────────── callback ◄──────────────┘
+    submit ─► as many as there are workers ─► ParallelPool ─► ppserver ─► worker
+                                                                            │
+        future ◄────────────────────────────── callback ◄───────────────────┘
 
 ppft hands a server more tasks than it has workers, cannot take one back, and never tells that a
 worker has died: the task is lost, and so is the one that waits behind it. So no more tasks are
@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import threading
-from collections import deque
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -42,13 +40,13 @@ from parallel_facade.backends._probe import (
     host_and_port,
     within,
 )
-from parallel_facade.backends._remote import RemoteBackend, RemoteCall, await_workers
+from parallel_facade.backends._remote import EngineFuture, RemoteBackend, RemoteCall, await_workers
 
 DEADLINE_SECONDS: Final = 3600.0
 """For a task without `task_timeout`."""
 
 GREETING_SECONDS: Final = 10.0
-"""How long servers that can be reached have to accept the secret; those that do not, say nothing."""
+"""How long servers have to accept the secret; those that do not, say nothing."""
 
 SOCKET_SECONDS: Final = 30 * 24 * 3600
 """ppft runs a task that takes longer than this again, on another worker, for ever."""
@@ -64,9 +62,12 @@ class PpftBackend(RemoteBackend):
     """
 
     capabilities = Capabilities(
-        needs_serialization=True, is_remote=True, can_time_tasks=True, has_private_state=True
+        needs_serialization=True,
+        is_remote=True,
+        can_time_tasks=True,
+        has_private_state=True,
     )
-    tells_start = True
+    most_per_worker = 1
     seconds_in_chunk = 1.0  # a round trip is some 90 ms
 
     def __init__(self, settings: WorkerSettings) -> None:
@@ -75,9 +76,6 @@ class PpftBackend(RemoteBackend):
         servers = tuple(sorted(one.strip() for one in settings.address.split(",")))
         for address in servers:
             check_reachable(*host_and_port(address, PLACE), PLACE)
-        self._pacing = threading.Lock()  # guards _waiting and _running
-        self._waiting: deque[PpftFuture] = deque()
-        self._running = 0
         pool_id = f"parallel_facade-{os.getpid()}-{id(self)}"
         # A pool makes its server without a secret, so it finds one made by us.
         table = vars(pathos.parallel)["_ParallelPool__STATE"]
@@ -114,70 +112,31 @@ class PpftBackend(RemoteBackend):
         return sum(count for name, count in nodes.items() if name != "local")
 
     def submit(
-        self, handle: RemoteCall, chunk: Any, task_timeout: float | None = None
+        self, handle: RemoteCall, chunk: Any, task_timeout: float | None = None, **more: Any
     ) -> Future[Any]:
         """Send *chunk* to a server, with a deadline in any case."""
-        return super().submit(handle, chunk, task_timeout or DEADLINE_SECONDS)
+        return super().submit(handle, chunk, task_timeout or DEADLINE_SECONDS, **more)
 
     # ── sending ───────────────────────────────────────────────────────────────────────────────
 
     def _send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
+        inner = EngineFuture()
+        inner.has_begun = True  # there is a worker for it
         # As one piece of bytes: of other objects ppft sends the source of their classes along.
-        inner = PpftFuture(pickle.dumps(function_arguments, 4))
-        with self._pacing:
-            self._waiting.append(inner)
-        self._hand_out()
+        packed = pickle.dumps(function_arguments, 4)
+        self._server.submit(run_packed, (packed,), callback=_note_end, callbackargs=(inner,))
         return inner
-
-    def _hand_out(self) -> None:
-        while (inner := self._next()) is not None:
-            self._server.submit(
-                run_packed, (inner.packed,), callback=self._note_end, callbackargs=(inner,)
-            )
-
-    def _next(self) -> PpftFuture | None:
-        """Return the next task that shall run, if there is a worker for it."""
-        while (inner := self._next_waiting()) is not None:
-            if inner.set_running_or_notify_cancel():
-                return inner
-            with self._pacing:
-                self._running -= 1
-        return None
-
-    def _next_waiting(self) -> PpftFuture | None:
-        with self._pacing:
-            if self._running >= self._slots or not self._waiting:
-                return None
-            self._running += 1
-            return self._waiting.popleft()
-
-    def _note_end(self, inner: PpftFuture, answer: bytes | None) -> None:
-        with self._pacing:
-            self._running -= 1
-        if answer is None:
-            inner.set_exception(
-                WorkerCrashedError(
-                    "a ppserver could not run the task; it has printed the reason", exitcode=None
-                )
-            )
-        else:
-            inner.set_result(answer)
-        self._hand_out()
 
     def _close_engine(self) -> None:
         self._pool.clear()
 
 
-class PpftFuture(Future[Any]):
-    """A task as one piece of bytes.
-
-    Args:
-        packed: The arguments of `run_remote`.
-    """
-
-    def __init__(self, packed: bytes) -> None:
-        super().__init__()
-        self.packed = packed
+def _note_end(inner: EngineFuture, answer: bytes | None) -> None:
+    if answer is None:
+        what = "a ppserver could not run the task; it has printed the reason"
+        inner.fail_with(WorkerCrashedError(what, exitcode=None))
+    else:
+        inner.end_with(answer)
 
 
 def _secret() -> str:

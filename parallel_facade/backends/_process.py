@@ -57,6 +57,7 @@ class ProcessBackend(Backend):
         can_recycle=True,
         can_limit_threads=True,
         can_take_back=True,
+        can_queue=True,
     )
 
     def __init__(self, settings: WorkerSettings) -> None:

@@ -51,7 +51,7 @@ from parallel_facade.backends._probe import (
     host_and_port,
     within,
 )
-from parallel_facade.backends._remote import RemoteBackend, await_workers
+from parallel_facade.backends._remote import EngineFuture, RemoteBackend, await_workers
 
 INIT_SECONDS: Final = 60.0
 """How long Ray may take to connect, or to start; it says what is wrong after some 20."""
@@ -82,9 +82,9 @@ class RayBackend(RemoteBackend):
         can_stop_running_task=True,
         can_time_tasks=True,
         has_private_state=True,
+        can_queue=True,
     )
     has_store = True
-    tells_start = True
     seconds_in_chunk = 0.1  # a round trip is some 5 ms
 
     def __init__(self, settings: WorkerSettings) -> None:
@@ -155,12 +155,10 @@ class RayBackend(RemoteBackend):
 
     def _note_end(self, number: int, inner: RayFuture, came: Future[Any]) -> None:
         self._inner.pop(number, None)
-        if inner.done():
-            return
         if (error := came.exception()) is not None:
-            inner.set_exception(error)
+            inner.fail_with(error)
         else:
-            inner.set_result(came.result())
+            inner.end_with(came.result())
 
     def _read(self, board: Any) -> None:
         """Take in what tasks tell, until the board is gone."""
@@ -171,13 +169,14 @@ class RayBackend(RemoteBackend):
     def _take_notes(self, notes: list[tuple[int, str]]) -> None:
         for number, host in notes:
             if (inner := self._inner.get(number)) is not None:
-                inner.begin(host)
+                inner.host = host
+                inner.has_begun = True
 
     def _look_at_hosts(self) -> None:
         dead = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
         for inner in list(self._inner.values()):
             if inner.host in dead:
-                inner.lose()
+                inner.fail_with(ray_errors.NodeDiedError("Ray's health check calls it dead"))
 
     # ── the end ───────────────────────────────────────────────────────────────────────────────
 
@@ -201,8 +200,8 @@ LOST: Final = (
 """What Ray says of workers that are gone."""
 
 
-class RayFuture(Future[Any]):
-    """A future of the standard library for an object of Ray's.
+class RayFuture(EngineFuture):
+    """What stands for an object of Ray's.
 
     Args:
         reference: Ray's.
@@ -213,27 +212,6 @@ class RayFuture(Future[Any]):
         self.reference = reference
         self.host: str | None = None
         """The id of the host where the task runs; `None` before it does."""
-
-    def begin(self, host: str) -> None:
-        """Note that the task runs on *host*."""
-        self.host = host
-        if not self.running() and not self.done():
-            self.set_running_or_notify_cancel()
-
-    def cancel(self) -> bool:
-        """Cancel the task if it does not run yet."""
-        if self.running() or self.done() or not super().cancel():
-            return False
-        # By force: if it runs by now, nobody waits for it, and an interrupt could be caught.
-        ray.cancel(self.reference, force=True)
-        return True
-
-    def lose(self) -> None:
-        """Fail, as the host is dead."""
-        if not self.done():
-            self.set_exception(
-                ray_errors.NodeDiedError("Ray's health check calls the host dead")
-            )
 
 
 class Board:

@@ -1,10 +1,14 @@
 """What all engines of others have in common: they carry bytes to workers that they own.
 
-    submit ─► RemoteTask ──_send──► engine ──► run_remote, in a worker of the engine's
-                 │  ▲                              │
-        future ◄─┘  └── what it came to ◄──────────┘
+    submit ─► RemoteTask ─► waiting ──_send──► engine ──► run_remote, in a worker of the engine's
+                 │  ▲        where it can be cancelled     │
+        future ◄─┘  └── what it came to ◄──────────────────┘
                  ▲
                Watch: time that is up, a cluster without workers
+
+Most engines cannot say whether a task runs yet. So what they have been given counts as running, and
+they are given no more than their workers can begin; a second task for each worker only if that is
+short.
 
 The callable's payload is put into the engine's store, if it has one. Else it goes with the first
 chunks, and a worker that has not got it says so:
@@ -27,6 +31,7 @@ from __future__ import annotations
 import threading
 import time
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -39,7 +44,8 @@ from parallel_facade._interrupts import SafeFuture
 from parallel_facade._outcomes import Received
 from parallel_facade._payload import Cargo
 from parallel_facade._scopes import new_scope
-from parallel_facade.backends import Backend, WorkerLost, WorkerSettings
+from parallel_facade._stores import Store, Stored
+from parallel_facade.backends import Backend, WorkerSettings
 from parallel_facade.backends._watch import Watch
 
 SENT_ALWAYS: Final = 1 << 15
@@ -73,15 +79,19 @@ class RemoteTask:
         call: What to apply.
         chunk: What to apply it to.
         seconds: How long it may run; `None` for ever.
+        is_short: It may wait in the engine, behind another.
         future: What is waited for.
         inner: The engine's own; `None` while there is none.
         deadline: When its time is up; `None` while it does not run.
     """
 
-    def __init__(self, call: RemoteCall, chunk: Cargo, seconds: float | None) -> None:
+    def __init__(
+        self, call: RemoteCall, chunk: Cargo, seconds: float | None, *, is_short: bool
+    ) -> None:
         self.call = call
         self.chunk = chunk
         self.seconds = seconds
+        self.is_short = is_short
         self.future = RemoteFuture(self)
         self.inner: Future[Any] | None = None
         self.deadline: Deadline | None = None
@@ -92,12 +102,19 @@ class RemoteFuture(SafeFuture[Any]):
 
     def __init__(self, task: RemoteTask) -> None:
         super().__init__()
-        self.task = task
+        self.task: RemoteTask | None = task
+        """`None` when it has ended: nothing of it shall wait for the garbage collector."""
         self._cancelling = threading.RLock()  # so that waiters are told once; R for callbacks
+
+    @property
+    def inner(self) -> Future[Any] | None:
+        """The engine's own future; `None` if it has none, or not any more."""
+        task = self.task
+        return None if task is None else task.inner
 
     def cancel(self) -> bool:
         """Cancel the task if it does not run yet, and return whether that worked."""
-        inner = self.task.inner
+        inner = self.inner
         if self.done() or (inner is not None and not inner.cancel()):
             return self.cancelled()
         return self.end_cancelled()
@@ -111,8 +128,31 @@ class RemoteFuture(SafeFuture[Any]):
 
     def running(self) -> bool:
         """Return whether the engine says that the task runs."""
-        inner = self.task.inner
+        inner = self.inner
         return not self.done() and inner is not None and inner.running()
+
+
+class EngineFuture(SafeFuture[Any]):
+    """What stands for a task of an engine whose futures are not the standard library's.
+
+    It is told how the task goes in threads of the engine's, in any order, and more than once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_begun: bool = False
+        """Its worker has said that it runs."""
+        self.set_running_or_notify_cancel()
+
+    def end_with(self, value: Any) -> None:
+        """Take the result."""
+        with suppress(InvalidStateError):
+            self.set_result(value)
+
+    def fail_with(self, error: BaseException) -> None:
+        """Take what went wrong."""
+        with suppress(InvalidStateError):
+            self.set_exception(error)
 
 
 class RemoteBackend(Backend):
@@ -126,18 +166,26 @@ class RemoteBackend(Backend):
     has_store: bool = False
     """Whether `_store` puts bytes where workers fetch them once each."""
 
-    tells_start: bool = False
-    """Whether the engine's futures know when their tasks run. Else time runs from `submit`."""
+    is_paced: bool = True
+    """Whether no more is given to the engine than its workers can begin."""
+
+    most_per_worker: int = 2
+    """Of short tasks, where that is so."""
 
     def __init__(self, settings: WorkerSettings, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._start_timeout = settings.start_timeout
         self._versions = tuple(versions_here())
+        if self.has_store:
+            self.shelf = Store(lambda data: self._store(Parcel(data)))
         self._lock = threading.RLock()  # guards all below; R, as a collection may run `__del__`
-        self._tasks: dict[Future[Any], RemoteTask] = {}
+        self._tasks: dict[RemoteFuture, RemoteTask] = {}
+        self._waiting: deque[RemoteTask] = deque()
+        self._in_engine = 0
         self._stuck: set[Future[Any]] = set()  # the engine's, of tasks that were given up
         self._slots = settings.workers
         self._closed = False
+        self._engine_is_open = True
         self._lost: BaseException | None = None
         self._without_workers: Deadline | None = None
         self._watch = Watch(self._look)
@@ -178,14 +226,21 @@ class RemoteBackend(Backend):
     def put(self, call: Cargo | bytes) -> RemoteCall:
         """Give the call a name, and to the engine's store."""
         data = call.data if isinstance(call, Cargo) else call
+        segments = call.segments if isinstance(call, Cargo) else ()
+        assert not segments, "its buffers are met once"
         return RemoteCall(data, self._store(Parcel(data)) if self.has_store else None)
 
     def submit(
-        self, handle: RemoteCall, chunk: Cargo | bytes, task_timeout: float | None = None
+        self,
+        handle: RemoteCall,
+        chunk: Cargo | bytes,
+        task_timeout: float | None = None,
+        *,
+        is_short: bool = False,
     ) -> Future[Any]:
-        """Send *chunk* to the engine."""
+        """Send *chunk* to the engine, now or as soon as a worker can begin it."""
         cargo = chunk if isinstance(chunk, Cargo) else Cargo(chunk)
-        task = RemoteTask(handle, cargo, task_timeout)
+        task = RemoteTask(handle, cargo, task_timeout, is_short=is_short)
         with self._lock:
             if self._closed:
                 raise PoolClosedError("the pool is closed")
@@ -193,23 +248,33 @@ class RemoteBackend(Backend):
                 raise self._lost
             self._tasks[task.future] = task
         task.future.add_done_callback(self._forget)
-        try:
-            self._start(task)
-        except BaseException:
-            self._forget(task.future)
-            raise
+        if self.is_paced:
+            self._waiting.append(task)
+            self._hand_out()
+        else:
+            self._start_or_forget(task)
         if task_timeout is not None or self.capabilities.is_remote:
             self._watch.wake()
         return task.future
 
+    def _start_or_forget(self, task: RemoteTask) -> None:
+        self._enter_engine()
+        try:
+            self._start(task)
+        except BaseException:
+            self._leave_engine()
+            self._forget(task.future)
+            raise
+
     def stop(self, future: Future[Any]) -> bool:
         """End the running task behind *future*, where the engine can."""
         with self._lock:
-            task = self._tasks.get(future)
-        if task is None or task.inner is None or not self._end(task.inner):
+            task = self._tasks.get(future)  # type: ignore[call-overload]
+        if task is None or task.inner is None or not self.capabilities.can_stop_running_task:
             return False
-        self._fail(task, TaskTimeoutError("the task was stopped"))
-        return True
+        inner = task.inner
+        task.future.end_cancelled()  # first, as the engine may tell of its end at once
+        return self._end(inner)
 
     def drop(self, handle: RemoteCall) -> None:
         """Let the engine's store forget the call."""
@@ -228,14 +293,50 @@ class RemoteBackend(Backend):
                 with suppress(BaseException):
                     future.exception()
         self._watch.join()
-        self._close_engine()
+        with self._lock:
+            is_open, self._engine_is_open = self._engine_is_open, False
+        if is_open:
+            self._close_engine()
 
     # ── sending ───────────────────────────────────────────────────────────────────────────────
+
+    def _hand_out(self) -> None:
+        """Give the engine what its workers can begin."""
+        while (task := self._next()) is not None:
+            try:
+                self._start(task)
+            except Exception as exc:
+                self._leave_engine()
+                self._fail(task, exc)
+
+    def _next(self) -> RemoteTask | None:
+        """Return the next task for the engine, if there is room for it there."""
+        with self._lock:
+            self._drop_cancelled()
+            if not self._waiting:
+                return None
+            each = self.most_per_worker if self._waiting[0].is_short else 1
+            if self._in_engine >= each * self._slots:
+                return None
+            self._in_engine += 1
+            return self._waiting.popleft()
+
+    def _drop_cancelled(self) -> None:
+        while self._waiting and self._waiting[0].future.done():
+            self._waiting.popleft()
+
+    def _enter_engine(self) -> None:
+        with self._lock:
+            self._in_engine += 1
+
+    def _leave_engine(self) -> None:
+        with self._lock:
+            self._in_engine -= 1
 
     def _start(self, task: RemoteTask, *, again: bool = False) -> None:
         call = self._call_for(task.call, again=again)
         chunk = Parcel(task.chunk.data)
-        buffers = [segment.stored for segment in task.chunk.segments]
+        buffers = [one.stored for one in task.chunk.segments if isinstance(one, Stored)]
         inner = self._send((self._versions, task.call.scope, call, chunk, *buffers))
         task.inner = inner
         inner.add_done_callback(lambda inner: self._arrived(task, inner))
@@ -253,6 +354,13 @@ class RemoteBackend(Backend):
     # ── what comes back, in any thread ────────────────────────────────────────────────────────
 
     def _arrived(self, task: RemoteTask, inner: Future[Any]) -> None:
+        self._leave_engine()
+        self._settle(task, inner)
+        if self.is_paced:
+            self._hand_out()
+
+    def _settle(self, task: RemoteTask, inner: Future[Any]) -> None:
+        task.inner = None
         if inner.cancelled():
             task.future.end_cancelled()
         elif (error := inner.exception()) is not None:
@@ -263,26 +371,37 @@ class RemoteBackend(Backend):
     def _take(self, task: RemoteTask, answer: Any) -> None:
         data = answer.data if isinstance(answer, Parcel) else answer
         if len(data) == len(CALL_IS_MISSING):
-            try:
-                self._start(task, again=True)
-            except Exception as exc:
-                self._fail(task, exc)
+            self._start_again(task)
             return
         with suppress(InvalidStateError):  # it was given up
             task.future.set_result([Received(data)])
 
+    def _start_again(self, task: RemoteTask) -> None:
+        self._enter_engine()
+        try:
+            self._start(task, again=True)
+        except Exception as exc:
+            self._leave_engine()
+            self._fail(task, exc)
+
     def _fail(self, task: RemoteTask, error: BaseException) -> None:
         with suppress(InvalidStateError):  # it was given up, or cancelled
-            task.future.set_exception(WorkerLost(self.translate(error)))
+            task.future.set_exception(self.translate(error))
 
-    def _give_up(self, future: Future[Any]) -> None:
-        if not future.cancel() and not self.stop(future):
-            task: RemoteTask = future.task  # type: ignore[attr-defined]
+    def _give_up(self, future: RemoteFuture) -> None:
+        if future.cancel():
+            return
+        task = future.task
+        if task is not None:
+            inner = task.inner
             self._fail(task, PoolClosedError("the pool was closed before the task had ended"))
+            if inner is not None:
+                self._end(inner)
 
-    def _forget(self, future: Future[Any]) -> None:
+    def _forget(self, future: Any) -> None:
         with self._lock:
             self._tasks.pop(future, None)
+        future.task = None
 
     # ── looking after what takes long, in the thread of the watch ─────────────────────────────
 
@@ -304,12 +423,12 @@ class RemoteBackend(Backend):
         """Return how long *task* may still run; `None` if there is no limit, or it does not run."""
         if task.seconds is None or task.inner is None:
             return None
-        if task.deadline is None and (not self.tells_start or self._has_begun(task.inner)):
+        if task.deadline is None and self._has_begun(task.inner):
             task.deadline = Deadline(task.seconds, clock=self._clock)
         return None if task.deadline is None else task.deadline.remaining()
 
     def _has_begun(self, inner: Future[Any]) -> bool:
-        return inner.running()
+        return inner.has_begun if isinstance(inner, EngineFuture) else inner.running()
 
     def _time_out(self, task: RemoteTask) -> None:
         inner = task.inner
@@ -335,6 +454,8 @@ class RemoteBackend(Backend):
         except Exception as exc:
             self._lose(tasks, self.translate(exc))
             return
+        if self.is_paced:
+            self._hand_out()
         if self.capacity():
             self._without_workers = None
         elif self._without_workers is None:
@@ -352,9 +473,10 @@ class RemoteBackend(Backend):
     def _lose(self, tasks: list[RemoteTask], error: BaseException) -> None:
         self._lost = error
         for task in tasks:
+            inner = task.inner
             self._fail(task, error)
-            if task.inner is not None:
-                task.inner.cancel()
+            if inner is not None:
+                inner.cancel()
 
 
 def await_workers(

@@ -5,8 +5,13 @@ import pytest
 from parallel_facade import ConfigurationError, Pool, apply_async, config, configure, imap, pmap
 
 BAD_SETTINGS = [
-    ("backend", "proces", "did you mean 'process'.*known: process, serial, thread"),
-    ("backend", "dask", "cannot be chosen by name"),
+    (
+        "backend",
+        "proces",
+        "did you mean 'process'.*known: dask, mpi, ppft, process, ray, serial, thread",
+    ),
+    ("backend", "dask:", "has nothing behind its colon"),
+    ("backend", "thread:4", "takes no address, got '4'"),
     ("backend", 3, r"a number is no back-end; did you mean workers=3\?"),
     ("backend", 1.5, "expected a back-end's name"),
     ("backend", Pool, "expected a back-end's name"),

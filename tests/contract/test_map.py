@@ -302,14 +302,39 @@ def test_task_timeout_ends_only_the_slow_item(backend, gate):
     assert pmap(abs, [-1]) == [1]
 
 
+@pytest.mark.requires("can_time_tasks")
+def test_an_item_that_takes_too_long_is_an_error_and_others_go_on(backend, gate):
+    slow = gate()
+
+    outcomes = pmap(
+        lambda x: slow.pass_through(x) if x == 1 else x,
+        range(4),
+        task_timeout=0.5,
+        return_exceptions=True,
+    )
+    slow.wait_for_arrivals(1)
+    slow.open()
+
+    assert outcomes[:1] + outcomes[2:] == [0, 2, 3]
+    assert isinstance(outcomes[1], TaskTimeoutError)
+    assert "while running item 1: 1" in outcomes[1].__notes__
+
+
 @pytest.mark.requires("survives_crashes")
 def test_a_worker_that_dies_is_an_error_and_the_pool_goes_on(backend):
+    with pytest.raises(WorkerCrashedError) as caught:
+        pmap(lambda x: os._exit(3), [1])
+
+    assert "while running item 0: 1" in caught.value.__notes__
+    assert pmap(abs, [-1, -2]) == [1, 2]
+
+
+@pytest.mark.requires("survives_crashes", "tells_what_ran")
+def test_a_worker_that_dies_is_told_of_with_its_exit_code(backend):
     with pytest.raises(WorkerCrashedError, match="exit code 3") as caught:
         pmap(lambda x: os._exit(3), [1])
 
     assert caught.value.exitcode == 3
-    assert "while running item 0: 1" in caught.value.__notes__
-    assert pmap(abs, [-1, -2]) == [1, 2]
 
 
 @pytest.mark.requires("survives_crashes")

@@ -213,7 +213,7 @@ def test_what_a_back_end_cannot_do_is_refused(backend):
         if not getattr(backend.capabilities, capability):
             with pytest.raises(ConfigurationError, match=f"{next(iter(options))}=.*not possible"):
                 backend.pool(**options)
-    if not backend.capabilities.can_stop_running_task:
+    if not backend.capabilities.can_time_tasks:
         with backend.pool() as pool, pytest.raises(ConfigurationError, match="task_timeout=1"):
             pool.pmap(abs, [1], task_timeout=1)
 

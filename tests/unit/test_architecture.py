@@ -26,6 +26,7 @@ LAYERS = [
         "_notes",
         "_interrupts",
         "_segments",
+        "_stores",
     },
     {"_scopes", "_code", "_plain", "_sources", "_deep", "_identity", "_registry", "_progress"},
     {"_delivery", "_mailbox", "_config", "_exiting", "_importable", "_news"},

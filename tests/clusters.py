@@ -1,0 +1,169 @@
+"""Real clusters on this machine, each of separate processes that end with the test run."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+START_SECONDS = 120
+"""A cluster that takes longer to start is broken."""
+
+SCRIPTS = Path(sysconfig.get_path("scripts"))
+WORKERS = 2
+
+_never = threading.Event()
+
+
+def free_port() -> int:
+    """Return a port that nobody has; below those that Linux gives to clients."""
+    with socket.socket() as sock:
+        while True:
+            port = 20_000 + secrets.randbelow(10_000)
+            with suppress(OSError):
+                sock.bind(("127.0.0.1", port))
+                return port
+
+
+def await_true(condition: Callable[[], object], what: str) -> None:
+    """Look until *condition* is true; fail if it is not in time."""
+    for _ in range(START_SECONDS * 10):
+        if condition():
+            return
+        _never.wait(0.1)
+    raise AssertionError(f"{what}: not within {START_SECONDS} seconds")
+
+
+def listens(port: int, host: str = "127.0.0.1") -> bool:
+    """Return whether somebody accepts connections at *port*."""
+    with suppress(OSError):
+        socket.create_connection((host, port), 1).close()
+        return True
+    return False
+
+
+@contextmanager
+def running(*command: str, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen]:
+    """Run a program beside the block, and end it with all that it has started."""
+    log = tempfile.TemporaryFile()
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **(env or {})},
+    )
+    try:
+        yield process
+    finally:
+        end_family(process.pid)
+        process.wait()
+        log.close()
+
+
+def end_family(pid: int) -> None:
+    """Kill a process with all its descendants."""
+    with suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(pid)
+        family = [*parent.children(recursive=True), parent]
+        for one in family:
+            with suppress(psutil.NoSuchProcess):
+                one.send_signal(signal.SIGKILL)
+        psutil.wait_procs(family)
+
+
+@contextmanager
+def dask_cluster(workers: int = WORKERS) -> Iterator[dict[str, str]]:
+    """Start a scheduler and workers of one thread each; give the environment that finds them."""
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    dask = (sys.executable, "-m", "dask")
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        scheduler = (*dask, "scheduler", "--host", "127.0.0.1", "--port", str(port))
+        stack.enter_context(running(*scheduler, "--no-dashboard"))
+        one = ("--nworkers", "1", "--nthreads", "1", "--local-directory", folder)
+        for _ in range(workers):
+            stack.enter_context(running(*dask, "worker", address, *one, "--no-dashboard"))
+        await_true(lambda: dask_workers(address) == workers, "the Dask cluster")
+        yield {"DASK_SCHEDULER_ADDRESS": address}
+
+
+def dask_workers(address: str) -> int:
+    """Return how many workers the scheduler at *address* has; 0 if it does not answer."""
+    import distributed
+
+    with suppress(OSError, TimeoutError):
+        with distributed.Client(address, timeout=5, set_as_default=False) as client:
+            return len(client.nthreads())
+    return 0
+
+
+@contextmanager
+def ray_cluster(workers: int = WORKERS) -> Iterator[dict[str, str]]:
+    """Start a Ray head with a token of its own; give the environment that finds it."""
+    port = free_port()
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+    folder = tempfile.mkdtemp(prefix="ray-")
+    head = [str(SCRIPTS / "ray"), "start", "--head", "--node-ip-address", "127.0.0.1"]
+    size = ["--num-cpus", str(workers), "--object-store-memory", str(1 << 30)]
+    try:
+        with running(
+            *[*head, "--port", str(port), *size, "--include-dashboard", "false"],
+            *["--temp-dir", folder, "--disable-usage-stats", "--block"],
+            env=token,
+        ):
+            await_true(lambda: listens(port), "the Ray head")
+            yield {"RAY_ADDRESS": f"127.0.0.1:{port}", **token}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def ppft_servers(workers: int = WORKERS) -> Iterator[dict[str, str]]:
+    """Start servers with one worker each; give the environment that finds them."""
+    secret = secrets.token_hex(16)
+    ports = [free_port() for _ in range(workers)]
+    with ExitStack() as stack:
+        for port in ports:
+            where = ("-i", "127.0.0.1", "-p", str(port), "-w", "1", "-s", secret)
+            stack.enter_context(running(sys.executable, str(SCRIPTS / "ppserver"), *where))
+        await_true(lambda: all(map(listens, ports)), "the ppservers")
+        yield {
+            "PARALLEL_FACADE_PPFT_SERVERS": ",".join(f"127.0.0.1:{port}" for port in ports),
+            "PARALLEL_FACADE_PPFT_SECRET": secret,
+        }
+
+
+@contextmanager
+def mpi_ranks() -> Iterator[dict[str, str]]:
+    """Give an empty environment: the ranks are there if the suite was started with them."""
+    yield {}
+
+
+CLUSTERS = {"dask": dask_cluster, "ray": ray_cluster, "ppft": ppft_servers, "mpi": mpi_ranks}
+MODULES = {"dask": "distributed", "ray": "ray", "ppft": "ppft", "mpi": "mpi4py"}
+
+
+def reason_to_skip(name: str) -> str:
+    """Return why no cluster called *name* can be there; empty if one can."""
+    import importlib.util
+
+    if importlib.util.find_spec(MODULES[name]) is None:
+        return f"{MODULES[name]} is not installed"
+    if name == "mpi":
+        from mpi4py.futures import _core
+
+        if _core.SharedPool is None:
+            return "not started by mpiexec ... -m mpi4py.futures -m pytest"
+    return ""
