@@ -36,11 +36,11 @@ class Cargo(NamedTuple):
 
     Attributes:
         data: The payload.
-        segments: Buffers that the payload refers to, in order.
+        segments: Buffers that the payload refers to, in order: as `Segment`, or as `Stored`.
     """
 
     data: bytes
-    segments: tuple[Segment | Stored, ...] = ()
+    segments: tuple[Any, ...] = ()
 
     @property
     def size(self) -> int:
@@ -107,11 +107,13 @@ class Encoder:
         Raises:
             SerializationError: *obj*, or something in it, cannot travel.
         """
-        return self._encode(obj, name, parts)[0]
+        return self._encode(obj, name, parts, self._shelf)[0]
 
     def encode_callable(self, obj: Any, name: str, parts: Parts) -> Cargo:
         """Return *obj* as `encode` does; later payloads only name the classes that it defines."""
-        cargo, defined = self._encode(obj, name, parts)
+        # What an engine's store would hold of it goes there as a part of the whole.
+        shelf = self._shelf if isinstance(self._shelf, Shelf) else None
+        cargo, defined = self._encode(obj, name, parts, shelf)
         self._everywhere |= defined
         return cargo
 
@@ -123,9 +125,11 @@ class Encoder:
         """Return *obj* as bytes alone; raises whatever goes wrong."""
         return self._dump(obj, None)[0].data
 
-    def _encode(self, obj: Any, name: str, parts: Parts | None) -> tuple[Cargo, set[str]]:
+    def _encode(
+        self, obj: Any, name: str, parts: Parts | None, shelf: Shelf | Store | None
+    ) -> tuple[Cargo, set[str]]:
         try:
-            return self._dump(obj, self._shelf)
+            return self._dump(obj, shelf)
         except BaseException as exc:
             # SystemExit too, which an object raised while it was pickled: it is no wish to end.
             if not self.returning:

@@ -64,7 +64,7 @@ class ProcessBackend(Backend):
         self._workers = settings.workers
         initializer = settings.initializer
         assert not callable(initializer), "it crosses a border, as a payload"
-        self.shelf = Shelf() if CAN_SHARE and CAN_SEND_DESCRIPTORS else None
+        self.shelf: Shelf | None = Shelf() if CAN_SHARE and CAN_SEND_DESCRIPTORS else None
         self._lock = threading.Lock()  # guards _pool and _serves
         self._serves: list[Any] = []
         # In the caller's own thread: under fork, workers are copies of it.

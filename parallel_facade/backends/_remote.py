@@ -44,7 +44,7 @@ from parallel_facade._interrupts import SafeFuture
 from parallel_facade._outcomes import Received
 from parallel_facade._payload import Cargo
 from parallel_facade._scopes import new_scope
-from parallel_facade._stores import Store, Stored
+from parallel_facade._stores import Store
 from parallel_facade.backends import Backend, WorkerSettings
 from parallel_facade.backends._watch import Watch
 
@@ -226,8 +226,6 @@ class RemoteBackend(Backend):
     def put(self, call: Cargo | bytes) -> RemoteCall:
         """Give the call a name, and to the engine's store."""
         data = call.data if isinstance(call, Cargo) else call
-        segments = call.segments if isinstance(call, Cargo) else ()
-        assert not segments, "its buffers are met once"
         return RemoteCall(data, self._store(Parcel(data)) if self.has_store else None)
 
     def submit(
@@ -336,7 +334,7 @@ class RemoteBackend(Backend):
     def _start(self, task: RemoteTask, *, again: bool = False) -> None:
         call = self._call_for(task.call, again=again)
         chunk = Parcel(task.chunk.data)
-        buffers = [one.stored for one in task.chunk.segments if isinstance(one, Stored)]
+        buffers = [one.stored for one in task.chunk.segments]
         inner = self._send((self._versions, task.call.scope, call, chunk, *buffers))
         task.inner = inner
         inner.add_done_callback(lambda inner: self._arrived(task, inner))
