@@ -45,7 +45,7 @@ class Cargo(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes, all in all."""
-        return len(self.data) + sum(segment.size for segment in self.segments)
+        return len(self.data) + sum(int(segment.size) for segment in self.segments)
 
 
 def decode(data: Any, loans: tuple[Loan | Fetched, ...] = ()) -> Any:

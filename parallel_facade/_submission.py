@@ -12,13 +12,14 @@ Guarantees:
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Final
 
 from parallel_facade._async_result import AsyncResult
-from parallel_facade._carriers import carrier_for
+from parallel_facade._carriers import Carrier, carrier_for
 from parallel_facade._delivery import Delivery
 from parallel_facade._errors import TaskTimeoutError, described
 from parallel_facade._notes import note_attempts
@@ -197,15 +198,9 @@ class Submission:
             return
         carrier = self._carrier
         self.result._end_with(
-            lambda: self._unpacked(received),
+            functools.partial(_unpacked, carrier, received, self._earlier),
             (lambda: carrier.first_failure(received)) if carrier.has_failures(received) else None,
         )
-
-    def _unpacked(self, received: Any) -> Report:
-        report = self._carrier.unpack(received)
-        for failure in report.failures.values():
-            note_attempts(failure.error, self._earlier)
-        return report
 
     def _expire(self) -> None:
         seconds = self._options.timeout
@@ -222,9 +217,27 @@ class Submission:
     def _end(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
+        # What refers to this object: a failure that nobody asks for is told of when its result goes,
+        # and that shall not be when the garbage collector comes by.
+        self._inner = ENDED
+        self.result._submission = None
         handle, self._handle = self._handle, None
         if handle is not None:
             self._backend.drop(handle)
+
+
+ENDED: Final[Future[Any]] = Future()
+"""Stands for an attempt that nobody waits for any more."""
+
+ENDED.set_result(None)
+
+
+def _unpacked(carrier: Carrier, received: Any, earlier: list[str]) -> Report:
+    """Return the report, in which each failure tells how *earlier* attempts ended."""
+    report = carrier.unpack(received)
+    for failure in report.failures.values():
+        note_attempts(failure.error, earlier)
+    return report
 
 
 def _received(inner: Future[Any]) -> tuple[BaseException | None, Any]:

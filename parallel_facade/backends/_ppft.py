@@ -14,7 +14,8 @@ Guarantees:
 
 Assumes:
     - pathos keeps the `ppft.Server` of a pool in a table by the pool's id, and takes one that is
-      there, if it has the same servers (so in 0.3.5).
+      there, if it has the same servers (so in 0.3.5); and a server its connections in two lists and
+      its statistics (so in ppft 1.7.8).
 """
 
 from __future__ import annotations
@@ -129,6 +130,12 @@ class PpftBackend(RemoteBackend):
 
     def _close_engine(self) -> None:
         self._pool.clear()
+        held = vars(self._server)  # ppft leaves its connections to the garbage collector
+        for connection in held["_Server__rworkers"] + held["_Server__rworkers_reserved"]:
+            connection.close()
+        for node in held["_Server__stats"].values():
+            if node.rworker is not None:
+                node.rworker.close()
 
 
 def _note_end(inner: EngineFuture, answer: bytes | None) -> None:
