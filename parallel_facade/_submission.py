@@ -217,8 +217,8 @@ class Submission:
     def _end(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        # What refers to this object: a failure that nobody asks for is told of when its result goes,
-        # and that shall not be when the garbage collector comes by.
+        # What refers to this object. A failure nobody asks for is told of when its result goes,
+        # which shall not wait for the garbage collector.
         self._inner = ENDED
         self.result._submission = None
         handle, self._handle = self._handle, None

@@ -22,6 +22,9 @@ START_SECONDS = 120
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 WORKERS = 2
 
+started: set[int] = set()
+"""Processes of clusters, which are not the library's."""
+
 _never = threading.Event()
 
 
@@ -63,10 +66,12 @@ def running(*command: str, env: dict[str, str] | None = None) -> Iterator[subpro
         stderr=subprocess.STDOUT,
         env={**os.environ, **(env or {})},
     )
+    started.add(process.pid)
     try:
         yield process
     finally:
         end_family(process.pid)
+        started.discard(process.pid)
         process.wait()
         log.close()
 

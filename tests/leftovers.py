@@ -6,6 +6,7 @@ import threading
 from contextlib import suppress
 
 import psutil
+from clusters import started
 from multiprocess import process
 
 
@@ -17,7 +18,7 @@ class Resources:
         self.descriptors = _open_files()
         self.threads = {thread.name for thread in threading.enumerate()}
         self.processes = {str(one) for one in process.active_children()}
-        self.children = set(psutil.Process().children(recursive=True))
+        self.children = _children()
         # Semaphores have a name for a moment only; those seen are other programs'.
         self.shared = {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")}
 
@@ -27,6 +28,16 @@ class Resources:
         if len(self.descriptors) <= len(before.descriptors):
             del added["descriptors"]  # numbers are used again, for other files
         return {name: things for name, things in added.items() if things}
+
+
+def _children():
+    """Return all descendants; of a cluster's processes those that nobody else has started."""
+    direct = [one for one in psutil.Process().children() if one.pid not in started]
+    found = set(direct)
+    for child in direct:
+        with suppress(psutil.NoSuchProcess):
+            found.update(child.children(recursive=True))
+    return found
 
 
 def _open_files():

@@ -23,11 +23,13 @@ from typing import Any, Final
 
 from mpi4py.futures import MPIPoolExecutor, _core
 
+from parallel_facade._deadlines import Deadline
 from parallel_facade._errors import ConfigurationError
 from parallel_facade._far_side import Versions
 from parallel_facade.backends import Capabilities, WorkerSettings
 from parallel_facade.backends._executor import ExecutorBackend
 from parallel_facade.backends._probe import ANSWER_SECONDS, QUESTION, check_versions, within
+from parallel_facade.backends._watch import Watch
 
 START_LINE: Final = "mpiexec -n 3 python -m mpi4py.futures SCRIPT.py"
 
@@ -64,7 +66,8 @@ class MPIBackend(ExecutorBackend):
                 f"back-end 'mpi' needs two ranks or more, got one\n\nHint: {START_LINE}"
             )
         super().__init__(settings, executor)
-        self._guard: threading.Thread | None = None
+        self._guard = Watch(self._look_at_end)
+        self._end_patience: Deadline | None = None
         answer = within(
             ANSWER_SECONDS,
             lambda: executor.submit(eval, QUESTION).result(),
@@ -74,28 +77,27 @@ class MPIBackend(ExecutorBackend):
 
     def _note_stuck(self, inner: Future[Any]) -> None:
         super()._note_stuck(inner)
-        if self._guard is None:
-            self._guard = threading.Thread(
-                target=self._guard_end, name="parallel_facade-guard", daemon=True
-            )
-            self._guard.start()
+        self._guard.wake()
 
-    def _guard_end(self) -> None:
+    def _look_at_end(self) -> float | None:
         """End all ranks when the program has come to its end and tasks still hang."""
-        never = threading.Event()
-        while not _is_ending():
-            never.wait(LOOK_SECONDS)
-        never.wait(END_PATIENCE)
-        if self._stuck:
-            from mpi4py import MPI
+        if not self._stuck:
+            return None
+        if not _is_ending():
+            return LOOK_SECONDS
+        if self._end_patience is None:
+            self._end_patience = Deadline(END_PATIENCE, clock=self._clock)
+        if not self._end_patience.has_passed():
+            return LOOK_SECONDS
+        from mpi4py import MPI
 
-            print(
-                f"parallel_facade: {len(self._stuck)} tasks that were given up still run, which "
-                "MPI cannot stop; all ranks are ended now",
-                file=sys.stderr,
-                flush=True,
-            )
-            MPI.COMM_WORLD.Abort(EXIT_CODE)
+        print(
+            f"parallel_facade: {len(self._stuck)} tasks that were given up still run, which "
+            "MPI cannot stop; all ranks are ended now",
+            file=sys.stderr,
+            flush=True,
+        )
+        MPI.COMM_WORLD.Abort(EXIT_CODE)
 
     def _close_engine(self) -> None:
         self._executor.shutdown(wait=not self._stuck, cancel_futures=True)

@@ -40,7 +40,7 @@ from typing import Any, Final
 from parallel_facade._deadlines import Clock, Deadline
 from parallel_facade._errors import BackendLostError, PoolClosedError, TaskTimeoutError
 from parallel_facade._far_side import CALL_IS_MISSING, Parcel, versions_here
-from parallel_facade._interrupts import SafeFuture
+from parallel_facade._interrupts import SafeCondition, SafeFuture
 from parallel_facade._outcomes import Received
 from parallel_facade._payload import Cargo
 from parallel_facade._scopes import new_scope
@@ -179,6 +179,7 @@ class RemoteBackend(Backend):
         if self.has_store:
             self.shelf = Store(lambda data: self._store(Parcel(data)))
         self._lock = threading.RLock()  # guards all below; R, as a collection may run `__del__`
+        self._idle = SafeCondition(self._lock)  # there are no tasks
         self._tasks: dict[RemoteFuture, RemoteTask] = {}
         self._waiting: deque[RemoteTask] = deque()
         self._in_engine = 0
@@ -245,7 +246,7 @@ class RemoteBackend(Backend):
             if self._lost is not None:
                 raise self._lost
             self._tasks[task.future] = task
-        task.future.add_done_callback(self._forget)
+        task.future.add_done_callback(self._note_cancelling)
         if self.is_paced:
             self._waiting.append(task)
             self._hand_out()
@@ -287,9 +288,8 @@ class RemoteBackend(Backend):
             for future in futures:
                 self._give_up(future)
         else:
-            for future in futures:
-                with suppress(BaseException):
-                    future.exception()
+            with self._idle:
+                self._idle.wait_for(lambda: not self._tasks)
         self._watch.join()
         with self._lock:
             is_open, self._engine_is_open = self._engine_is_open, False
@@ -373,6 +373,7 @@ class RemoteBackend(Backend):
             return
         with suppress(InvalidStateError):  # it was given up
             task.future.set_result([Received(data)])
+        self._forget(task.future)
 
     def _start_again(self, task: RemoteTask) -> None:
         self._enter_engine()
@@ -385,6 +386,7 @@ class RemoteBackend(Backend):
     def _fail(self, task: RemoteTask, error: BaseException) -> None:
         with suppress(InvalidStateError):  # it was given up, or cancelled
             task.future.set_exception(self.translate(error))
+        self._forget(task.future)
 
     def _give_up(self, future: RemoteFuture) -> None:
         if future.cancel():
@@ -396,9 +398,16 @@ class RemoteBackend(Backend):
             if inner is not None:
                 self._end(inner)
 
-    def _forget(self, future: Any) -> None:
-        with self._lock:
+    def _note_cancelling(self, future: Any) -> None:
+        if future.cancelled():
+            self._forget(future)
+
+    def _forget(self, future: RemoteFuture) -> None:
+        """Let go of a task that has ended, and of which all who wait were told."""
+        with self._idle:
             self._tasks.pop(future, None)
+            if not self._tasks:
+                self._idle.notify_all()
         future.task = None
 
     # ── looking after what takes long, in the thread of the watch ─────────────────────────────

@@ -142,14 +142,15 @@ def test_the_time_of_a_call_may_pass_while_it_waits_for_its_next_attempt(backend
     if backend.capabilities.runs_in_caller:
         pytest.skip("it waits in the caller")
     result = wait_in_the_delay()
+    submission = result._submission
 
-    result._submission._options = result._submission._options._replace(timeout=5)
-    result._submission._expire()
+    submission._options = submission._options._replace(timeout=5)
+    submission._expire()
 
     with pytest.raises(TaskTimeoutError, match="did not end within 5 seconds"):
         result.get(PATIENCE)
-    assert result._submission._delay is None
-    assert result._submission._handle is None  # the workers may forget the callable
+    assert submission._delay is None
+    assert submission._handle is None  # the workers may forget the callable
 
 
 def test_a_call_that_cannot_be_made_leaves_no_clock(backend):
