@@ -2,6 +2,7 @@
 #
 #   make demo    the main job on real input, on every back-end
 #   make test    the suite, against the built wheel
+#   make test-clusters   the contract on real clusters, and how they fail; needs mpiexec for MPI
 #   make lint    style            make types   type checkers       make wheel   the distribution
 #   make check   all of these
 #   make chaos   2,000 random faults on real pools; FAULTS=, MINUTES= and SEED= change that
@@ -23,7 +24,7 @@ MINUTES ?= 20
 
 OUT ?= docs/explanation/performance
 
-.PHONY: demo test lint types wheel check bench bench-short chaos endurance clean
+.PHONY: demo test test-clusters worker lint types wheel check bench bench-short chaos endurance clean
 
 demo: $(VENV)/wheel
 	$(BIN)/python -m parallel_facade demo
@@ -32,6 +33,16 @@ demo: $(VENV)/wheel
 test: $(VENV)/wheel $(VENV)/test
 	cd tests && ../$(BIN)/python -c 'import parallel_facade as p; assert "site-packages" in p.__file__'
 	cd tests && ../$(BIN)/python -X dev -m pytest $(TESTS)
+
+test-clusters: $(VENV)/wheel $(VENV)/test $(VENV)/clusters
+	cd tests && ../$(BIN)/python -X dev -m pytest contract engines --backends dask,ray,ppft
+	cd tests && PATH="$(CURDIR)/$(BIN):$$PATH" OMPI_ALLOW_RUN_AS_ROOT=1 \
+		OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpiexec --oversubscribe -n 3 \
+		../$(BIN)/python -X dev -m mpi4py.futures -m pytest contract --backends mpi
+
+# A Python that is the worker of another one's scheduler, to see that it is refused.
+worker: $(VENV)/wheel
+	$(PIP) distributed
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check .
@@ -79,6 +90,10 @@ $(VENV)/wheel: $(VENV)/made $(SOURCES)
 
 $(VENV)/test: $(VENV)/made pyproject.toml
 	$(PIP) --group test
+	touch $@
+
+$(VENV)/clusters: $(VENV)/made pyproject.toml
+	$(PIP) --group clusters
 	touch $@
 
 $(VENV)/bench: $(VENV)/made pyproject.toml

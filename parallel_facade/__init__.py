@@ -22,6 +22,7 @@ from parallel_facade._api import apply_async, imap, pmap
 from parallel_facade._config import Config, config, configure, get_config
 from parallel_facade._cpus import cpu_count
 from parallel_facade._errors import (
+    BackendLostError,
     ConfigurationError,
     ParallelFacadeError,
     PoolClosedError,
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AsyncResult",
+    "BackendLostError",
     "Config",
     "ConfigurationError",
     "Explanation",

@@ -46,9 +46,6 @@ from parallel_facade._verdicts import Verdicts
 from parallel_facade._worker import THE_ARGUMENTS, Call, Chunk
 from parallel_facade.backends import Backend, Stage, WorkerLost
 
-CHUNKS_IN_FLIGHT: Final = 2
-"""Chunks per worker: one runs, one waits so that no worker idles. More only delays cancelling."""
-
 FIRST_LOOK_SECONDS: Final = 0.03
 """How long a report may be awaited before what runs is looked at: some chunks' worth of work."""
 STARVED_LOOK_SECONDS: Final = 0.002
@@ -506,7 +503,7 @@ def _window(backend: Backend, options: Options, workers: int) -> int:
     is_timed = options.task_timeout is not None and backend.capabilities.is_remote
     if workers < backend.capacity() or is_timed:
         return workers
-    return workers * CHUNKS_IN_FLIGHT
+    return workers * backend.chunks_in_flight
 
 
 def _when_all_done(futures: list[Future[Any]], action: Any) -> None:

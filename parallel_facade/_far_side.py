@@ -59,19 +59,17 @@ class Versions(NamedTuple):
 @functools.cache
 def versions_here() -> Versions:
     """Return the versions in this process."""
-    import dill
-
-    from parallel_facade import __version__
+    from importlib.metadata import version
 
     major, minor = sys.version_info[:2]
-    return Versions(f"{major}.{minor}", __version__, dill.__version__)
+    return Versions(f"{major}.{minor}", version("parallel-facade"), version("dill"))
 
 
 class Parcel:
-    """Bytes that an engine need not copy into its message.
+    """Bytes that an engine need not copy into its message, at no station on their way.
 
     Args:
-        data: The bytes.
+        data: The bytes, or a view of them.
     """
 
     def __init__(self, data: Any) -> None:
@@ -81,20 +79,20 @@ class Parcel:
         """Return the bytes that it holds, by which engines count what workers keep."""
         return object.__sizeof__(self) + len(self.data)
 
+    def __bytes__(self) -> bytes:
+        """Return a copy of what it holds."""
+        return bytes(self.data)
+
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Travel as a buffer beside the message, where the engine's pickler can do that."""
         if protocol < 5 or len(self.data) < PARCEL_BYTES:
             return bytes, (bytes(self.data),)
-        return contents, (pickle.PickleBuffer(self.data),)
+        # As a parcel once more: a scheduler that passes it on pickles it again.
+        return Parcel, (pickle.PickleBuffer(self.data),)
 
 
 PARCEL_BYTES: Final = 1 << 16
 """Fewer bytes are copied sooner than they are kept apart."""
-
-
-def contents(buffer: Any) -> Any:
-    """Return what a `Parcel` held, as the engine gives it: bytes or a view."""
-    return buffer
 
 
 _open_calls: OrderedDict[str, OpenCall] = OrderedDict()
@@ -119,8 +117,8 @@ def run_remote(versions: tuple[str, ...], scope: str, call: Any, chunk: Any, *bu
     with WorkerRole():
         if (opened := _opened(scope, call)) is None:
             return CALL_IS_MISSING
-        loans = tuple(Fetched(_unwrapped(buffer)) for buffer in buffers)
-        cargo, _ = opened.run(Received(_unwrapped(chunk), loans))
+        loans = tuple(Fetched(unwrapped(buffer)) for buffer in buffers)
+        cargo, _ = opened.run(Received(unwrapped(chunk), loans))
         return Parcel(cargo.data)
 
 
@@ -129,15 +127,15 @@ def _opened(scope: str, payload: Any) -> OpenCall | None:
         if (opened := _open_calls.get(scope)) is None:
             if payload is None:
                 return None
-            opened = _open_calls[scope] = OpenCall(_unwrapped(payload))
+            opened = _open_calls[scope] = OpenCall(unwrapped(payload))
             if len(_open_calls) > MOST_OPEN_CALLS:
                 _open_calls.popitem(last=False)[1].close()
         _open_calls.move_to_end(scope)
     return opened
 
 
-def _unwrapped(sent: Any) -> Any:
-    """Return the bytes that were sent: an engine whose workers are threads pickles nothing."""
+def unwrapped(sent: Any) -> Any:
+    """Return the bytes that were sent, in a parcel or as they are."""
     return sent.data if isinstance(sent, Parcel) else sent
 
 

@@ -54,9 +54,9 @@ def open_backend(
 def _around(engine: Any, settings: WorkerSettings) -> Backend:
     """Return a back-end on an object of the user's, which stays open."""
     if type(engine).__module__.partition(".")[0] == "distributed" and hasattr(engine, "scheduler"):
-        from parallel_facade.backends._dask import DaskBackend
+        from parallel_facade.backends._dask import backend_of
 
-        return DaskBackend(settings, engine)
+        return backend_of(engine, settings)
     from parallel_facade.backends._executor import ExecutorBackend
 
     return ExecutorBackend(settings, engine)

@@ -19,7 +19,7 @@ from parallel_facade.backends import Capabilities
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "travel" / "cases")]  # where workers find helper modules
 
-from clusters import CLUSTERS, reason_to_skip  # noqa: E402
+from engines_here import CLUSTERS, reason_to_skip  # noqa: E402
 from gates import Gate  # noqa: E402
 
 START_METHODS = ["fork", "forkserver", "spawn"]

@@ -6,7 +6,7 @@ import threading
 from contextlib import suppress
 
 import psutil
-from clusters import started
+from engines_here import started
 from multiprocess import process
 
 

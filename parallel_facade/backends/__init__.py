@@ -161,6 +161,9 @@ class Backend(ABC):
     seconds_in_chunk: float = TARGET_SECONDS
     """Work in a chunk, where that is free: ten times what a message costs, or more."""
 
+    chunks_in_flight: int = 2
+    """For each worker: one runs, others wait so that it does not idle. More delay cancelling."""
+
     @property
     def is_usable(self) -> bool:
         """Whether `submit` can work: there are workers, or there will be."""

@@ -24,6 +24,8 @@ class BorrowedBackend(Backend):
         self._lent = lent
         self.capabilities = lent.capabilities
         self.shelf = lent.shelf
+        self.seconds_in_chunk = lent.seconds_in_chunk
+        self.chunks_in_flight = lent.chunks_in_flight
         self._lock = threading.RLock()  # guards _in_flight and _closed; see Switchboard for why R
         self._in_flight: set[Future[Any]] = set()
         self._closed = False

@@ -10,6 +10,7 @@ worker that has it, where the scheduler runs a task once more.
 Guarantees:
     - A client of the user's is never closed, and never made the default one.
     - Results are fetched together, at most as many as are in flight.
+    - The gatherer's thread is there only while there are tasks.
 
 Assumes:
     - The scheduler runs the tasks of a dead worker again, ``allowed-failures`` times (3), and says
@@ -60,6 +61,18 @@ WARNS_FROM: Final = 10_000_000
 """Bytes of a task from which on Dask advises its users to scatter, which loses data."""
 
 
+def backend_of(client: Any, settings: WorkerSettings) -> DaskBackend:
+    """Return the back-end on a client of the user's, made once for it."""
+    known: DaskBackend | None = getattr(client, OURS, None)
+    if known is None or not known.is_usable:
+        known = DaskBackend(settings, client)
+        setattr(client, OURS, known)
+    return known
+
+
+OURS: Final = "_parallel_facade_backend"
+
+
 class DaskBackend(RemoteBackend):
     """Run chunks in the workers of a Dask cluster.
 
@@ -71,6 +84,7 @@ class DaskBackend(RemoteBackend):
     capabilities = CAPABILITIES
     has_store = True
     seconds_in_chunk = 0.2  # a round trip is some 13 ms
+    chunks_in_flight = 8  # large items take several such times to a worker
 
     def __init__(self, settings: WorkerSettings, client: distributed.Client | None = None) -> None:
         super().__init__(settings)
@@ -80,7 +94,9 @@ class DaskBackend(RemoteBackend):
         self._numbers = itertools.count()
         self._inner: dict[int, DaskFuture] = {}
         self._threads: dict[str, int] = {}  # of each worker, by its address
-        self._came: queue.SimpleQueue[DaskFuture | None] = queue.SimpleQueue()
+        self._came: queue.SimpleQueue[DaskFuture] = queue.SimpleQueue()
+        self._gathering = threading.Lock()  # guards _gatherer
+        self._gatherer: threading.Thread | None = None
         try:
             self._client = self._connect(settings) if client is None else client
             self._meet(settings)
@@ -88,10 +104,6 @@ class DaskBackend(RemoteBackend):
             self._leave()
             raise
         self._client.subscribe_topic(self._topic, self._note_start)
-        self._gatherer = threading.Thread(
-            target=self._gather, name="parallel_facade-gather", daemon=True
-        )
-        self._gatherer.start()
 
     # ── meeting the cluster ───────────────────────────────────────────────────────────────────
 
@@ -168,6 +180,7 @@ class DaskBackend(RemoteBackend):
         )
         inner = self._inner[number] = DaskFuture(number, dask_future, where)
         dask_future.add_done_callback(lambda _: self._came.put(inner))
+        self._ensure_gatherer()
         return inner
 
     def _freest(self) -> str | None:
@@ -208,16 +221,28 @@ class DaskBackend(RemoteBackend):
 
     # ── fetching, in the gatherer's thread ────────────────────────────────────────────────────
 
+    def _ensure_gatherer(self) -> None:
+        with self._gathering:
+            if self._gatherer is None:
+                self._gatherer = threading.Thread(
+                    target=self._gather, name="parallel_facade-gather", daemon=True
+                )
+                self._gatherer.start()
+
     def _gather(self) -> None:
         # In a function, so that nothing which was fetched is referred to while it waits.
-        while self._fetch_batch():
-            pass
+        while self._has_tasks():
+            self._fetch_batch()
 
-    def _fetch_batch(self) -> bool:
-        if (batch := self._next_batch()) is None:
-            return False
-        for inner in batch:
-            self._inner.pop(inner.number, None)
+    def _has_tasks(self) -> bool:
+        """Return whether there is something to wait for; if not, the thread ends."""
+        with self._gathering:
+            if not self._inner:
+                self._gatherer = None
+            return bool(self._inner)
+
+    def _fetch_batch(self) -> None:
+        batch = self._next_batch()
         self._client.cancel([one.dask_future for one in batch if one.is_unwanted])
         finished = [inner for inner in batch if inner.dask_future.status == "finished"]
         for inner in batch:
@@ -225,14 +250,15 @@ class DaskBackend(RemoteBackend):
                 inner.end_as_dask_says()
         if finished:
             self._fetch(finished)
-        return True
+        for inner in batch:
+            self._inner.pop(inner.number, None)
 
-    def _next_batch(self) -> list[DaskFuture] | None:
-        """Return all that have come, waiting for one; `None` at the end."""
+    def _next_batch(self) -> list[DaskFuture]:
+        """Return all that have come, waiting for one."""
         batch = [self._came.get()]
         while not self._came.empty():
             batch.append(self._came.get())
-        return None if None in batch else batch  # type: ignore[return-value]
+        return batch
 
     def _fetch(self, finished: list[DaskFuture]) -> None:
         try:
@@ -250,8 +276,6 @@ class DaskBackend(RemoteBackend):
     # ── the end ───────────────────────────────────────────────────────────────────────────────
 
     def _close_engine(self) -> None:
-        self._came.put(None)
-        self._gatherer.join()
         with suppress(Exception):  # the scheduler is gone
             self._client.unsubscribe_topic(self._topic)
         self._leave()

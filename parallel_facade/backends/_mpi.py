@@ -89,6 +89,10 @@ class MPIBackend(ExecutorBackend):
             self._end_patience = Deadline(END_PATIENCE, clock=self._clock)
         if not self._end_patience.has_passed():
             return LOOK_SECONDS
+        self._end_all()
+        return None
+
+    def _end_all(self) -> None:
         from mpi4py import MPI
 
         print(

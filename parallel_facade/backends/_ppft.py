@@ -68,7 +68,7 @@ class PpftBackend(RemoteBackend):
         can_time_tasks=True,
         has_private_state=True,
     )
-    most_per_worker = 1
+    chunks_in_flight = 1  # what waits in a server is lost with the task before it
     seconds_in_chunk = 1.0  # a round trip is some 90 ms
 
     def __init__(self, settings: WorkerSettings) -> None:
@@ -166,7 +166,6 @@ def run_packed(packed: bytes) -> bytes:
     """Run a chunk; in a server's worker."""
     import pickle
 
-    from parallel_facade._far_side import Parcel, run_remote
+    from parallel_facade._far_side import run_remote
 
-    answer = run_remote(*pickle.loads(packed))
-    return bytes(answer.data if isinstance(answer, Parcel) else answer)
+    return bytes(run_remote(*pickle.loads(packed)))

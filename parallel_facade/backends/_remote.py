@@ -7,7 +7,7 @@
                Watch: time that is up, a cluster without workers
 
 Most engines cannot say whether a task runs yet. So what they have been given counts as running, and
-they are given no more than their workers can begin; a second task for each worker only if that is
+they are given no more than their workers can begin; more tasks for each worker only if they are
 short.
 
 The callable's payload is put into the engine's store, if it has one. Else it goes with the first
@@ -39,7 +39,7 @@ from typing import Any, Final
 
 from parallel_facade._deadlines import Clock, Deadline
 from parallel_facade._errors import BackendLostError, PoolClosedError, TaskTimeoutError
-from parallel_facade._far_side import CALL_IS_MISSING, Parcel, versions_here
+from parallel_facade._far_side import CALL_IS_MISSING, Parcel, unwrapped, versions_here
 from parallel_facade._interrupts import SafeCondition, SafeFuture
 from parallel_facade._outcomes import Received
 from parallel_facade._payload import Cargo
@@ -168,9 +168,6 @@ class RemoteBackend(Backend):
 
     is_paced: bool = True
     """Whether no more is given to the engine than its workers can begin."""
-
-    most_per_worker: int = 2
-    """Of short tasks, where that is so."""
 
     def __init__(self, settings: WorkerSettings, clock: Clock = time.monotonic) -> None:
         self._clock = clock
@@ -313,7 +310,7 @@ class RemoteBackend(Backend):
             self._drop_cancelled()
             if not self._waiting:
                 return None
-            each = self.most_per_worker if self._waiting[0].is_short else 1
+            each = self.chunks_in_flight if self._waiting[0].is_short else 1
             if self._in_engine >= each * self._slots:
                 return None
             self._in_engine += 1
@@ -367,7 +364,7 @@ class RemoteBackend(Backend):
             self._take(task, inner.result())
 
     def _take(self, task: RemoteTask, answer: Any) -> None:
-        data = answer.data if isinstance(answer, Parcel) else answer
+        data = unwrapped(answer)
         if len(data) == len(CALL_IS_MISSING):
             self._start_again(task)
             return

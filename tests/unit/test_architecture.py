@@ -80,13 +80,25 @@ BACKEND_LAYERS = [
     {"_departures", "_desk"},
     {"_switchboard"},
     {"_serial", "_thread", "_borrowed", "_watch"},
-    {"_process", "_remote"},
+    {"_process", "_remote", "_probe"},
+    {"_dask_local"},
     {"_executor", "_dask", "_ray", "_ppft"},
     {"_mpi"},
 ]
 BACKEND_RANK = {name: rank for rank, names in enumerate(BACKEND_LAYERS) for name in names}
 
-HEAVY = {"dask", "dill", "mpi4py", "multiprocess", "numpy", "pathos", "psutil", "ray", "tqdm"}
+HEAVY = {
+    "dask",
+    "dill",
+    "distributed",
+    "mpi4py",
+    "multiprocess",
+    "numpy",
+    "pathos",
+    "psutil",
+    "ray",
+    "tqdm",
+}
 LATE = {("_api", "_shared"), ("__init__", "_async_result"), ("_info", "backends")}
 """Imports that a function makes when it is called, so that importing the package stays cheap."""
 
@@ -140,14 +152,15 @@ def test_back_ends_import_only_lower_layers():
 
 def test_each_foreign_library_is_imported_in_its_own_place():
     libraries = ("pathos", "dill", "tqdm", "multiprocess", "psutil", "threadpoolctl")
-    places = {library: set() for library in libraries}
+    engines = ("distributed", "ray", "mpi4py", "ppft")
+    places = {library: set() for library in (*libraries, *engines)}
     for file in [*ROOT.glob("*.py"), *(ROOT / "backends").glob("*.py")]:
         for library in places:
             if any(name.split(".")[0] == library for name in imports_of(file)):
                 places[library].add(file.stem)
 
     assert places == {
-        "pathos": {"_process", "_thread", "_serial"},
+        "pathos": {"_process", "_thread", "_serial", "_ppft"},
         "dill": {"_dilling"},
         "tqdm": {"_progress"},
         "multiprocess": {
@@ -160,6 +173,10 @@ def test_each_foreign_library_is_imported_in_its_own_place():
         },
         "psutil": {"_family", "_process", "_serve"},
         "threadpoolctl": {"_inner_threads"},
+        "distributed": {"_dask", "_dask_local"},
+        "ray": {"_ray"},
+        "mpi4py": {"_mpi"},
+        "ppft": {"_ppft"},
     }
 
 

@@ -57,6 +57,8 @@ ENVIRONMENT = [
     ("PROGRESS", "Reading", "progress", "Reading"),
     ("SEED", "-7", "seed", -7),
     ("SERIALIZER", "pickle", "serializer", "pickle"),
+    ("BY_VALUE", "mypkg, other.sub", "by_value", ("mypkg", "other.sub")),
+    ("START_TIMEOUT", "600", "start_timeout", 600.0),
 ]
 
 
@@ -83,6 +85,8 @@ BAD_ENVIRONMENT = [
     ("RETRIES", "-1", "at least 0"),
     ("SEED", "x", "a whole number"),
     ("SERIALIZER", "json", "one of dill, pickle"),
+    ("BY_VALUE", "my-pkg", "names of modules"),
+    ("START_TIMEOUT", "0", "seconds above 0"),
 ]
 
 

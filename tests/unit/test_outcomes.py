@@ -129,6 +129,7 @@ def test_the_workers_traceback_is_the_cause_and_an_own_cause_stays():
 
 
 OWN_ERRORS = [
+    parallel_facade.BackendLostError("m"),
     parallel_facade.ConfigurationError("m"),
     parallel_facade.PoolClosedError("m"),
     parallel_facade.RemoteError("m", type_name="t", remote_traceback="tb"),

@@ -22,6 +22,11 @@ START_SECONDS = 120
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 WORKERS = 2
 
+RAY_TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+"""In force from the start, as Ray reads it once in a process."""
+
+os.environ.update(RAY_TOKEN)
+
 started: set[int] = set()
 """Processes of clusters, which are not the library's."""
 
@@ -118,7 +123,6 @@ def dask_workers(address: str) -> int:
 def ray_cluster(workers: int = WORKERS) -> Iterator[dict[str, str]]:
     """Start a Ray head with a token of its own; give the environment that finds it."""
     port = free_port()
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     folder = tempfile.mkdtemp(prefix="ray-")
     head = [str(SCRIPTS / "ray"), "start", "--head", "--node-ip-address", "127.0.0.1"]
     size = ["--num-cpus", str(workers), "--object-store-memory", str(1 << 30)]
@@ -126,10 +130,10 @@ def ray_cluster(workers: int = WORKERS) -> Iterator[dict[str, str]]:
         with running(
             *[*head, "--port", str(port), *size, "--include-dashboard", "false"],
             *["--temp-dir", folder, "--disable-usage-stats", "--block"],
-            env=token,
+            env=RAY_TOKEN,
         ):
             await_true(lambda: listens(port), "the Ray head")
-            yield {"RAY_ADDRESS": f"127.0.0.1:{port}", **token}
+            yield {"RAY_ADDRESS": f"127.0.0.1:{port}"}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,0 +1,353 @@
+"""Clusters that fail, refuse or are not there: each is an error with a way out, in bounded time."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import psutil
+import pytest
+from engines_here import (
+    dask_cluster,
+    dask_workers,
+    free_port,
+    listens,
+    ppft_servers,
+    ray_cluster,
+    reason_to_skip,
+    running,
+)
+
+from parallel_facade import (
+    BackendLostError,
+    ConfigurationError,
+    Pool,
+    SerializationError,
+    TaskTimeoutError,
+    WorkerCrashedError,
+    _shared,
+    apply_async,
+    config,
+    imap,
+    pmap,
+)
+
+HERE = Path(__file__).parents[1]
+
+
+def needs(name):
+    return pytest.mark.skipif(
+        bool(reason_to_skip(name)), reason=reason_to_skip(name) or "it is there"
+    )
+
+
+needs_dask, needs_ray, needs_ppft = needs("dask"), needs("ray"), needs("ppft")
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """Starts a cluster for one test, which may break it."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+
+        def start(made):
+            for variable, value in stack.enter_context(made).items():
+                monkeypatch.setenv(variable, value)
+
+        yield start
+
+
+@pytest.fixture
+def untidy_ppft():
+    """ppft leaves sockets of broken connections to the collector; not to that of another test."""
+    yield
+    _shared._shared.close()
+    gc.collect()
+
+
+untidy = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def die_once(folder, x):
+    if x == 5 and not (folder / "died").exists():
+        (folder / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+# ── where the cluster is ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("address", "variable"),
+    [
+        pytest.param("dask:tcp://127.0.0.1:{}", "DASK_SCHEDULER_ADDRESS", marks=needs_dask),
+        pytest.param("ray:127.0.0.1:{}", "RAY_ADDRESS", marks=needs_ray),
+        pytest.param("ppft:127.0.0.1:{}", "PARALLEL_FACADE_PPFT_SERVERS", marks=needs_ppft),
+    ],
+)
+def test_an_address_where_nobody_answers_is_named(address, variable, monkeypatch):
+    monkeypatch.setenv("PARALLEL_FACADE_PPFT_SECRET", "a secret")
+    port = free_port()
+
+    with pytest.raises(BackendLostError, match=f"127.0.0.1:{port}, the address in {variable}"):
+        pmap(abs, [1], backend=address.format(port))
+
+
+@needs_dask
+def test_an_address_without_a_port_is_refused():
+    with pytest.raises(ConfigurationError, match="'tcp://somewhere'.*expected HOST:PORT"):
+        pmap(abs, [1], backend="dask:tcp://somewhere")
+
+
+def test_ranks_of_mpi_are_there_or_the_line_that_starts_them_is_shown():
+    pytest.importorskip("mpi4py")
+    if not reason_to_skip("mpi"):
+        pytest.skip("it has ranks")
+
+    with pytest.raises(ConfigurationError, match="mpiexec -n 3 python -m mpi4py.futures"):
+        pmap(abs, [1], backend="mpi")
+
+
+# ── who may run code there ────────────────────────────────────────────────────────────────────────
+
+
+@needs_ppft
+@pytest.mark.parametrize(
+    ("secret", "reason"), [("", "is not set"), ("default", "is the one that everybody knows")]
+)
+def test_ppft_is_never_used_without_a_secret_of_its_own(secret, reason, monkeypatch):
+    import ppft
+
+    monkeypatch.setenv("PARALLEL_FACADE_PPFT_SECRET", ppft.Server.default_secret if secret else "")
+
+    with pytest.raises(ConfigurationError, match=f"PARALLEL_FACADE_PPFT_SECRET {reason}"):
+        pmap(abs, [1], backend="ppft:127.0.0.1:1")
+
+
+@untidy
+@needs_ppft
+def test_a_wrong_secret_is_an_error_in_bounded_time(cluster, untidy_ppft, monkeypatch):
+    cluster(ppft_servers())
+    monkeypatch.setenv("PARALLEL_FACADE_PPFT_SECRET", "a wrong one")
+
+    with pytest.raises(BackendLostError, match="takes part(?s:.*)PARALLEL_FACADE_PPFT_SECRET"):
+        pmap(abs, [1], backend="ppft")
+
+
+# ── workers, hosts and schedulers that die ────────────────────────────────────────────────────────
+
+
+@needs_dask
+def test_dask_runs_the_tasks_of_a_dead_worker_again(cluster, tmp_path):
+    # Its workers have nannies, which start them again.
+    cluster(dask_cluster())
+
+    assert pmap(lambda x: die_once(tmp_path, x), range(10), backend="dask") == list(range(10))
+
+
+@needs_dask
+def test_a_cluster_without_workers_is_given_up(cluster):
+    port = free_port()
+    scheduler = ("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
+    with running(sys.executable, "-m", "dask", *scheduler):
+        from engines_here import await_true
+
+        await_true(lambda: listens(port), "the scheduler")
+        with (
+            config(start_timeout=0.5),
+            pytest.raises(BackendLostError, match="no worker for 0.5 sec(?s:.*)start_timeout="),
+        ):
+            Pool(f"dask:tcp://127.0.0.1:{port}")
+
+
+@needs_dask
+def test_a_scheduler_that_dies_ends_the_call_and_the_next_one_finds_another(cluster, gate):
+    from contextlib import ExitStack
+
+    never_opened = gate()
+    with ExitStack() as stack:
+        first = stack.enter_context(dask_cluster())["DASK_SCHEDULER_ADDRESS"]
+        result = apply_async(never_opened.pass_through, backend=f"dask:{first}")
+        never_opened.wait_for_arrivals(1)
+    with pytest.raises(BackendLostError):
+        result.get(60)
+
+    with dask_cluster() as found:
+        second = found["DASK_SCHEDULER_ADDRESS"]
+        assert pmap(abs, [-1], backend=f"dask:{second}") == [1]
+
+
+@needs_ray
+def test_ray_fails_the_items_of_a_dead_worker_or_runs_them_again_on_request(cluster, tmp_path):
+    cluster(ray_cluster())
+
+    outcomes = pmap(
+        lambda x: die_once(tmp_path, x),
+        range(10),
+        backend="ray",
+        chunksize=1,
+        return_exceptions=True,
+    )
+    (tmp_path / "died").unlink()
+    retried = pmap(lambda x: die_once(tmp_path, x), range(10), backend="ray", retries=1)
+
+    assert [type(one) for one in outcomes] == [int] * 5 + [WorkerCrashedError] + [int] * 4
+    assert retried == list(range(10))
+
+
+@untidy
+@needs_ppft
+def test_the_deadline_ends_a_task_that_ppft_has_lost(cluster, untidy_ppft, tmp_path):
+    cluster(ppft_servers())
+
+    outcomes = pmap(
+        lambda x: die_once(tmp_path, x),
+        range(10),
+        backend="ppft",
+        task_timeout=3,
+        return_exceptions=True,
+    )
+
+    assert isinstance(outcomes[5], TaskTimeoutError)
+    assert outcomes[:5] + outcomes[6:] == [0, 1, 2, 3, 4, 6, 7, 8, 9]
+
+
+def test_mpi_ends_the_program_when_a_rank_dies():
+    pytest.importorskip("mpi4py")
+    script = "import os; from parallel_facade import pmap; pmap(os._exit, [3], backend='mpi')"
+    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    try:
+        ended = subprocess.run(
+            [
+                *("mpiexec", "--oversubscribe", "-n", "3"),
+                *(sys.executable, "-m", "mpi4py.futures", "-c", script),
+            ],
+            env={**os.environ, **allowed},
+            capture_output=True,
+            timeout=100,
+            check=False,
+        )
+    except FileNotFoundError:
+        pytest.skip("mpiexec is not installed")
+
+    assert ended.returncode != 0
+
+
+# ── what the two sides do not have in common ──────────────────────────────────────────────────────
+
+
+@pytest.mark.filterwarnings("ignore::distributed.versions.VersionMismatchWarning")
+@needs_dask
+def test_a_worker_of_another_python_is_refused_before_code_travels(cluster):
+    others = [
+        found
+        for found in HERE.parent.glob(".venv-*/bin/python")
+        if subprocess.run([found, "-c", "import distributed"], capture_output=True).returncode == 0
+        and found.parts[-3] != f".venv-{sys.version_info[0]}.{sys.version_info[1]}"
+    ]
+    if not others:
+        pytest.skip("no other Python with dask is here")
+    other = others[0].parts[-3].removeprefix(".venv-")
+    with dask_cluster(workers=0) as found:
+        address = found["DASK_SCHEDULER_ADDRESS"]
+        worker = ("worker", address, "--nworkers", "1", "--no-nanny", "--no-dashboard")
+        with running(str(others[0]), "-m", "dask", *worker):
+            mine = f"{sys.version_info[0]}.{sys.version_info[1]}"
+            with pytest.raises(
+                ConfigurationError, match=f"python {mine} here and {other} in the worker"
+            ):
+                pmap(abs, [1], backend=f"dask:{address}")
+            assert dask_workers(address) == 1
+
+
+@needs_dask
+def test_a_module_that_workers_lack_is_named_and_can_be_sent_along(cluster, tmp_path, monkeypatch):
+    package = tmp_path / "site-packages" / "only_here"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "tools.py").write_text(
+        "def twice(x):\n    return times(x, 2)\n\ndef times(x, n):\n    return x * n\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
+    from only_here.tools import twice
+
+    for file in (package / "tools.py", package / "__init__.py"):
+        file.unlink()
+    cluster(dask_cluster())
+
+    with pytest.raises(SerializationError, match=r"no module 'only_here(?s:.*)by_value=\['only_h"):
+        pmap(twice, [1, 2], backend="dask")
+    with config(by_value=["only_here"]):
+        assert pmap(twice, [1, 2], backend="dask") == [2, 4]
+
+
+# ── objects of the user's ─────────────────────────────────────────────────────────────────────────
+
+
+@needs_dask
+def test_a_client_of_the_users_is_used_and_stays_open(cluster):
+    import distributed
+
+    with (
+        dask_cluster() as found,
+        distributed.Client(found["DASK_SCHEDULER_ADDRESS"], set_as_default=False) as client,
+    ):
+        with Pool(client) as pool:
+            assert pool.workers == 2
+            assert pool.pmap(lambda x: x + 1, range(3)) == [1, 2, 3]
+        assert client.submit(abs, -1).result() == 1
+
+
+@needs_dask
+def test_the_default_number_of_workers_is_the_clusters(cluster):
+    cluster(dask_cluster(workers=3))
+
+    with Pool("dask") as pool:
+        assert pool.workers == 3
+
+
+@needs_dask
+def test_a_local_cluster_ends_with_a_caller_that_is_killed(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""\
+            import os, signal
+            from parallel_facade import pmap
+            pids = pmap(lambda x: os.getpid(), range(8), backend="dask:local", workers=2)
+            print(*set(pids), flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        """)
+    )
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=100)
+    workers = [int(pid) for pid in ended.stdout.split()]
+
+    assert ended.returncode == -signal.SIGKILL
+    assert workers
+    gone, alive = psutil.wait_procs(_processes(workers), timeout=60)
+    assert alive == []
+
+
+def _processes(pids):
+    found = []
+    for pid in pids:
+        try:
+            found.append(psutil.Process(pid))
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def test_an_executor_of_loky_is_a_backend_of_its_own():
+    loky = pytest.importorskip("loky")
+    executor = loky.ProcessPoolExecutor(max_workers=2)
+    try:
+        offset = 10
+        assert pmap(lambda x: x + offset, range(100), backend=executor) == list(range(10, 110))
+        assert next(imap(lambda x: -x, range(5, 1_000), backend=executor)) == -5
+    finally:
+        executor.shutdown(kill_workers=True)
