@@ -1,4 +1,4 @@
-"""The command line: ``python -m parallel_facade demo`` and ``... info``."""
+"""The command line: ``python -m parallel_facade demo``, ``... info`` and ``... backends``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from parallel_facade._demo import demo_report
 from parallel_facade._errors import ConfigurationError
-from parallel_facade._info import info_report
+from parallel_facade._info import abilities_report, info_report
 from parallel_facade._registry import BUILT_IN
 
 
@@ -18,6 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "info":
             print(info_report())
+            return 0
+        if options.command == "backends":
+            print(abilities_report())
             return 0
         report = demo_report(options.backends, workers=options.workers, limit=options.limit)
     except ConfigurationError as exc:
@@ -33,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("info", help="show versions, CPUs, back-ends and the settings in force")
+    commands.add_parser("backends", help="show what each installed back-end can do, as Markdown")
     demo = commands.add_parser(
         "demo", help="analyse the standard library's source once per back-end, and compare"
     )

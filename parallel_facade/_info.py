@@ -1,11 +1,13 @@
-"""What ``python -m parallel_facade info`` shows."""
+"""What ``python -m parallel_facade info`` and ``... backends`` show."""
 
 from __future__ import annotations
 
 import platform
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from typing import Final
 
 from parallel_facade._config import START_METHODS, get_config, sources
 from parallel_facade._cpus import cpu_count, cpu_limits
@@ -68,3 +70,32 @@ def _settings() -> Iterator[str]:
     places = sources()
     for name, value in get_config()._asdict().items():
         yield f"{name:14} {value!r:14} {places[name]}"
+
+
+ABILITIES: Final = {
+    "survives_crashes": "a worker that dies costs only what it held",
+    "tells_what_ran": "only the item that it ran is lost, and its exit code is known",
+    "may_run_again": "after a crash the engine runs tasks again by itself",
+    "can_time_tasks": "`task_timeout`",
+    "can_stop_running_task": "a running task can be stopped",
+    "has_private_state": "`seed`",
+    "can_initialize": "`initializer`",
+    "can_recycle": "`max_tasks_per_worker`, `max_memory_per_worker`",
+    "can_limit_threads": "`inner_threads`",
+    "can_take_back": "an idle worker gets what a busy one has not begun",
+    "is_remote": "on other machines",
+}
+"""What users ask of back-ends, by the capability."""
+
+
+def abilities_report() -> str:
+    """Return a Markdown table of what each back-end can do, as far as they are installed."""
+    found = {}
+    for name in sorted({*BUILT_IN, *plug_ins()}):
+        with suppress(ConfigurationError):  # it is not installed
+            found[name] = load_backend(name).capabilities
+    lines = [f"| | {' | '.join(found)} |", "|---" * (len(found) + 1) + "|"]
+    for ability, meaning in ABILITIES.items():
+        marks = ("yes" if getattr(can, ability) else "–" for can in found.values())
+        lines.append(f"| {meaning} | {' | '.join(marks)} |")
+    return "\n".join(lines)

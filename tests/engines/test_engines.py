@@ -2,15 +2,19 @@
 
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 from engines_here import (
+    CLUSTERS,
+    await_true,
     dask_cluster,
     dask_workers,
     free_port,
@@ -34,7 +38,9 @@ from parallel_facade import (
     imap,
     pmap,
 )
+from parallel_facade._info import abilities_report
 
+ALLOWED = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 HERE = Path(__file__).parents[1]
 
 
@@ -50,8 +56,6 @@ needs_dask, needs_ray, needs_ppft = needs("dask"), needs("ray"), needs("ppft")
 @pytest.fixture
 def cluster(monkeypatch):
     """Starts a cluster for one test, which may break it."""
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
 
         def start(made):
@@ -155,8 +159,6 @@ def test_a_cluster_without_workers_is_given_up(cluster):
     port = free_port()
     scheduler = ("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
     with running(sys.executable, "-m", "dask", *scheduler):
-        from engines_here import await_true
-
         await_true(lambda: listens(port), "the scheduler")
         with (
             config(start_timeout=0.5),
@@ -167,8 +169,6 @@ def test_a_cluster_without_workers_is_given_up(cluster):
 
 @needs_dask
 def test_a_scheduler_that_dies_ends_the_call_and_the_next_one_finds_another(cluster, gate):
-    from contextlib import ExitStack
-
     never_opened = gate()
     with ExitStack() as stack:
         first = stack.enter_context(dask_cluster())["DASK_SCHEDULER_ADDRESS"]
@@ -220,14 +220,13 @@ def test_the_deadline_ends_a_task_that_ppft_has_lost(cluster, untidy_ppft, tmp_p
 def test_mpi_ends_the_program_when_a_rank_dies():
     pytest.importorskip("mpi4py")
     script = "import os; from parallel_facade import pmap; pmap(os._exit, [3], backend='mpi')"
-    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     try:
         ended = subprocess.run(
             [
                 *("mpiexec", "--oversubscribe", "-n", "3"),
                 *(sys.executable, "-m", "mpi4py.futures", "-c", script),
             ],
-            env={**os.environ, **allowed},
+            env={**os.environ, **ALLOWED},
             capture_output=True,
             timeout=100,
             check=False,
@@ -351,3 +350,56 @@ def test_an_executor_of_loky_is_a_backend_of_its_own():
         assert next(imap(lambda x: -x, range(5, 1_000), backend=executor)) == -5
     finally:
         executor.shutdown(kill_workers=True)
+
+
+# ── the pages ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_table_of_what_each_can_do_is_that_of_the_code():
+    if any(reason_to_skip(name) for name in ("dask", "ray", "ppft")):
+        pytest.skip("not all engines are installed")
+    pytest.importorskip("mpi4py")
+    page = (HERE.parent / "docs" / "reference" / "backends.md").read_text()
+
+    assert abilities_report() in page
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    """The script of the page, which prints what it has counted."""
+    page = (HERE.parent / "docs" / "how-to" / "outgrow-one-machine.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    path = tmp_path_factory.mktemp("page") / "script.py"
+    path.write_text(f"{code}    print(name, counts, total)\n")
+    return path
+
+
+def output_of(script, backend, *before, **variables):
+    return subprocess.run(
+        [*before, script],
+        env={**os.environ, **variables, "PARALLEL_FACADE_BACKEND": backend},
+        stdout=subprocess.PIPE,
+        timeout=100,
+        check=True,
+    ).stdout
+
+
+@pytest.mark.parametrize("name", ["thread", "process", *CLUSTERS])
+def test_the_script_of_the_page_prints_the_same_everywhere(name, script):
+    expected = output_of(script, "serial", sys.executable)
+    assert expected.count(b"\n") >= 5
+    before = (sys.executable,)
+    variables = {}
+    with ExitStack() as stack:
+        if name == "mpi":
+            pytest.importorskip("mpi4py")
+            if not (mpiexec := shutil.which("mpiexec")):
+                pytest.skip("mpiexec is not installed")
+            before = (mpiexec, "--oversubscribe", "-n", "3", *before, "-m", "mpi4py.futures")
+            variables = ALLOWED
+        elif name in CLUSTERS:
+            if reason := reason_to_skip(name):
+                pytest.skip(reason)
+            variables = stack.enter_context(CLUSTERS[name]())
+
+        assert output_of(script, name, *before, **variables) == expected
