@@ -88,8 +88,9 @@ $(VENV)/wheel: $(VENV)/made $(SOURCES)
 	$(PIP) $(WHEEL)/*.whl
 	touch $@
 
-$(VENV)/test: $(VENV)/made pyproject.toml
+$(VENV)/test: $(VENV)/made pyproject.toml $(shell find tests/plugin -type f -not -path '*/__pycache__/*')
 	$(PIP) --group test
+	$(PIP) --no-deps ./tests/plugin
 	touch $@
 
 $(VENV)/clusters: $(VENV)/made pyproject.toml

@@ -94,7 +94,7 @@ class DaskBackend(RemoteBackend):
         self._numbers = itertools.count()
         self._inner: dict[int, DaskFuture] = {}
         self._threads: dict[str, int] = {}  # of each worker, by its address
-        self._came: queue.SimpleQueue[DaskFuture] = queue.SimpleQueue()
+        self._came: queue.SimpleQueue[DaskFuture | None] = queue.SimpleQueue()
         self._gathering = threading.Lock()  # guards _gatherer
         self._gatherer: threading.Thread | None = None
         try:
@@ -127,7 +127,7 @@ class DaskBackend(RemoteBackend):
 
     def _meet(self, settings: WorkerSettings) -> None:
         """Wait for a worker, and see that the cluster has what is needed."""
-        if not (slots := await_workers(self._count, settings.start_timeout)):
+        if not (slots := await_workers(self.count, settings.start_timeout)):
             raise self._no_workers()
         self._slots = slots
         found = within(
@@ -142,7 +142,7 @@ class DaskBackend(RemoteBackend):
         if max(self._threads.values()) > 1:
             self.capabilities = CAPABILITIES._replace(has_private_state=False)
 
-    def _count(self) -> int:
+    def count(self) -> int:
         if self._client.status != "running":
             raise BackendLostError(f"the Dask client is {self._client.status}")
         self._threads = self._client.nthreads()
@@ -165,7 +165,7 @@ class DaskBackend(RemoteBackend):
 
     # ── sending ───────────────────────────────────────────────────────────────────────────────
 
-    def _send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
+    def send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
         number = next(self._numbers)
         where = self._freest()
         dask_future = self._submit(
@@ -193,7 +193,7 @@ class DaskBackend(RemoteBackend):
         threads = self._threads
         return min(threads, key=lambda one: load[one] / threads[one], default=None)
 
-    def _store(self, data: Any) -> Any:
+    def store(self, data: Any) -> Any:
         key = f"{self._topic}-call-{next(self._numbers)}"
         return self._submit(len(data.data), bytes, data, key=key)
 
@@ -204,9 +204,9 @@ class DaskBackend(RemoteBackend):
             warnings.filterwarnings("ignore", message="Sending large graph")
             return self._client.submit(*arguments, pure=False, **how)
 
-    def _end(self, inner: Future[Any]) -> bool:
+    def end(self, inner: Future[Any]) -> bool:
         """Take the task back if it does not run; one that does cannot be stopped."""
-        assert isinstance(inner, DaskFuture), "it was made by _send"
+        assert isinstance(inner, DaskFuture), "it was made by send"
         if not inner.has_begun:
             # Not here: a collection may have come here in the middle of a step of the client's,
             # whose locks this thread holds then.
@@ -243,7 +243,9 @@ class DaskBackend(RemoteBackend):
 
     def _fetch_batch(self) -> None:
         batch = self._next_batch()
-        self._client.cancel([one.dask_future for one in batch if one.is_unwanted])
+        if unwanted := [one.dask_future for one in batch if one.is_unwanted]:
+            with suppress(Exception):  # the scheduler is gone
+                self._client.cancel(unwanted)
         finished = [inner for inner in batch if inner.dask_future.status == "finished"]
         for inner in batch:
             if inner not in finished:
@@ -258,7 +260,7 @@ class DaskBackend(RemoteBackend):
         batch = [self._came.get()]
         while not self._came.empty():
             batch.append(self._came.get())
-        return batch
+        return [inner for inner in batch if inner is not None]
 
     def _fetch(self, finished: list[DaskFuture]) -> None:
         try:
@@ -275,7 +277,9 @@ class DaskBackend(RemoteBackend):
 
     # ── the end ───────────────────────────────────────────────────────────────────────────────
 
-    def _close_engine(self) -> None:
+    def close_engine(self) -> None:
+        self._inner.clear()
+        self._came.put(None)  # the gatherer sees that there is nothing to wait for
         with suppress(Exception):  # the scheduler is gone
             self._client.unsubscribe_topic(self._topic)
         self._leave()

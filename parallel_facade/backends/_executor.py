@@ -57,10 +57,10 @@ class ExecutorBackend(RemoteBackend):
         crash.__cause__ = error
         return crash
 
-    def _send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
+    def send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
         return self._executor.submit(run_remote, *function_arguments)
 
-    def _close_engine(self) -> None:
+    def close_engine(self) -> None:
         """Leave the executor as it is: it belongs to the user."""
 
 

@@ -103,7 +103,7 @@ class MPIBackend(ExecutorBackend):
         )
         MPI.COMM_WORLD.Abort(EXIT_CODE)
 
-    def _close_engine(self) -> None:
+    def close_engine(self) -> None:
         self._executor.shutdown(wait=not self._stuck, cancel_futures=True)
 
 

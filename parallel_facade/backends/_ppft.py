@@ -87,12 +87,12 @@ class PpftBackend(RemoteBackend):
         try:
             self._meet(servers)
         except BaseException:
-            self._close_engine()
+            self.close_engine()
             raise
 
     def _meet(self, servers: tuple[str, ...]) -> None:
         """Wait for a server, and see that it has what is needed."""
-        if not (slots := await_workers(self._count, GREETING_SECONDS)):
+        if not (slots := await_workers(self.count, GREETING_SECONDS)):
             raise BackendLostError(
                 f"no ppserver at {', '.join(servers)}, the addresses in {PLACE}, takes part\n\n"
                 f"Hint: does it have the secret in {PPFT_SECRET}, and the same version of ppft?"
@@ -108,7 +108,7 @@ class PpftBackend(RemoteBackend):
             )
         check_versions({"a ppserver": Versions(*answer)})
 
-    def _count(self) -> int:
+    def count(self) -> int:
         nodes = self._server.get_active_nodes()
         return sum(count for name, count in nodes.items() if name != "local")
 
@@ -120,7 +120,7 @@ class PpftBackend(RemoteBackend):
 
     # ── sending ───────────────────────────────────────────────────────────────────────────────
 
-    def _send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
+    def send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
         inner = EngineFuture()
         inner.has_begun = True  # there is a worker for it
         # As one piece of bytes: of other objects ppft sends the source of their classes along.
@@ -128,7 +128,7 @@ class PpftBackend(RemoteBackend):
         self._server.submit(run_packed, (packed,), callback=_note_end, callbackargs=(inner,))
         return inner
 
-    def _close_engine(self) -> None:
+    def close_engine(self) -> None:
         self._pool.clear()
         held = vars(self._server)  # ppft leaves its connections to the garbage collector
         for connection in held["_Server__rworkers"] + held["_Server__rworkers_reserved"]:

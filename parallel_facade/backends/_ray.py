@@ -101,7 +101,7 @@ class RayBackend(RemoteBackend):
 
     def _meet(self, settings: WorkerSettings) -> None:
         """Wait for a worker, and see that it has what is needed."""
-        if not (slots := await_workers(self._count, settings.start_timeout)):
+        if not (slots := await_workers(self.count, settings.start_timeout)):
             raise self._no_workers()
         self._slots = slots
         answer = within(
@@ -116,7 +116,7 @@ class RayBackend(RemoteBackend):
         )
         self._reader.start()
 
-    def _count(self) -> int:
+    def count(self) -> int:
         self._look_at_hosts()
         return int(ray.cluster_resources().get("CPU", 0))
 
@@ -136,18 +136,18 @@ class RayBackend(RemoteBackend):
 
     # ── sending ───────────────────────────────────────────────────────────────────────────────
 
-    def _send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
+    def send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
         number = next(self._numbers)
         reference = self._run.remote(self._board, number, *function_arguments)
         inner = self._inner[number] = RayFuture(reference)
         reference.future().add_done_callback(lambda came: self._note_end(number, inner, came))
         return inner
 
-    def _store(self, data: Any) -> Any:
+    def store(self, data: Any) -> Any:
         return ray.put(data)
 
-    def _end(self, inner: Future[Any]) -> bool:
-        assert isinstance(inner, RayFuture), "it was made by _send"
+    def end(self, inner: Future[Any]) -> bool:
+        assert isinstance(inner, RayFuture), "it was made by send"
         ray.cancel(inner.reference, force=True)
         return True
 
@@ -180,7 +180,7 @@ class RayBackend(RemoteBackend):
 
     # ── the end ───────────────────────────────────────────────────────────────────────────────
 
-    def _close_engine(self) -> None:
+    def close_engine(self) -> None:
         ray.kill(self._board)
         self._reader.join()
         self._leave()

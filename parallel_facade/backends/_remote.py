@@ -1,6 +1,6 @@
 """What all engines of others have in common: they carry bytes to workers that they own.
 
-    submit ─► RemoteTask ─► waiting ──_send──► engine ──► run_remote, in a worker of the engine's
+    submit ─► RemoteTask ─► waiting ──send──► engine ──► run_remote, in a worker of the engine's
                  │  ▲        where it can be cancelled     │
         future ◄─┘  └── what it came to ◄──────────────────┘
                  ▲
@@ -164,7 +164,7 @@ class RemoteBackend(Backend):
     """
 
     has_store: bool = False
-    """Whether `_store` puts bytes where workers fetch them once each."""
+    """Whether `store` puts bytes where workers fetch them once each."""
 
     is_paced: bool = True
     """Whether no more is given to the engine than its workers can begin."""
@@ -174,7 +174,7 @@ class RemoteBackend(Backend):
         self._start_timeout = settings.start_timeout
         self._versions = tuple(versions_here())
         if self.has_store:
-            self.shelf = Store(lambda data: self._store(Parcel(data)))
+            self.shelf = Store(lambda data: self.store(Parcel(data)))
         self._lock = threading.RLock()  # guards all below; R, as a collection may run `__del__`
         self._idle = SafeCondition(self._lock)  # there are no tasks
         self._tasks: dict[RemoteFuture, RemoteTask] = {}
@@ -191,23 +191,23 @@ class RemoteBackend(Backend):
     # ── what an engine does ───────────────────────────────────────────────────────────────────
 
     @abstractmethod
-    def _send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
+    def send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
         """Have a worker call `run_remote` with the arguments, among which are stored things."""
 
-    def _store(self, data: Any) -> Any:
+    def store(self, data: Any) -> Any:
         """Put *data* into the engine's store; return what stands for it among arguments."""
         return data
 
-    def _end(self, inner: Future[Any]) -> bool:  # noqa: ARG002
+    def end(self, inner: Future[Any]) -> bool:  # noqa: ARG002
         """End the running task of *inner*; return whether the engine can."""
         return False
 
-    def _count(self) -> int:
+    def count(self) -> int:
         """Ask the engine how many tasks it can run at a time; raise if it is lost."""
         return self._slots
 
     @abstractmethod
-    def _close_engine(self) -> None:
+    def close_engine(self) -> None:
         """Let go of the engine, without waiting for tasks."""
 
     # ── the back-end ──────────────────────────────────────────────────────────────────────────
@@ -224,7 +224,7 @@ class RemoteBackend(Backend):
     def put(self, call: Cargo | bytes) -> RemoteCall:
         """Give the call a name, and to the engine's store."""
         data = call.data if isinstance(call, Cargo) else call
-        return RemoteCall(data, self._store(Parcel(data)) if self.has_store else None)
+        return RemoteCall(data, self.store(Parcel(data)) if self.has_store else None)
 
     def submit(
         self,
@@ -270,7 +270,7 @@ class RemoteBackend(Backend):
             return False
         inner = task.inner
         task.future.end_cancelled()  # first, as the engine may tell of its end at once
-        return self._end(inner)
+        return self.end(inner)
 
     def drop(self, handle: RemoteCall) -> None:
         """Let the engine's store forget the call."""
@@ -291,7 +291,7 @@ class RemoteBackend(Backend):
         with self._lock:
             is_open, self._engine_is_open = self._engine_is_open, False
         if is_open:
-            self._close_engine()
+            self.close_engine()
 
     # ── sending ───────────────────────────────────────────────────────────────────────────────
 
@@ -332,7 +332,7 @@ class RemoteBackend(Backend):
         call = self._call_for(task.call, again=again)
         chunk = Parcel(task.chunk.data)
         buffers = [one.stored for one in task.chunk.segments]
-        inner = self._send((self._versions, task.call.scope, call, chunk, *buffers))
+        inner = self.send((self._versions, task.call.scope, call, chunk, *buffers))
         task.inner = inner
         inner.add_done_callback(lambda inner: self._arrived(task, inner))
 
@@ -393,7 +393,7 @@ class RemoteBackend(Backend):
             inner = task.inner
             self._fail(task, PoolClosedError("the pool was closed before the task had ended"))
             if inner is not None:
-                self._end(inner)
+                self.end(inner)
 
     def _note_cancelling(self, future: Any) -> None:
         if future.cancelled():
@@ -439,7 +439,7 @@ class RemoteBackend(Backend):
         assert inner is not None, "it runs"
         # First, since to cancel the engine's future ends ours as cancelled.
         self._fail(task, TaskTimeoutError(f"a task took longer than {task.seconds:g} seconds"))
-        if not inner.cancel() and not self._end(inner):
+        if not inner.cancel() and not self.end(inner):
             self._note_stuck(inner)
 
     def _note_stuck(self, inner: Future[Any]) -> None:
@@ -454,7 +454,7 @@ class RemoteBackend(Backend):
     def _look_at_workers(self, tasks: list[RemoteTask]) -> None:
         """Give up all tasks if the engine is lost, or has had no worker for too long."""
         try:
-            self._slots = self._count()
+            self._slots = self.count()
         except Exception as exc:
             self._lose(tasks, self.translate(exc))
             return

@@ -110,3 +110,12 @@ def test_the_rows_of_what_travels_are_tests():
     cases = ROOT / "tests" / "travel" / "cases"
     categories = {file.stem for file in cases.glob("*.py")} - {"runner", "helpers"}
     assert {category for category, _ in named} == categories
+
+
+def test_the_back_end_of_the_page_is_the_one_that_is_tested():
+    page = (ROOT / "docs" / "how-to" / "write-a-back-end.md").read_text()
+    plugin = ROOT / "tests" / "plugin" / "parallel_facade_standard" / "__init__.py"
+    code = plugin.read_text()
+
+    assert f"```python\n{code}```" in page
+    assert len(code.splitlines()) < 60

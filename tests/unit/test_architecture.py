@@ -54,6 +54,7 @@ LAYERS = [
     {"_api"},
     {"_demo", "_info"},
     {"_cli"},
+    {"plugins", "testing"},
     {"__init__"},
     {"__main__"},
 ]

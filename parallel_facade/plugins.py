@@ -1,0 +1,24 @@
+"""Bring a back-end of your own: what its distribution needs.
+
+Where workers run Python and can import this library, derive from `RemoteBackend`, and say how to
+call `run_remote` there. For all else derive from `Backend`. A distribution announces the class in
+the entry-point group ``parallel_facade.backends``; `parallel_facade.testing.BackendContract` tests
+it.
+"""
+
+from parallel_facade._errors import BackendLostError, WorkerCrashedError
+from parallel_facade._far_side import run_remote
+from parallel_facade.backends import Backend, Capabilities, WorkerLost, WorkerSettings
+from parallel_facade.backends._remote import EngineFuture, RemoteBackend
+
+__all__ = [
+    "Backend",
+    "BackendLostError",
+    "Capabilities",
+    "EngineFuture",
+    "RemoteBackend",
+    "WorkerCrashedError",
+    "WorkerLost",
+    "WorkerSettings",
+    "run_remote",
+]
