@@ -35,7 +35,7 @@ test: $(VENV)/wheel $(VENV)/test
 	cd tests && ../$(BIN)/python -X dev -m pytest $(TESTS)
 
 test-clusters: $(VENV)/wheel $(VENV)/test $(VENV)/clusters
-	cd tests && ../$(BIN)/python -X dev -m pytest contract engines --backends dask,ray,ppft
+	cd tests && ../$(BIN)/python -X dev -m pytest contract engines --backends dask,ppft
 	cd tests && PATH="$(CURDIR)/$(BIN):$$PATH" OMPI_ALLOW_RUN_AS_ROOT=1 \
 		OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpiexec --oversubscribe -n 3 \
 		../$(BIN)/python -X dev -m mpi4py.futures -m pytest contract --backends mpi
