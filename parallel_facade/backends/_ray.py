@@ -11,6 +11,9 @@ up when Ray's own health check, after some 20 seconds, says that the host is dea
     2. Ray     calls the host dead, and starts no tasks there
     3. watch   sees it, and fails the tasks that had told they run there
 
+Ray has settings for keepalive pings, which would show it sooner. Set for the caller alone they do
+harm: workers take so many pings for an attack, and close the connection.
+
 Guarantees:
     - A task is started once: Ray's own retries are off.
     - A connection that the user has made to Ray stays as it is.
@@ -24,7 +27,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
@@ -55,12 +57,6 @@ from parallel_facade.backends._remote import EngineFuture, RemoteBackend, await_
 
 INIT_SECONDS: Final = 60.0
 """How long Ray may take to connect, or to start; it says what is wrong after some 20."""
-
-KEEPALIVE: Final = {
-    "RAY_grpc_client_keepalive_time_ms": "10000",
-    "RAY_grpc_client_keepalive_timeout_ms": "5000",
-}
-"""Ray's own settings for how soon it sees that a host does not answer; its default is minutes."""
 
 PLACE: Final = BUILT_IN["ray"].address
 
@@ -267,8 +263,6 @@ def _disconnect() -> None:
 def _init(settings: WorkerSettings) -> None:
     address = settings.address
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": True}
-    for name, value in KEEPALIVE.items():
-        os.environ.setdefault(name, value)
     if address == LOCAL_WORD:
         more = {"num_cpus": settings.workers, "include_dashboard": False}
         ray.init(address=LOCAL_WORD, **more, **quiet)

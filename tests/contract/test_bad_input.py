@@ -8,7 +8,7 @@ BAD_SETTINGS = [
     (
         "backend",
         "proces",
-        "did you mean 'process'.*known: dask, mpi, ppft, process, ray, serial, thread",
+        "did you mean 'process'.*known: dask, mpi, ppft, process, ray, serial,.* thread",
     ),
     ("backend", "dask:", "has nothing behind its colon"),
     ("backend", "thread:4", "takes no address, got '4'"),
