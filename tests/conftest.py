@@ -38,7 +38,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "backend" in metafunc.fixturenames:
+    marks = metafunc.definition.iter_markers("parametrize")
+    is_given = any("backend" in str(mark.args[0]).replace("backends", "") for mark in marks)
+    if "backend" in metafunc.fixturenames and not is_given:
         names = metafunc.config.getoption("--backends").split(",")
         metafunc.parametrize("backend", names, indirect=True)
 
