@@ -30,7 +30,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import distributed
-from distributed.comm import CommClosedError
+from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from parallel_facade._errors import BackendLostError, WorkerCrashedError, described
@@ -98,7 +98,7 @@ class DaskBackend(RemoteBackend):
         self._gathering = threading.Lock()  # guards _gatherer
         self._gatherer: threading.Thread | None = None
         try:
-            self._client = self._connect(settings) if client is None else client
+            self._client: Any = self._connect(settings) if client is None else client
             self._meet(settings)
         except BaseException:
             self._leave()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Final
+from typing import Any, Final
 
 from parallel_facade._errors import BackendLostError
 from parallel_facade.backends._probe import within
@@ -68,9 +68,10 @@ END_SECONDS: Final = 20.0
 def _main(workers: int) -> None:
     from distributed import LocalCluster
 
-    with LocalCluster(
+    local: Any = LocalCluster(
         n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1"
-    ) as cluster:
+    )
+    with local as cluster:
         print(cluster.scheduler_address, flush=True)
         sys.stdin.read()
 

@@ -80,7 +80,8 @@ class PpftBackend(RemoteBackend):
         pool_id = f"parallel_facade-{os.getpid()}-{id(self)}"
         # A pool makes its server without a secret, so it finds one made by us.
         table = vars(pathos.parallel)["_ParallelPool__STATE"]
-        self._server = table[pool_id] = ppft.Server(
+        make: Any = ppft.Server
+        self._server = table[pool_id] = make(
             ncpus=0, ppservers=servers, secret=secret, socket_timeout=SOCKET_SECONDS
         )
         self._pool = ParallelPool(nodes=0, servers=servers, id=pool_id)

@@ -64,7 +64,7 @@ class ProcessBackend(Backend):
         self._workers = settings.workers
         initializer = settings.initializer
         assert not callable(initializer), "it crosses a border, as a payload"
-        self.shelf: Shelf | None = Shelf() if CAN_SHARE and CAN_SEND_DESCRIPTORS else None
+        self._shelf = self.shelf = Shelf() if CAN_SHARE and CAN_SEND_DESCRIPTORS else None
         self._lock = threading.Lock()  # guards _pool and _serves
         self._serves: list[Any] = []
         # In the caller's own thread: under fork, workers are copies of it.
@@ -184,8 +184,8 @@ class ProcessBackend(Backend):
             del self._pool
         self._context.close()
         del self._context
-        if self.shelf is not None:
-            self.shelf.close()
+        if self._shelf is not None:
+            self._shelf.close()
 
     def _adopt(self, process: Any, sock: socket.socket) -> None:
         self._switchboard.adopt(process, sock)

@@ -44,6 +44,7 @@ from parallel_facade._interrupts import SafeCondition, SafeFuture
 from parallel_facade._outcomes import Received
 from parallel_facade._payload import Cargo
 from parallel_facade._scopes import new_scope
+from parallel_facade._segments import Shelf
 from parallel_facade._stores import Store
 from parallel_facade.backends import Backend, WorkerSettings
 from parallel_facade.backends._watch import Watch
@@ -66,7 +67,7 @@ class RemoteCall:
     """
 
     def __init__(self, payload: bytes, stored: Any) -> None:
-        self.scope = new_scope()
+        self.scope: str = new_scope()
         self.payload = payload
         self.stored = stored
         self.times_sent = 0
@@ -174,7 +175,7 @@ class RemoteBackend(Backend):
         self._start_timeout = settings.start_timeout
         self._versions = tuple(versions_here())
         if self.has_store:
-            self.shelf = Store(lambda data: self.store(Parcel(data)))
+            self.shelf: Shelf | Store | None = Store(lambda data: self.store(Parcel(data)))
         self._lock = threading.RLock()  # guards all below; R, as a collection may run `__del__`
         self._idle = SafeCondition(self._lock)  # there are no tasks
         self._tasks: dict[RemoteFuture, RemoteTask] = {}

@@ -67,7 +67,7 @@ with Pool(backend="thread", workers=2) as pool:
 
 with config(workers=2) as settings:
     assert_type(settings, Config)
-assert_type(get_config().workers, int)
+assert_type(get_config().workers, int | None)
 assert_type(cpu_count(), int)
 
 pmap(half, [1], wrokers=2)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
