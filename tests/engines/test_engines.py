@@ -240,7 +240,7 @@ def test_mpi_ends_the_program_when_a_rank_dies():
 # ── what the two sides do not have in common ──────────────────────────────────────────────────────
 
 
-@pytest.mark.filterwarnings("ignore::distributed.versions.VersionMismatchWarning")
+@pytest.mark.filterwarnings("ignore:Mismatched versions found")
 @needs_dask
 def test_a_worker_of_another_python_is_refused_before_code_travels(cluster):
     others = [
