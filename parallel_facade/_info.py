@@ -88,10 +88,14 @@ ABILITIES: Final = {
 """What users ask of back-ends, by the capability."""
 
 
-def abilities_report() -> str:
-    """Return a Markdown table of what each back-end can do, as far as they are installed."""
+def abilities_report(names: Iterable[str] | None = None) -> str:
+    """Return a Markdown table of what the back-ends *names* can do, as far as they are installed.
+
+    Args:
+        names: Back-ends; `None` for all that are known.
+    """
     found = {}
-    for name in sorted({*BUILT_IN, *plug_ins()}):
+    for name in sorted({*BUILT_IN, *plug_ins()} if names is None else names):
         with suppress(ConfigurationError):  # it is not installed
             found[name] = load_backend(name).capabilities
     lines = [f"| | {' | '.join(found)} |", "|---" * (len(found) + 1) + "|"]
