@@ -95,7 +95,8 @@ class DaskBackend(RemoteBackend):
         self._inner: dict[int, DaskFuture] = {}
         self._threads: dict[str, int] = {}  # of each worker, by its address
         self._came: queue.SimpleQueue[DaskFuture | None] = queue.SimpleQueue()
-        self._gathering = threading.Lock()  # guards _gatherer
+        self._gathering = threading.Lock()  # guards the two below
+        self._is_gathering = False
         self._gatherer: threading.Thread | None = None
         try:
             self._client: Any = self._connect(settings) if client is None else client
@@ -223,7 +224,8 @@ class DaskBackend(RemoteBackend):
 
     def _ensure_gatherer(self) -> None:
         with self._gathering:
-            if self._gatherer is None:
+            if not self._is_gathering:
+                self._is_gathering = True
                 self._gatherer = threading.Thread(
                     target=self._gather, name="parallel_facade-gather", daemon=True
                 )
@@ -237,9 +239,8 @@ class DaskBackend(RemoteBackend):
     def _has_tasks(self) -> bool:
         """Return whether there is something to wait for; if not, the thread ends."""
         with self._gathering:
-            if not self._inner:
-                self._gatherer = None
-            return bool(self._inner)
+            self._is_gathering = bool(self._inner)
+            return self._is_gathering
 
     def _fetch_batch(self) -> None:
         batch = self._next_batch()
@@ -280,6 +281,8 @@ class DaskBackend(RemoteBackend):
     def close_engine(self) -> None:
         self._inner.clear()
         self._came.put(None)  # the gatherer sees that there is nothing to wait for
+        if self._gatherer is not None:
+            self._gatherer.join(CLOSE_SECONDS)
         with suppress(Exception):  # the scheduler is gone
             self._client.unsubscribe_topic(self._topic)
         self._leave()

@@ -25,13 +25,15 @@ class Watch:
         self._look = look
         self._changed = SafeCondition()  # guards all below
         self._thread: threading.Thread | None = None
+        self._is_running = False
         self._is_woken = False
 
     def wake(self) -> None:
         """Have a look soon; there may be something new."""
         with self._changed:
             self._is_woken = True
-            if self._thread is None:
+            if not self._is_running:
+                self._is_running = True
                 self._thread = threading.Thread(
                     target=self._run, name="parallel_facade-watch", daemon=True
                 )
@@ -41,8 +43,11 @@ class Watch:
 
     def join(self) -> None:
         """Wait until the thread has ended, as *look* returned `None`."""
-        self.wake()
-        if (thread := self._thread) is not None and thread is not threading.current_thread():
+        with self._changed:
+            self._is_woken = True
+            self._changed.notify()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
             thread.join()
 
     def _run(self) -> None:
@@ -53,7 +58,7 @@ class Watch:
         """Wait; return whether to look again."""
         with self._changed:
             if seconds is None and not self._is_woken:
-                self._thread = None
+                self._is_running = False
                 return False
             if not self._is_woken:
                 self._changed.wait(seconds)
