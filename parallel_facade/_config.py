@@ -53,7 +53,7 @@ class Config(NamedTuple):
         serializer: ``"dill"``, or ``"pickle"`` for the standard library only.
         by_value: Names of modules and packages whose code is sent along, since workers have not
             got it.
-        start_timeout: Seconds that a cluster may be without workers; `None` for no limit.
+        start_timeout: Seconds that a cluster may be without workers; infinity for no limit.
     """
 
     backend: Any

@@ -44,7 +44,7 @@ from parallel_facade.backends._probe import (
     host_and_port,
     within,
 )
-from parallel_facade.backends._remote import EngineFuture, RemoteBackend, await_workers
+from parallel_facade.backends._remote import EngineFuture, RemoteBackend
 
 CAPABILITIES: Final = Capabilities(
     needs_serialization=True,
@@ -128,9 +128,8 @@ class DaskBackend(RemoteBackend):
 
     def _meet(self, settings: WorkerSettings) -> None:
         """Wait for a worker, and see that the cluster has what is needed."""
-        if not (slots := await_workers(self.count, settings.start_timeout)):
+        if not self.find_workers(settings.start_timeout):
             raise self._no_workers()
-        self._slots = slots
         found = within(
             ANSWER_SECONDS,
             lambda: self._client.get_versions(packages=list(PACKAGES)),

@@ -25,10 +25,9 @@ from mpi4py.futures import MPIPoolExecutor, _core
 
 from parallel_facade._deadlines import Deadline
 from parallel_facade._errors import ConfigurationError
-from parallel_facade._far_side import Versions
 from parallel_facade.backends import Capabilities, WorkerSettings
 from parallel_facade.backends._executor import ExecutorBackend
-from parallel_facade.backends._probe import ANSWER_SECONDS, QUESTION, check_versions, within
+from parallel_facade.backends._probe import QUESTION, check_worker
 from parallel_facade.backends._watch import Watch
 
 START_LINE: Final = "mpiexec -n 3 python -m mpi4py.futures SCRIPT.py"
@@ -68,12 +67,7 @@ class MPIBackend(ExecutorBackend):
         super().__init__(settings, executor)
         self._guard = Watch(self._look_at_end)
         self._end_patience: Deadline | None = None
-        answer = within(
-            ANSWER_SECONDS,
-            lambda: executor.submit(eval, QUESTION).result(),
-            "asking a rank of MPI",
-        )
-        check_versions({"a rank of MPI": Versions(*answer)})
+        check_worker("a rank of MPI", lambda: executor.submit(eval, QUESTION).result())
 
     def _note_stuck(self, inner: Future[Any]) -> None:
         super()._note_stuck(inner)

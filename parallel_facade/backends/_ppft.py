@@ -30,18 +30,15 @@ import ppft
 from pathos.pools import ParallelPool
 
 from parallel_facade._errors import BackendLostError, ConfigurationError, WorkerCrashedError
-from parallel_facade._far_side import Versions
 from parallel_facade._registry import BUILT_IN, PPFT_SECRET
 from parallel_facade.backends import Capabilities, WorkerSettings
 from parallel_facade.backends._probe import (
-    ANSWER_SECONDS,
     QUESTION,
     check_reachable,
-    check_versions,
+    check_worker,
     host_and_port,
-    within,
 )
-from parallel_facade.backends._remote import EngineFuture, RemoteBackend, RemoteCall, await_workers
+from parallel_facade.backends._remote import EngineFuture, RemoteBackend, RemoteCall
 
 DEADLINE_SECONDS: Final = 3600.0
 """For a task without `task_timeout`."""
@@ -93,21 +90,23 @@ class PpftBackend(RemoteBackend):
 
     def _meet(self, servers: tuple[str, ...]) -> None:
         """Wait for a server, and see that it has what is needed."""
-        if not (slots := await_workers(self.count, GREETING_SECONDS)):
+        if not self.find_workers(GREETING_SECONDS):
             raise BackendLostError(
                 f"no ppserver at {', '.join(servers)}, the addresses in {PLACE}, takes part\n\n"
                 f"Hint: does it have the secret in {PPFT_SECRET}, and the same version of ppft?"
             )
-        self._slots = slots
+        check_worker("a ppserver", self._ask)
+
+    def _ask(self) -> tuple[str, ...]:
         question: Future[Any] = Future()
         self._server.submit(evaluate, (QUESTION,), callback=question.set_result)
-        answer = within(ANSWER_SECONDS, question.result, "asking a ppserver")
-        if answer is None:
+        if (answer := question.result()) is None:
             raise ConfigurationError(
                 "a ppserver cannot import parallel_facade\n\nHint: pip install parallel-facade "
                 "there, into the environment that ppserver runs in."
             )
-        check_versions({"a ppserver": Versions(*answer)})
+        found: tuple[str, ...] = answer
+        return found
 
     def count(self) -> int:
         nodes = self._server.get_active_nodes()

@@ -75,6 +75,16 @@ def check_versions(versions: Mapping[str, Versions]) -> None:
         )
 
 
+def check_worker(name: str, ask: Callable[[], tuple[str, ...]]) -> None:
+    """Raise `ConfigurationError` if the worker called *name* has other versions than are here.
+
+    Args:
+        name: For the error.
+        ask: Has a worker evaluate `QUESTION`.
+    """
+    check_versions({name: Versions(*within(ANSWER_SECONDS, ask, f"asking {name}"))})
+
+
 MOST_NAMED: Final = 10
 """Workers that one error names."""
 

@@ -42,18 +42,17 @@ from parallel_facade._errors import (
     WorkerCrashedError,
     described,
 )
-from parallel_facade._far_side import Versions, run_remote
+from parallel_facade._far_side import run_remote
 from parallel_facade._registry import BUILT_IN, LOCAL_WORD
 from parallel_facade.backends import Capabilities, WorkerSettings
 from parallel_facade.backends._probe import (
-    ANSWER_SECONDS,
     QUESTION,
     check_reachable,
-    check_versions,
+    check_worker,
     host_and_port,
     within,
 )
-from parallel_facade.backends._remote import EngineFuture, RemoteBackend, await_workers
+from parallel_facade.backends._remote import EngineFuture, RemoteBackend
 
 INIT_SECONDS: Final = 60.0
 """How long Ray may take to connect, or to start; it says what is wrong after some 20."""
@@ -97,13 +96,9 @@ class RayBackend(RemoteBackend):
 
     def _meet(self, settings: WorkerSettings) -> None:
         """Wait for a worker, and see that it has what is needed."""
-        if not (slots := await_workers(self.count, settings.start_timeout)):
+        if not self.find_workers(settings.start_timeout):
             raise self._no_workers()
-        self._slots = slots
-        answer = within(
-            ANSWER_SECONDS, lambda: ray.get(_asker().remote(QUESTION)), "asking a worker of Ray"
-        )
-        check_versions({"a worker of Ray": Versions(*answer)})
+        check_worker("a worker of Ray", lambda: ray.get(_asker().remote(QUESTION)))
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
         self._run = ray.remote(run_noted).options(max_retries=0, num_cpus=1)

@@ -32,7 +32,6 @@ import threading
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, Final
@@ -202,6 +201,14 @@ class RemoteBackend(Backend):
     def end(self, inner: Future[Any]) -> bool:  # noqa: ARG002
         """End the running task of *inner*; return whether the engine can."""
         return False
+
+    def find_workers(self, seconds: float) -> bool:
+        """Wait for workers; return whether there are any before *seconds* have passed."""
+        deadline = Deadline(seconds, clock=self._clock)
+        while (slots := self.count()) == 0 and not deadline.has_passed():
+            time.sleep(LOOK_SECONDS / 10)
+        self._slots = slots
+        return slots > 0
 
     def count(self) -> int:
         """Ask the engine how many tasks it can run at a time; raise if it is lost."""
@@ -482,13 +489,3 @@ class RemoteBackend(Backend):
             self._fail(task, error)
             if inner is not None:
                 inner.cancel()
-
-
-def await_workers(
-    count: Callable[[], int], seconds: float, sleep: Callable[[float], object] = time.sleep
-) -> int:
-    """Return how many workers there are, as soon as there are any; 0 if *seconds* have passed."""
-    deadline = Deadline(seconds)
-    while (workers := count()) == 0 and not deadline.has_passed():
-        sleep(LOOK_SECONDS / 10)
-    return workers
