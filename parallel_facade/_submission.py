@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any, Final
 
 from parallel_facade._async_result import AsyncResult
@@ -135,7 +135,7 @@ class Submission:
 
     def _arrived(self, inner: Future[Any]) -> None:
         """An attempt has ended; this runs in a thread of the back-end's."""
-        if inner.cancelled():
+        if inner.cancelled() or _was_stopped(inner):
             self._end()
             self.result._cancelled()
         elif len(self._earlier) < self._options.retries and self._may_have_failed(inner):
@@ -238,6 +238,12 @@ def _unpacked(carrier: Carrier, received: Any, earlier: list[str]) -> Report:
     for failure in report.failures.values():
         note_attempts(failure.error, earlier)
     return report
+
+
+def _was_stopped(inner: Future[Any]) -> bool:
+    """Return whether *inner* was stopped on request, which may be heard before `stop` returns."""
+    error, _ = _received(inner)
+    return isinstance(error, WorkerLost) and isinstance(error.error, CancelledError)
 
 
 def _received(inner: Future[Any]) -> tuple[BaseException | None, Any]:

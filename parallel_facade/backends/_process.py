@@ -19,11 +19,10 @@ import itertools
 import os
 import socket
 import threading
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, Final
 
-from parallel_facade._errors import TaskTimeoutError
 from parallel_facade._outcomes import decode_report
 from parallel_facade._payload import Cargo
 from parallel_facade._segments import CAN_SHARE, Shelf
@@ -138,7 +137,7 @@ class ProcessBackend(Backend):
 
     def stop(self, future: Future[Any]) -> bool:
         """End the worker that runs the task behind *future*; pathos starts another."""
-        return self._switchboard.stop(future, TaskTimeoutError("the task was stopped"))
+        return self._switchboard.stop(future, CancelledError("the task was stopped"))
 
     def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:
         """Return what the worker's journal holds of the task behind *future*."""

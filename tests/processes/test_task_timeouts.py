@@ -195,6 +195,25 @@ def test_stop_from_many_threads_at_once(start_method):
         assert pool.pmap(abs, range(-4, 0), timeout=PATIENCE) == [4, 3, 2, 1]
 
 
+def test_a_stopped_item_is_cancelled_also_when_its_end_is_heard_before_the_caller_goes_on(
+    start_method, gate, monkeypatch
+):
+    running = gate()
+    with Pool(workers=1, start_method=start_method) as pool:
+        result = pool.apply_async(running.pass_through, retries=1)
+        running.wait_for_arrivals(1)
+        stop = pool._backend.stop
+
+        def stop_and_hear_the_end(future):
+            was_stopped = stop(future)
+            result.wait(PATIENCE)
+            return was_stopped
+
+        monkeypatch.setattr(pool._backend, "stop", stop_and_hear_the_end)
+        assert result.stop()
+        assert result.cancelled()
+
+
 def test_the_default_pool_goes_on_after_a_stop():
     result = apply_async(hang)
     while not result.running():

@@ -1,7 +1,6 @@
 """The shape of the package: layers, the public map, what importing costs and loads."""
 
 import ast
-import importlib
 import inspect
 import pkgutil
 import subprocess
@@ -275,6 +274,6 @@ def test_the_public_methods_are_documented_with_examples():
 
 
 def test_every_module_says_what_it_is_for():
-    for info in pkgutil.walk_packages([str(ROOT)], "parallel_facade."):
-        if info.name != "parallel_facade.__main__":
-            assert importlib.import_module(info.name).__doc__, info.name
+    files = {file for file in ROOT.rglob("*.py") if file.name != "__main__.py"}
+
+    assert [str(file) for file in files if not ast.get_docstring(ast.parse(file.read_text()))] == []
