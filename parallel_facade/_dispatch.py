@@ -500,7 +500,7 @@ def _window(backend: Backend, options: Options, workers: int) -> int:
         return 1
     # Fewer workers than there are: then no more chunks at a time than workers were asked for. And
     # what is timed shall not wait in an engine's queue, where its time may run already.
-    is_timed = options.task_timeout is not None and backend.capabilities.is_remote
+    is_timed = options.task_timeout is not None and not backend.capabilities.tells_what_ran
     if workers < backend.capacity() or is_timed:
         return workers
     return workers * backend.chunks_in_flight

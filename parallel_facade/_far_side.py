@@ -15,7 +15,6 @@ Guarantees:
 from __future__ import annotations
 
 import functools
-import pickle
 import sys
 import threading
 from collections import OrderedDict
@@ -24,7 +23,7 @@ from typing import Any, Final, NamedTuple
 from parallel_facade._errors import ConfigurationError
 from parallel_facade._outcomes import Failure, Received, encode_unread
 from parallel_facade._payload import Encoder
-from parallel_facade._stores import Fetched
+from parallel_facade._stores import Fetched, Parcel, unwrapped
 from parallel_facade._worker import THE_CALLABLE, OpenCall, WorkerRole
 
 CALL_IS_MISSING: Final = b""
@@ -65,36 +64,6 @@ def versions_here() -> Versions:
     return Versions(f"{major}.{minor}", version("parallel-facade"), version("dill"))
 
 
-class Parcel:
-    """Bytes that an engine need not copy into its message, at no station on their way.
-
-    Args:
-        data: The bytes, or a view of them.
-    """
-
-    def __init__(self, data: Any) -> None:
-        self.data = data
-
-    def __sizeof__(self) -> int:
-        """Return the bytes that it holds, by which engines count what workers keep."""
-        return object.__sizeof__(self) + len(self.data)
-
-    def __bytes__(self) -> bytes:
-        """Return a copy of what it holds."""
-        return bytes(self.data)
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        """Travel as a buffer beside the message, where the engine's pickler can do that."""
-        if protocol < 5 or len(self.data) < PARCEL_BYTES:
-            return bytes, (bytes(self.data),)
-        # As a parcel once more: a scheduler that passes it on pickles it again.
-        return Parcel, (pickle.PickleBuffer(self.data),)
-
-
-PARCEL_BYTES: Final = 1 << 16
-"""Fewer bytes are copied sooner than they are kept apart."""
-
-
 _open_calls: OrderedDict[str, OpenCall] = OrderedDict()
 _open_calls_lock = threading.Lock()  # guards _open_calls, where an engine's workers are threads
 
@@ -132,11 +101,6 @@ def _opened(scope: str, payload: Any) -> OpenCall | None:
                 _open_calls.popitem(last=False)[1].close()
         _open_calls.move_to_end(scope)
     return opened
-
-
-def unwrapped(sent: Any) -> Any:
-    """Return the bytes that were sent, in a parcel or as they are."""
-    return sent.data if isinstance(sent, Parcel) else sent
 
 
 def _refusal(reason: str) -> bytes:

@@ -25,7 +25,7 @@ from parallel_facade._offenders import Offender, find_offenders, tree
 from parallel_facade._pickling import DeepPickler, Reducer, StandardPickler, TravelPickler
 from parallel_facade._plain import PROTOCOL
 from parallel_facade._segments import PLACED_BYTES, Loan, Segment, Shelf
-from parallel_facade._stores import Fetched, Store, Stored
+from parallel_facade._stores import Fetched, Parcel, Store, Stored
 
 MOST_SEGMENTS: Final = 200
 """In one payload; a message takes 253 descriptors. Other buffers are in the bytes."""
@@ -194,7 +194,7 @@ class Encoder:
         segments: list[Segment | Stored],
         buffer: pickle.PickleBuffer,
     ) -> bool:
-        """Return whether *buffer* shall be in the payload itself, and not in shared memory."""
+        """Return whether *buffer* shall be in the payload itself, and not beside it."""
         view = buffer.raw()
         if view.nbytes < PLACED_BYTES or len(segments) == MOST_SEGMENTS:
             return True
@@ -202,9 +202,9 @@ class Encoder:
         if segment is None and (was_met or isinstance(shelf, Shelf)):
             segment = shelf.place(view)
         self._remember(view, segment)
-        if segment is None:
-            return True
-        segments.append(segment)
+        if segment is None and self._known is None:
+            return True  # it may change before it is sent
+        segments.append(segment or Stored(view.nbytes, Parcel(view.toreadonly())))
         return False
 
     def _known_segment(self, view: memoryview) -> tuple[bool, Any]:

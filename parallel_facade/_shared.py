@@ -62,6 +62,7 @@ class SharedPools:
         self._idle_seconds = idle_seconds
         self._clock = clock
         self._changed = SafeCondition()  # guards all below
+        self._making: dict[_Key, threading.RLock] = {}  # held while a pool is made; R for `__del__`
         self._current: dict[_Key, _Lent] = {}
         self._lent: dict[int, _Lent] = {}  # by id of the pool; also those replaced but in use
         self._janitor: threading.Thread | None = None
@@ -75,17 +76,25 @@ class SharedPools:
         config = config._replace(backend=backend)
         key = (backend, config.start_method, config.inner_threads)
         with self._changed:
+            making = self._making.setdefault(key, threading.RLock())
+        with making:
+            return self._borrow(key, config)
+
+    def _borrow(self, key: _Key, config: Config) -> Pool:
+        with self._changed:
             lent = self._current.get(key)
-            retired = None
-            if lent is None or not lent.pool.is_usable or lent.is_too_small_for(config):
-                retired = self._retire(lent)
-                lent = _Lent(key, config)
-                self._current[key] = lent
-                self._lent[id(lent.pool)] = lent
-            lent.users += 1
+            if lent is not None and lent.pool.is_usable and not lent.is_too_small_for(config):
+                lent.users += 1
+                return lent.pool
+        # To reach a cluster may take a minute, in which calls to other back-ends go on.
+        fresh = _Lent(key, config)
+        with self._changed:
+            retired = self._retire(self._current.get(key))
+            self._current[key] = self._lent[id(fresh.pool)] = fresh
+            fresh.users += 1
         if retired is not None:
             retired.close()
-        return lent.pool
+        return fresh.pool
 
     def give_back(self, pool: Pool) -> None:
         """End the use of *pool* by one call."""

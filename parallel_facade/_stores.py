@@ -1,24 +1,60 @@
-"""Large buffers in the object store of an engine: put there once, fetched once by each worker.
+"""Large buffers on their way through an engine: beside the message, or in the engine's store.
 
-    caller:  array ──second time──► Store.place ──► the engine's store
-    worker:                            Fetched ◄──────────┘   a copy for each chunk: it may change
+    caller:  array ──first time───► Parcel, which goes with the chunk and is not copied ──┐
+               └─────second time──► Store.place ──► the engine's store ──┐                │
+    worker:  Fetched ◄────── once each, copied for each chunk ◄──────────┴────────────────┘
 
-To put a buffer there costs as much as to send it. So only what is met a second time is placed:
-an array that many items hold.
+To put a buffer into the store costs as much as to send it. So only what is met a second time is
+placed: an array that many items hold.
 """
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+PARCEL_BYTES: Final = 1 << 16
+"""Fewer bytes are copied sooner than they are kept apart."""
+
+
+class Parcel:
+    """Bytes that an engine need not copy into its message, at no station on their way.
+
+    Args:
+        data: The bytes, or a view of them.
+    """
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __sizeof__(self) -> int:
+        """Return the bytes that it holds, by which engines count what workers keep."""
+        return object.__sizeof__(self) + len(self.data)
+
+    def __bytes__(self) -> bytes:
+        """Return a copy of what it holds."""
+        return bytes(self.data)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Travel as a buffer beside the message, where the engine's pickler can do that."""
+        if protocol < 5 or len(self.data) < PARCEL_BYTES:
+            return bytes, (bytes(self.data),)
+        # As a parcel once more: a scheduler that passes it on pickles it again.
+        return Parcel, (pickle.PickleBuffer(self.data),)
+
+
+def unwrapped(sent: Any) -> Any:
+    """Return the bytes that were sent, in a parcel or as they are."""
+    return sent.data if isinstance(sent, Parcel) else sent
 
 
 class Stored(NamedTuple):
-    """A buffer in an engine's store.
+    """A buffer of a chunk, which is not in the chunk's payload.
 
     Attributes:
         size: Its bytes.
-        stored: What the store gave for it, and what it is forgotten with.
+        stored: The buffer itself, or what an engine's store gave for it.
     """
 
     size: int
@@ -51,4 +87,6 @@ class Fetched(NamedTuple):
 
     def open(self) -> memoryview:
         """Return the buffer, which may be changed, as that changes nothing for others."""
-        return memoryview(bytearray(self.data))
+        view = memoryview(self.data)
+        # What others have too, an engine gives to be read only.
+        return memoryview(bytearray(view)) if view.readonly else view

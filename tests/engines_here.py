@@ -93,30 +93,65 @@ def end_family(pid: int) -> None:
 
 
 @contextmanager
-def dask_cluster(workers: int = WORKERS) -> Iterator[dict[str, str]]:
-    """Start a scheduler and workers of one thread each; give the environment that finds them."""
+def dask_cluster(
+    workers: int = WORKERS, certificates: dict[str, str] | None = None
+) -> Iterator[dict[str, str]]:
+    """Start a scheduler and workers of one thread each; give the environment that finds them.
+
+    Args:
+        workers: How many.
+        certificates: From `certificates_of`, for a cluster with TLS; `None` for one without.
+    """
     port = free_port()
-    address = f"tcp://127.0.0.1:{port}"
+    protocol = "tcp" if certificates is None else "tls"
+    address = f"{protocol}://127.0.0.1:{port}"
     dask = (sys.executable, "-m", "dask")
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         scheduler = (*dask, "scheduler", "--host", "127.0.0.1", "--port", str(port))
-        stack.enter_context(running(*scheduler, "--no-dashboard"))
-        one = ("--nworkers", "1", "--nthreads", "1", "--local-directory", folder)
+        scheduler = (*scheduler, "--protocol", protocol, "--no-dashboard")
+        stack.enter_context(running(*scheduler, env=certificates))
+        one = ("--nworkers", "1", "--nthreads", "1", "--local-directory", folder, "--no-dashboard")
         for _ in range(workers):
-            stack.enter_context(running(*dask, "worker", address, *one, "--no-dashboard"))
-        await_true(lambda: dask_workers(address) == workers, "the Dask cluster")
-        yield {"DASK_SCHEDULER_ADDRESS": address}
+            stack.enter_context(running(*dask, "worker", address, *one, env=certificates))
+        await_true(lambda: dask_workers(address, certificates) == workers, "the Dask cluster")
+        yield {"DASK_SCHEDULER_ADDRESS": address, **(certificates or {})}
 
 
-def dask_workers(address: str) -> int:
+def dask_workers(address: str, certificates: dict[str, str] | None = None) -> int:
     """Return how many workers the scheduler at *address* has; 0 if it does not answer."""
     import distributed
 
+    security = None
+    if certificates is not None:
+        cert, key = certificates[TLS + "CLIENT__CERT"], certificates[TLS + "CLIENT__KEY"]
+        security = distributed.Security(
+            tls_ca_file=certificates[TLS + "CA_FILE"], tls_client_cert=cert, tls_client_key=key
+        )
     with suppress(OSError, TimeoutError):
-        with distributed.Client(address, timeout=5, set_as_default=False) as client:
+        with distributed.Client(
+            address, timeout=5, set_as_default=False, security=security
+        ) as client:
             return len(client.nthreads())
     return 0
+
+
+TLS = "DASK_DISTRIBUTED__COMM__TLS__"
+
+
+def certificates_of(folder: Path) -> dict[str, str]:
+    """Make a certificate in *folder*; return the variables by which Dask's programs find it."""
+    cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
+    new = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2")
+    subprocess.run(
+        [*new, "-subj", "/CN=a test", "-out", cert, "-keyout", key], check=True, capture_output=True
+    )
+    roles = ("SCHEDULER", "WORKER", "CLIENT")
+    return {
+        f"{TLS}CA_FILE": cert,
+        **{f"{TLS}{role}__CERT": cert for role in roles},
+        **{f"{TLS}{role}__KEY": key for role in roles},
+    }
 
 
 @contextmanager
@@ -136,6 +171,19 @@ def ray_cluster(workers: int = WORKERS) -> Iterator[dict[str, str]]:
             yield {"RAY_ADDRESS": f"127.0.0.1:{port}"}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def ray_hosts(address: str) -> int:
+    """Return how many hosts the Ray cluster at *address* has; 0 if it does not answer."""
+    ask = "import ray; ray.init({!r}); print(sum(node['Alive'] for node in ray.nodes()))"
+    asked = subprocess.run(
+        [sys.executable, "-c", ask.format(address)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **RAY_TOKEN},
+    )
+    return 0 if asked.returncode else int(asked.stdout.split()[-1])
 
 
 @contextmanager

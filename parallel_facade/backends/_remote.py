@@ -38,13 +38,13 @@ from typing import Any, Final
 
 from parallel_facade._deadlines import Clock, Deadline
 from parallel_facade._errors import BackendLostError, PoolClosedError, TaskTimeoutError
-from parallel_facade._far_side import CALL_IS_MISSING, Parcel, unwrapped, versions_here
+from parallel_facade._far_side import CALL_IS_MISSING, versions_here
 from parallel_facade._interrupts import SafeCondition, SafeFuture
 from parallel_facade._outcomes import Received
 from parallel_facade._payload import Cargo
 from parallel_facade._scopes import new_scope
 from parallel_facade._segments import Shelf
-from parallel_facade._stores import Store
+from parallel_facade._stores import Parcel, Store, unwrapped
 from parallel_facade.backends import Backend, WorkerSettings
 from parallel_facade.backends._watch import Watch
 

@@ -15,6 +15,7 @@ import pytest
 from engines_here import (
     CLUSTERS,
     await_true,
+    certificates_of,
     dask_cluster,
     dask_workers,
     free_port,
@@ -284,6 +285,24 @@ def test_a_module_that_workers_lack_is_named_and_can_be_sent_along(cluster, tmp_
         pmap(twice, [1, 2], backend="dask")
     with config(by_value=["only_here"]):
         assert pmap(twice, [1, 2], backend="dask") == [2, 4]
+
+
+@needs_dask
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates need the tool openssl")
+def test_the_certificates_of_dasks_settings_are_used_and_without_them_nothing_runs(tmp_path):
+    script = "from parallel_facade import pmap; print(pmap(lambda x: x + 1, range(3)))"
+    command = [sys.executable, "-c", script]
+    with dask_cluster(certificates=certificates_of(tmp_path)) as found:
+        env = {**os.environ, **found, "PARALLEL_FACADE_BACKEND": "dask"}
+        ours = subprocess.run(command, capture_output=True, text=True, timeout=100, env=env)
+        env = {name: value for name, value in env.items() if name not in found}
+        env["DASK_SCHEDULER_ADDRESS"] = found["DASK_SCHEDULER_ADDRESS"]
+        theirs = subprocess.run(command, capture_output=True, text=True, timeout=100, env=env)
+
+    assert ours.stdout == "[1, 2, 3]\n", ours.stderr
+    assert theirs.stdout == ""
+    assert "BackendLostError: no Dask scheduler answers at tls://" in theirs.stderr
+    assert "COMM__TLS__CA_FILE" in theirs.stderr
 
 
 # ── objects of the user's ─────────────────────────────────────────────────────────────────────────

@@ -4,9 +4,11 @@ import threading
 
 import pytest
 
-from parallel_facade import pmap
+from parallel_facade import Pool, _shared, pmap
 from parallel_facade._config import resolve
 from parallel_facade._shared import SharedPools
+
+PATIENCE = 30
 
 
 class Clock:
@@ -105,3 +107,31 @@ def test_calls_use_one_warm_pool():
 
     assert len(threads) <= len({t.name for t in threading.enumerate()})
     assert threads <= {t.name for t in threading.enumerate()}
+
+
+def test_while_a_pool_is_made_others_are_lent_and_it_is_made_once(pools, monkeypatch):
+    connecting, connected = threading.Event(), threading.Event()
+
+    def connect_slowly(backend, workers):
+        if backend == "thread":
+            connecting.set()
+            assert connected.wait(PATIENCE)
+        return Pool(backend, workers)
+
+    monkeypatch.setattr(_shared, "Pool", connect_slowly)
+    found = []
+    slow = resolve({"backend": "thread"})
+    threads = [threading.Thread(target=lambda: found.append(pools.borrow(slow))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert connecting.wait(PATIENCE)
+
+    other = pools.borrow(resolve({"backend": "serial"}))
+    connected.set()
+    for thread in threads:
+        thread.join()
+
+    assert other.is_usable
+    assert found[0] is found[1]
+    for pool in (other, *found):
+        pools.give_back(pool)
