@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from parallel_facade._delivery import Delivery
 from parallel_facade._errors import PoolClosedError, TaskTimeoutError, described
 from parallel_facade._exiting import freeze_daemons
+from parallel_facade._hearing import show
 from parallel_facade._interrupts import SafeFuture
 from parallel_facade._outcomes import Failure, Report
 
@@ -59,6 +61,8 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         self._decoding = threading.RLock()  # guards _decode, _report and the cancelling
         self._report: Report | None = None
         self._was_asked = False  # somebody was told how it ended
+        self._said: deque[bytes] = deque()  # by the task, and not shown yet
+        self._showing = threading.RLock()  # held while it is shown; R for a handler that asks us
 
     def get(self, timeout: float | None = None) -> R:
         """Return the value, waiting for it.
@@ -194,6 +198,7 @@ class AsyncResult(SafeFuture[R], Generic[R]):
             )
         try:
             error = super().exception(timeout)
+            self._show_said()
             self._was_asked = True
             if isinstance(error, PoolClosedError):
                 freeze_daemons()
@@ -211,6 +216,19 @@ class AsyncResult(SafeFuture[R], Generic[R]):
             instead.__cause__ = failure.error
             return Failure(instead)
         return failure
+
+    def _hear(self, remark: bytes) -> None:
+        """Show what the task says: soon, in the thread for callbacks, or to who waits."""
+        self._said.append(remark)
+        self._delivery.deliver(self._show_said)
+
+    def _show_said(self) -> None:
+        with self._showing:
+            self._show_each()
+
+    def _show_each(self) -> None:
+        while self._said:
+            show(self._said.popleft())
 
     def _decoded(self) -> Report:
         with self._decoding:

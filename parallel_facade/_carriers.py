@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from parallel_facade import _namespaces
 from parallel_facade._errors import described
+from parallel_facade._hearing import hearing_now
 from parallel_facade._options import Options
 from parallel_facade._outcomes import Report, decode_report, first_traceback, have_failures
 from parallel_facade._payload import Cargo, Encoder
@@ -98,6 +99,7 @@ class PayloadCarrier:
         shelf: The back-end's, which then takes a `Cargo`; `None` for one that takes bytes.
         by_value: As in `Encoder`.
         is_remote: Whether workers may be on other machines.
+        relay: Whether the caller hears what tasks say.
     """
 
     def __init__(
@@ -107,10 +109,12 @@ class PayloadCarrier:
         by_value: tuple[str, ...] = (),
         *,
         is_remote: bool = False,
+        relay: bool = False,
     ) -> None:
         self._encoder = Encoder(new_scope(), serializer, shelf=shelf, by_value=by_value)
         self._takes_cargo = shelf is not None
         self._is_remote = is_remote
+        self._relay = relay
         self._form = "one"
 
     def pack_call(self, call: Call, name: str = THE_CALLABLE) -> Any:
@@ -128,6 +132,7 @@ class PayloadCarrier:
             _import_path(),
             _working_folder(),
             self._is_remote,
+            tuple(hearing_now(is_remote=self._is_remote)) if self._relay else None,
         )
         data = pickle.dumps((tuple(surroundings), cargo.data), PROTOCOL)
         return self._as_taken(cargo._replace(data=data))
@@ -199,7 +204,11 @@ def carrier_for(backend: Backend, options: Options) -> Carrier:
     can = backend.capabilities
     if can.needs_serialization:
         return PayloadCarrier(
-            options.serializer, backend.shelf, options.by_value, is_remote=can.is_remote
+            options.serializer,
+            backend.shelf,
+            options.by_value,
+            is_remote=can.is_remote,
+            relay=options.relay,
         )
     return ObjectCarrier()
 

@@ -54,6 +54,8 @@ class Config(NamedTuple):
         by_value: Names of modules and packages whose code is sent along, since workers have not
             got it.
         start_timeout: Seconds that a cluster may be without workers; infinity for no limit.
+        relay: Whether what tasks log, print and warn of in other processes reaches the caller's
+            handlers, streams and filters.
     """
 
     backend: Any
@@ -70,6 +72,7 @@ class Config(NamedTuple):
     serializer: str
     by_value: tuple[str, ...]
     start_timeout: float
+    relay: bool
 
 
 class Setting(NamedTuple):
@@ -141,6 +144,19 @@ def _parse_progress(text: str) -> bool | str:
     return text
 
 
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _parse_switch(text: str) -> bool:
+    word = text.lower()
+    if word not in TRUE_WORDS | FALSE_WORDS:
+        raise ValueError
+    return word in TRUE_WORDS
+
+
 def _module_names(value: Any) -> tuple[str, ...]:
     names = value.split(",") if isinstance(value, str) else list(value)
     names = [name.strip() for name in names]
@@ -185,6 +201,7 @@ SETTINGS: Final[dict[str, Setting]] = {
     "serializer": Setting(_one_of(*SERIALIZERS), str, f"one of {', '.join(SERIALIZERS)}", "dill"),
     "by_value": Setting(_module_names, str, "names of modules or packages, as in an import", ()),
     "start_timeout": Setting(_seconds, float, SECONDS, 60.0),
+    "relay": Setting(_switch, _parse_switch, "True or False", True),
 }
 
 _configured: dict[str, Any] = {}

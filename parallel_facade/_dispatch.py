@@ -37,8 +37,9 @@ from parallel_facade._errors import (
     WorkerCrashedError,
 )
 from parallel_facade._harvest import Harvest
+from parallel_facade._hearing import show
 from parallel_facade._interrupts import raise_if_handlers
-from parallel_facade._mailbox import Mailbox
+from parallel_facade._mailbox import SAID, Mailbox
 from parallel_facade._options import Options
 from parallel_facade._outcomes import Failure, Report
 from parallel_facade._supply import Packed, Supply
@@ -163,6 +164,7 @@ class Map:
             # All items are there, and none of the user's code runs between one and the next.
             self._carrier.place_once()
         self._handle = backend.put(self._carrier.pack_call(call))
+        backend.listen(self._handle, self._mailbox.say)
 
     # ── the consumer's steps ──────────────────────────────────────────────────────────────────
 
@@ -264,8 +266,9 @@ class Map:
         self._verdicts.close()
         if self._pid != os.getpid():
             # In a forked child the futures are the parent's, and their locks may be held for ever.
-            self._in_flight.clear()
-            self._handle = None
+            # To let go of them would have the child's copy of an engine tell the engine so.
+            _parents.append((self._handle, self._in_flight))
+            self._in_flight, self._handle = {}, None
             return
         # A copy: another thread may be about to add one, and gives that up itself.
         running = [future for future in list(self._in_flight) if not future.cancel()]
@@ -334,12 +337,14 @@ class Map:
 
     def _receive(self, future: Future[Any] | None) -> None:
         """Collect what has come, of which *future* is the first; or look at what runs."""
+        is_report = future is not None and future is not SAID
+        if not is_report and self._deadline.has_passed():
+            raise self._too_late()
         if future is None:
-            if self._deadline.has_passed():
-                raise self._too_late()
             self._look_at_running()
             return
-        self._looks = 0
+        if is_report:
+            self._looks = 0
         self._collect_all(future)
 
     def _collect_all(self, future: Future[Any] | None) -> None:
@@ -347,6 +352,10 @@ class Map:
         while future is not None:
             self._collect(future)
             future = self._mailbox.take(0)
+
+    def _show_said(self) -> None:
+        while self._mailbox.said:
+            show(self._mailbox.said.popleft())
 
     def _look_at_running(self) -> None:
         """Nothing has come for a while: take what is there, and what an idle worker could run."""
@@ -372,6 +381,7 @@ class Map:
             self._run_again([taken])
 
     def _collect(self, future: Future[Any]) -> None:
+        self._show_said()
         running = self._in_flight.pop(future, None)
         if running is None:
             return
@@ -395,6 +405,7 @@ class Map:
     def _settle_so_far(self, future: Future[Any]) -> None:
         """Settle what the running chunk of *future* is done with."""
         if parts := self._backend.outcomes_so_far(future):
+            self._show_said()
             running = self._in_flight[future]
             self._settle(running, self._carrier.unpack(parts, running.settled))
 
@@ -492,6 +503,10 @@ def _workers(backend: Backend, options: Options) -> int:
     """Return how many workers the call may use, of those that there are now."""
     capacity = max(1, backend.capacity())
     return capacity if options.workers is None else min(options.workers, capacity)
+
+
+_parents: Final[list[Any]] = []
+"""What maps of the process had from which this one was forked."""
 
 
 def _window(backend: Backend, options: Options, workers: int) -> int:

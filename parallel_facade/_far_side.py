@@ -79,7 +79,7 @@ def run_remote(versions: tuple[str, ...], scope: str, call: Any, chunk: Any, *bu
         *buffers: What the chunk's payload refers to, in order.
 
     Returns:
-        A report as bytes, or `CALL_IS_MISSING`.
+        A report as bytes, or `CALL_IS_MISSING`. With remarks, a pair: they and the report.
     """
     if differences := Versions(*versions).differences(versions_here()):
         return _refusal(f"the worker cannot run this call: {', '.join(differences)}")
@@ -87,8 +87,10 @@ def run_remote(versions: tuple[str, ...], scope: str, call: Any, chunk: Any, *bu
         if (opened := _opened(scope, call)) is None:
             return CALL_IS_MISSING
         loans = tuple(Fetched(unwrapped(buffer)) for buffer in buffers)
-        cargo, _ = opened.run(Received(unwrapped(chunk), loans))
-        return Parcel(cargo.data)
+        said: list[bytes] = []
+        cargo, _ = opened.run(Received(unwrapped(chunk), loans), say=said.append)
+        report = Parcel(cargo.data)
+        return (said, report) if said else report
 
 
 def _opened(scope: str, payload: Any) -> OpenCall | None:

@@ -1,20 +1,37 @@
-"""Where the futures of one call arrive, for a consumer that waits in a thread or in a coroutine."""
+"""Where what comes of one call arrives, for a consumer that waits in a thread or in a coroutine.
+
+What tasks say while they run is beside them:
+
+    futures, when they are resolved ──put──► take, in the order of their arrival
+    remarks ──────────────────────────say──► said, with SAID to take
+"""
 
 from __future__ import annotations
 
 import queue
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
+
+SAID: Final[Future[Any]] = Future()
+"""Comes where something was said."""
 
 
 class Mailbox:
     """A queue of resolved futures; anybody may put, one consumer takes."""
 
     def __init__(self) -> None:
+        self.said: deque[bytes] = deque()
+        """Remarks of tasks, not shown yet. Each was there before the future of its chunk."""
         self._arrived: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         self._ring: Callable[[], object] | None = None
+
+    def say(self, remark: bytes) -> None:
+        """Deliver *remark*; this is called by the thread that has heard it."""
+        self.said.append(remark)
+        self.put(SAID)
 
     def put(self, future: Future[Any]) -> None:
         """Deliver *future*; this is called by the thread that resolved it."""

@@ -32,6 +32,7 @@ class Options(NamedTuple):
     serializer: str
     workers: int | None
     by_value: tuple[str, ...]
+    relay: bool
 
 
 class Requirement(NamedTuple):
@@ -93,6 +94,7 @@ def make_options(
         serializer=resolved.serializer,
         workers=workers,
         by_value=resolved.by_value,
+        relay=resolved.relay,
     )
 
 

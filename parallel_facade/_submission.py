@@ -65,6 +65,7 @@ class Submission:
         self._alarm: threading.Timer | None = None
         self._inner: Future[Any]  # the current attempt, from the first on
         self.result: AsyncResult[Any] = AsyncResult(delivery)
+        backend.listen(self._handle, self.result._hear)
 
     def start(self, on_end: Callable[[], object] | None = None) -> None:
         """Make the first attempt, and start the clock.
@@ -223,6 +224,7 @@ class Submission:
         self.result._submission = None
         handle, self._handle = self._handle, None
         if handle is not None:
+            self._backend.listen(handle, _nobody)
             self._backend.drop(handle)
 
 
@@ -230,6 +232,10 @@ ENDED: Final[Future[Any]] = Future()
 """Stands for an attempt that nobody waits for any more."""
 
 ENDED.set_result(None)
+
+
+def _nobody(remark: bytes) -> None:
+    """Hear what a thread says that the task has left behind."""
 
 
 def _unpacked(carrier: Carrier, received: Any, earlier: list[str]) -> Report:

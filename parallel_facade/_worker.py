@@ -19,17 +19,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar, copy_context
+from types import FrameType
 from typing import Any, Final, NamedTuple
 
 from parallel_facade import _namespaces, _news
 from parallel_facade._classes import pinning_attributes
 from parallel_facade._errors import SerializationError, described
+from parallel_facade._hearing import Hearing
 from parallel_facade._ledger import BLOCK, GO_ON, Ledger, Log
 from parallel_facade._outcomes import Failure, Received, Report, captured, encode_unread
 from parallel_facade._payload import Cargo, Encoder, decode
+from parallel_facade._scopes import is_made_here
 from parallel_facade._seeds import kept_state, seed_item
 from parallel_facade._segments import Loan, Shelf
 from parallel_facade._stores import Fetched
+from parallel_facade._telling import Telling
 from parallel_facade._values import KeptAlive
 
 
@@ -257,6 +261,21 @@ def _run_stretch(
     return place - first + 1
 
 
+def item_now() -> int | None:
+    """Return the index of the item that this thread runs; `None` if it runs none, or a call.
+
+    It is read from the loop that runs the items, which for tiny ones cannot afford to note it.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not _run_stretch.__code__:
+        frame = frame.f_back
+    if frame is None or frame.f_locals["call"].form == "call":
+        return None
+    assert frame.f_back is not None, "it is called by _run_items"
+    around = frame.f_back.f_locals
+    return int(around["chunk"].first + around["opened"] + frame.f_locals["place"])
+
+
 def _applying(call: Call, first: int) -> AbstractContextManager[Callable[[Any], Any]]:
     """Give what to call with each item in turn, the first of which has index *first*."""
     apply = FORMS[call.form](call.func)
@@ -284,6 +303,7 @@ class Surroundings(NamedTuple):
         import_path: The caller's `sys.path`, where its modules are found.
         folder: The caller's working directory, which relative paths mean.
         is_remote: Whether the worker has a `sys.path` of its own.
+        hearing: What the caller wants to hear while tasks run; `None` for nothing.
     """
 
     scope: str
@@ -291,6 +311,7 @@ class Surroundings(NamedTuple):
     import_path: list[str]
     folder: str
     is_remote: bool = False
+    hearing: tuple[Any, ...] | None = None
 
     def apply(self) -> None:
         """Make names of modules and files mean here what they mean to the caller."""
@@ -315,6 +336,10 @@ class OpenCall:
         self._loans = loans
         self._surroundings = Surroundings(*surroundings)
         self.scope = self._surroundings.scope
+        hearing = self._surroundings.hearing
+        # Here, what a task says reaches the caller by itself.
+        is_told = hearing is not None and not is_made_here(self.scope)
+        self._hearing = Hearing(*hearing) if hearing is not None and is_told else None
         self._encoder = Encoder(
             self.scope, self._surroundings.serializer, returning=True, shelf=shelf
         )
@@ -324,13 +349,14 @@ class OpenCall:
         # Context variables that travelled are set here, and for this call alone.
         self._context = copy_context()
 
-    def run(
+    def run(  # noqa: PLR0917 - what each kind of worker has of these differs
         self,
         payload: Received,
         log: Log | None = None,
         send_part: Callable[[Cargo], object] | None = None,
         on_begin: Callable[[], object] | None = None,
         at_most: float = math.inf,
+        say: Callable[[bytes], object] | None = None,
     ) -> tuple[Cargo, int]:
         """Run the chunk in *payload*; return the last part of the report, and how many were run.
 
@@ -340,6 +366,7 @@ class OpenCall:
             send_part: Sends a part of the report at once.
             on_begin: Called when the callable is there, before the arguments are rebuilt.
             at_most: Begin no more items once so many were run.
+            say: Sends a remark; `None` for nowhere.
         """
         ledger = Ledger(self._encoder, log, send_part)
         try:
@@ -348,7 +375,15 @@ class OpenCall:
         except BaseException as exc:
             return self._unread(THE_CALLABLE, exc)
         # A copy: a context can be entered by one thread only.
-        return self._context.copy().run(self._run, call, payload, ledger, on_begin, at_most)
+        return self._context.copy().run(
+            self._run_telling, say, call, payload, ledger, on_begin, at_most
+        )
+
+    def _run_telling(self, say: Callable[[bytes], object] | None, *what: Any) -> tuple[Cargo, int]:
+        if say is None or self._hearing is None:
+            return self._run(*what)
+        with Telling(self._hearing, say, item_now, is_alone=_process_is_worker):
+            return self._run(*what)
 
     def _run(
         self,

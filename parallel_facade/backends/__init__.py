@@ -177,6 +177,16 @@ class Backend(ABC):
         """Place *call* where workers find it, and return a handle for `submit`."""
         return call
 
+    def listen(self, handle: Any, hear: Callable[[bytes], object]) -> None:  # noqa: B027
+        """Have *hear* called with each remark of the tasks of a call, in any thread.
+
+        Not for workers in this process, where what a task says is heard by itself.
+
+        Args:
+            handle: From `put`.
+            hear: Takes the remark, before the future of its chunk is resolved.
+        """
+
     @abstractmethod
     def submit(self, handle: Any, chunk: Any, task_timeout: float | None = None) -> Future[Any]:
         """Run *chunk* through the call behind *handle*.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -42,6 +43,10 @@ class BorrowedBackend(Backend):
     def put(self, call: Any) -> Any:
         """Place *call* at the lender's."""
         return self._lent.put(call)
+
+    def listen(self, handle: Any, hear: Callable[[bytes], object]) -> None:
+        """Listen at the lender's."""
+        self._lent.listen(handle, hear)
 
     def submit(
         self, handle: Any, chunk: Any, task_timeout: float | None = None, **more: Any

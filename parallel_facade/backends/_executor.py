@@ -5,6 +5,7 @@ The executor is the user's: it is never shut down here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from typing import Any
 
@@ -37,6 +38,11 @@ class ExecutorBackend(RemoteBackend):
     def put(self, call: Any) -> Any:
         """Give the call a name, by which a worker knows it when it comes again."""
         return super().put(call) if self.capabilities.needs_serialization else call
+
+    def listen(self, handle: Any, hear: Callable[[bytes], object]) -> None:
+        """Listen to workers in other processes."""
+        if self.capabilities.needs_serialization:
+            super().listen(handle, hear)
 
     def submit(
         self, handle: Any, chunk: Any, task_timeout: float | None = None, **more: Any

@@ -7,6 +7,7 @@
 
     caller → worker   START settings · CALL number, payload · TASK number, head + payload · FORGET
     worker → caller   READY · FAILED report · STARTED number · PART number, outcomes
+                      REMARK number, what its task has logged, printed or warned of
                       REPORT or LAST_REPORT number, the other outcomes
     both ways         RETURNED numbers of segments that are not needed any more
 
@@ -57,6 +58,7 @@ class Kind(IntEnum):
     STARTED = 9
     PART = 10
     RETURNED = 11
+    REMARK = 12
 
 
 class GarbageError(Exception):

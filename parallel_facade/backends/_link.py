@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import sys
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from itertools import chain, islice
@@ -50,11 +52,32 @@ MOST_PARTS: Final = 64
 """Parts that are sent together; every system takes far more (IOV_MAX)."""
 
 
-class CallHandle(NamedTuple):
-    """A call that workers are told of when they first need it."""
+class CallHandle:
+    """A call that workers are told of when they first need it.
 
-    number: int
-    payload: Cargo
+    Attributes:
+        number: What workers call it.
+        payload: What they are sent.
+        hear: Takes what its tasks say.
+    """
+
+    __slots__ = ("hear", "number", "payload")
+
+    def __init__(self, number: int, payload: Cargo) -> None:
+        self.number = number
+        self.payload = payload
+        self.hear: Callable[[bytes], object] = _ignore
+
+
+def _ignore(remark: bytes) -> None:
+    """Nobody listens."""
+
+
+def _has_data(sock: socket.socket) -> bool:
+    """Return whether there is something to read."""
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return bool(poller.poll(0))
 
 
 class _Unsent(NamedTuple):
@@ -174,6 +197,8 @@ class Link:
         """Why we end the worker, if we do: the error for its task."""
         self.may_run_again = True
         """The task may be given to another worker, if this one had not begun it."""
+        self.is_heard_now = False
+        """Somebody reads, or passes on what was read."""
         self.known_calls: set[int] = set()
         self._returned: deque[Returned] = deque()  # segments of the worker's
         self._lent: dict[int, list[Segment]] = {}  # ours that the worker has, by number
@@ -275,6 +300,11 @@ class Link:
     def has_unsent(self) -> bool:
         """Whether `flush` has more to do when the socket takes more."""
         return bool(self._unsent)
+
+    def has_unheard(self) -> bool:
+        """Return whether the worker has said something that was not passed on yet."""
+        # In this order: what is not in the socket any more was read, and is being passed on.
+        return _has_data(self.socket) or self.is_heard_now
 
     def read(self) -> Frame | None:
         """Return the next message, `None` if there is none; raise `EOFError` at the end."""

@@ -19,6 +19,7 @@ import itertools
 import os
 import socket
 import threading
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, Final
@@ -110,6 +111,10 @@ class ProcessBackend(Backend):
     def put(self, call: Cargo | bytes) -> CallHandle:
         """Keep the call's payload for the workers that will need it."""
         return self._switchboard.put(_as_cargo(call))
+
+    def listen(self, handle: CallHandle, hear: Callable[[bytes], object]) -> None:
+        """Have *hear* called as soon as a worker says something of the call."""
+        handle.hear = hear
 
     def submit(
         self,

@@ -32,6 +32,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, Final
@@ -63,6 +64,7 @@ class RemoteCall:
         payload: Its bytes.
         stored: What the engine's store gave for them; `None` where there is no store.
         times_sent: With how many chunks it went.
+        hear: Takes what its tasks have said.
     """
 
     def __init__(self, payload: bytes, stored: Any) -> None:
@@ -70,6 +72,11 @@ class RemoteCall:
         self.payload = payload
         self.stored = stored
         self.times_sent = 0
+        self.hear: Callable[[bytes], object] = _ignore
+
+
+def _ignore(remark: bytes) -> None:
+    """Nobody listens."""
 
 
 class RemoteTask:
@@ -234,6 +241,10 @@ class RemoteBackend(Backend):
         data = call.data if isinstance(call, Cargo) else call
         return RemoteCall(data, self.store(Parcel(data)) if self.has_store else None)
 
+    def listen(self, handle: RemoteCall, hear: Callable[[bytes], object]) -> None:
+        """Have *hear* called when a chunk has ended, with each remark of its tasks."""
+        handle.hear = hear
+
     def submit(
         self,
         handle: RemoteCall,
@@ -372,7 +383,10 @@ class RemoteBackend(Backend):
             self._take(task, inner.result())
 
     def _take(self, task: RemoteTask, answer: Any) -> None:
-        data = unwrapped(answer)
+        said, report = answer if isinstance(answer, tuple) else ((), answer)
+        for remark in said:
+            task.call.hear(remark)
+        data = unwrapped(report)
         if len(data) == len(CALL_IS_MISSING):
             self._start_again(task)
             return

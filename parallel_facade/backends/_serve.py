@@ -16,8 +16,9 @@ import pickle
 import random
 import socket
 import sys
+import threading
 from collections import deque
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, Final
 
 from multiprocess import process
@@ -28,6 +29,7 @@ from parallel_facade._payload import Cargo, Encoder
 from parallel_facade._plain import PROTOCOL
 from parallel_facade._scopes import new_scope
 from parallel_facade._segments import CAN_SHARE, Returned, Segment, Shelf
+from parallel_facade._telling import note_inherited
 from parallel_facade._worker import (
     THE_INITIALIZER,
     OpenCall,
@@ -56,6 +58,7 @@ def serve() -> None:
     ignore_interrupts()
     make_process_a_worker()
     _forget_parents_randomness()
+    note_inherited()
     this: Any = process.current_process()
     channel: socket.socket = this.channel
     with channel:
@@ -105,6 +108,8 @@ class _Conversation:
         self._lent: dict[int, Segment] = {}  # ours that the caller has, and may give back
         self._shelf = Shelf(KEPT_BY_WORKER_BYTES) if CAN_SHARE and given is not None else None
         self._frames = FrameReader(channel, self._returned)
+        self._sending = threading.Lock()  # held while a message is sent
+        self._remarks: deque[tuple[int, bytes]] = deque()  # not sent yet
         self._calls: dict[int, OpenCall] = {}
         self._tasks_left = float("inf")
         self._max_memory = float("inf")
@@ -122,7 +127,8 @@ class _Conversation:
                 self._calls[frame.number] = OpenCall(bytes(frame.body), frame.loans, self._shelf)
             elif frame.kind == Kind.FORGET:
                 self._calls.pop(frame.number).close()
-                self._give_back()
+                with self._sending:
+                    self._give_back()
             elif frame.kind == Kind.RETURNED:
                 self._take_returned(frame.body)
             del frame  # what it refers to must not live until the next one
@@ -170,8 +176,11 @@ class _Conversation:
         def send_part(part: Cargo) -> None:
             self._send(Kind.PART, number, part)
 
+        def say(remark: bytes) -> None:
+            self._say(number, remark)
+
         report, count = self._calls[call_number].run(
-            payload, self._journal, send_part, begin, self._tasks_left
+            payload, self._journal, send_part, begin, self._tasks_left, say
         )
         self._tasks_left -= count
         self._is_leaving = self._tasks_left <= 0 or self._has_grown()
@@ -179,10 +188,33 @@ class _Conversation:
         self._send(Kind.LAST_REPORT if self._is_leaving else Kind.REPORT, number, report)
 
     def _send(self, kind: Kind, number: int = 0, cargo: Cargo = NOTHING) -> None:
-        self._give_back()
-        send_frame(self._channel, kind, number, *cargo)
+        with self._sending:
+            self._send_remarks()
+            self._give_back()
+            send_frame(self._channel, kind, number, *cargo)
         for segment in cargo.segments:
             self._lend(segment)
+
+    def _say(self, number: int, remark: bytes) -> None:
+        """Send a remark of the task *number*, in any thread; at once, unless a message is sent now.
+
+        1. any thread   sends a message
+        2. same thread  runs a collection, and in it a `__del__` that prints: here it cannot wait
+        3. any thread   has sent the message, and sends what was said meanwhile
+        """
+        self._remarks.append((number, remark))
+        # The channel may be closed: by the task, or because the caller has ended.
+        with suppress(OSError):
+            while self._remarks and self._sending.acquire(blocking=False):
+                try:
+                    self._send_remarks()
+                finally:
+                    self._sending.release()
+
+    def _send_remarks(self) -> None:
+        while self._remarks:
+            number, remark = self._remarks.popleft()
+            send_frame(self._channel, Kind.REMARK, number, remark)
 
     def _give_back(self) -> None:
         """Tell the caller which of its segments are not needed any more, if any."""

@@ -152,15 +152,18 @@ class Switchboard:
         return True
 
     def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:
-        """Return the outcomes of the items that the running task of *future* is done with."""
+        """Return the outcomes of the items that the running task of *future* is done with.
+
+        Not while something that the task has said before that is still to be heard.
+        """
         with self._lock:
             link = self._desk.runner_of(future)
             if link is None or (task := link.task) is None or task.future is not future:
                 return []
             progress = _progress_now(link)
-            if progress is not None and task.stage_in(progress) is Stage.ITEMS:
-                return task.parts_so_far(progress)
-        return []
+            if progress is None or task.stage_in(progress) is not Stage.ITEMS:
+                return []
+            return [] if link.has_unheard() else task.parts_so_far(progress)
 
     def take_back(self, future: Future[Any]) -> int | None:
         """Let an idle worker have what the task of *future* has not begun; ask again for how much.
@@ -332,8 +335,7 @@ class Switchboard:
                 self._news.append(link)
         if events & selectors.EVENT_READ:
             try:
-                while (frame := link.read()) is not None:
-                    self._hear(link, frame)
+                self._hear_all(link)
             except EOFError:
                 self._lose(link)
             except GarbageError as exc:
@@ -342,6 +344,14 @@ class Switchboard:
                     link.stopped_for = garbage_error(str(exc))
                 self._departures.end(link)
                 self._lose(link)
+
+    def _hear_all(self, link: Link) -> None:
+        link.is_heard_now = True
+        try:
+            while (frame := link.read()) is not None:
+                self._hear(link, frame)
+        finally:
+            link.is_heard_now = False
 
     def _note_end(self, link: Link) -> None:
         """A worker's process has ended; what it had sent is still to be read."""
@@ -360,6 +370,8 @@ class Switchboard:
             self._break(InitializerError(bytes(frame.body)))
         elif frame.kind == Kind.RETURNED:
             link.take_returned(frame.body)
+        elif frame.kind == Kind.REMARK:
+            self._pass_on_remark(link, frame)
         elif link.task is None or link.task.number != frame.number:
             raise GarbageError(f"{frame.kind.name} of a task that the worker does not have")
         elif frame.kind == Kind.PART:
@@ -369,6 +381,11 @@ class Switchboard:
                 link.task.deadline = Deadline(link.task.task_timeout, clock=self._clock)
         else:
             self._end_task(link, frame)
+
+    def _pass_on_remark(self, link: Link, frame: Frame) -> None:
+        # A thread that a task has left behind may still say something.
+        if link.task is not None and link.task.number == frame.number:
+            link.task.call.hear(bytes(frame.body))
 
     def _end_task(self, link: Link, frame: Frame) -> None:
         with self._lock:

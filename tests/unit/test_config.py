@@ -59,6 +59,8 @@ ENVIRONMENT = [
     ("SERIALIZER", "pickle", "serializer", "pickle"),
     ("BY_VALUE", "mypkg, other.sub", "by_value", ("mypkg", "other.sub")),
     ("START_TIMEOUT", "600", "start_timeout", 600.0),
+    ("RELAY", "0", "relay", False),
+    ("RELAY", "on", "relay", True),
 ]
 
 
@@ -87,6 +89,7 @@ BAD_ENVIRONMENT = [
     ("SERIALIZER", "json", "one of dill, pickle"),
     ("BY_VALUE", "my-pkg", "names of modules"),
     ("START_TIMEOUT", "0", "seconds above 0"),
+    ("RELAY", "loud", "True or False"),
 ]
 
 
