@@ -24,7 +24,7 @@ MINUTES ?= 20
 
 OUT ?= docs/explanation/performance
 
-.PHONY: demo test test-clusters worker lint types wheel check bench bench-short chaos endurance clean
+.PHONY: demo test test-clusters test-dask test-ray test-engines test-mpi worker lint types wheel check bench bench-short chaos endurance clean
 
 demo: $(VENV)/wheel
 	$(BIN)/python -m parallel_facade demo
@@ -34,8 +34,21 @@ test: $(VENV)/wheel $(VENV)/test
 	cd tests && ../$(BIN)/python -c 'import parallel_facade as p; assert "site-packages" in p.__file__'
 	cd tests && ../$(BIN)/python -X dev -m pytest $(TESTS)
 
-test-clusters: $(VENV)/wheel $(VENV)/test $(VENV)/clusters
-	cd tests && ../$(BIN)/python -X dev -m pytest contract engines --backends dask,ppft
+CLUSTERS := $(VENV)/wheel $(VENV)/test $(VENV)/clusters
+
+# Each in a process of its own: Ray has one connection in a process.
+test-clusters: test-dask test-ray test-mpi test-engines
+
+test-dask: $(CLUSTERS)
+	cd tests && ../$(BIN)/python -X dev -m pytest contract --backends dask,ppft
+
+test-ray: $(CLUSTERS)
+	cd tests && ../$(BIN)/python -X dev -m pytest contract --backends ray
+
+test-engines: $(CLUSTERS)
+	cd tests && ../$(BIN)/python -X dev -m pytest engines
+
+test-mpi: $(CLUSTERS)
 	cd tests && PATH="$(CURDIR)/$(BIN):$$PATH" OMPI_ALLOW_RUN_AS_ROOT=1 \
 		OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpiexec --oversubscribe -n 3 \
 		../$(BIN)/python -X dev -m mpi4py.futures -m pytest contract --backends mpi

@@ -112,7 +112,16 @@ def ray_on_two_hosts(host: FarHost) -> Iterator[dict[str, str]]:
     try:
         with running(*ray, *head, *size, "--include-dashboard", "false", env=RAY_TOKEN):
             await_true(lambda: listens(port, host.near), "the Ray head")
-            with running(*host.at(*ray, *node, *size), env=RAY_TOKEN):
+            # A folder of its own: in that which is there Ray would find it, and connect to it.
+            own = (
+                "unshare",
+                "--mount",
+                "sh",
+                "-c",
+                'mount -t tmpfs none "$0" && exec "$@"',
+                folder,
+            )
+            with running(*host.at(*own, *ray, *node, *size), env=RAY_TOKEN):
                 await_true(lambda: ray_hosts(f"{host.near}:{port}") == 2, "Ray on two hosts")
                 yield {"RAY_ADDRESS": f"{host.near}:{port}"}
     finally:

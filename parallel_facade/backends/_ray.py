@@ -4,12 +4,12 @@
                      │ object                                            │
         future ◄─────┴───────────────────◄── reader ◄────────────────────┘
 
-Ray waits for a host that was cut off for seven minutes. So tasks tell where they run, and are given
-up when Ray's own health check, after some 20 seconds, says that the host is dead:
+Ray waits for a host that was cut off for seven minutes, and its own health check takes a minute. So
+tasks tell where they run, and are given up when the host does not answer:
 
     1. host    is cut off; its tasks may run on, but nobody hears of it
-    2. Ray     calls the host dead, and starts no tasks there
-    3. watch   sees it, and fails the tasks that had told they run there
+    2. watch   gets no answer of the host for 25 seconds, and fails the tasks that run there
+    3. Ray     calls the host dead, half a minute later, and starts no tasks there
 
 Ray has settings for keepalive pings, which would show it sooner. Set for the caller alone they do
 harm: workers take so many pings for an attack, and close the connection.
@@ -28,6 +28,7 @@ import asyncio
 import itertools
 import logging
 import threading
+from collections import Counter
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final
@@ -45,6 +46,7 @@ from parallel_facade._errors import (
 from parallel_facade._far_side import run_remote
 from parallel_facade._registry import BUILT_IN, LOCAL_WORD
 from parallel_facade.backends import Capabilities, WorkerSettings
+from parallel_facade.backends._hosts import Hosts
 from parallel_facade.backends._probe import (
     QUESTION,
     check_reachable,
@@ -59,8 +61,9 @@ INIT_SECONDS: Final = 60.0
 
 PLACE: Final = BUILT_IN["ray"].address
 
-_lock = threading.Lock()  # guards _users
+_lock = threading.Lock()  # guards the two below
 _users = 0  # back-ends that use a connection which was made here
+_connected_to = ""  # the address of that
 
 
 class RayBackend(RemoteBackend):
@@ -87,6 +90,9 @@ class RayBackend(RemoteBackend):
         self._numbers = itertools.count()
         self._inner: dict[int, RayFuture] = {}
         self._board: Any = None
+        self._hosts = Hosts()
+        self._silent: set[str] = set()  # hosts that do not answer, and that Ray calls alive
+        self._cpus: dict[str, int] = {}  # of each host that is there
         self._is_own = _connect(settings)
         try:
             self._meet(settings)
@@ -99,9 +105,9 @@ class RayBackend(RemoteBackend):
         if not self.find_workers(settings.start_timeout):
             raise self._no_workers()
         check_worker("a worker of Ray", lambda: ray.get(_asker().remote(QUESTION)))
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
-        self._run = ray.remote(run_noted).options(max_retries=0, num_cpus=1)
+        self._run = ray.remote(max_retries=0, num_cpus=1)(run_noted)
         self._reader = threading.Thread(
             target=self._read, args=(self._board,), name="parallel_facade-board", daemon=True
         )
@@ -109,7 +115,7 @@ class RayBackend(RemoteBackend):
 
     def count(self) -> int:
         self._look_at_hosts()
-        return int(ray.cluster_resources().get("CPU", 0))
+        return sum(self._cpus.values())
 
     def translate(self, error: BaseException) -> BaseException:
         """Return what happened to a worker or its host in the words of this library."""
@@ -128,11 +134,32 @@ class RayBackend(RemoteBackend):
     # ── sending ───────────────────────────────────────────────────────────────────────────────
 
     def send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
-        number = next(self._numbers)
-        reference = self._run.remote(self._board, number, *function_arguments)
-        inner = self._inner[number] = RayFuture(reference)
-        reference.future().add_done_callback(lambda came: self._note_end(number, inner, came))
+        inner = RayFuture(function_arguments)
+        self._send(inner)
         return inner
+
+    def _send(self, inner: RayFuture) -> None:
+        number = inner.number = next(self._numbers)
+        where, run = self._freest(), self._run
+        if where is not None:
+            there = NodeAffinitySchedulingStrategy(where, soft=False)
+            run = run.options(scheduling_strategy=there)
+        inner.host = where
+        self._inner[number] = inner
+        reference = inner.reference = run.remote(self._board, number, *inner.arguments)
+        reference.future().add_done_callback(lambda came: self._note_end(number, inner, came))
+
+    def _freest(self) -> str | None:
+        """Return the host for a task, where Ray might choose one that is cut off; else `None`.
+
+        1. Ray   takes that host to be as free as it was, and asks it for a worker
+        2. host  does not answer, and Ray waits for two minutes
+        """
+        if not self._silent:
+            return None
+        load = Counter(inner.host for inner in list(self._inner.values()))
+        cpus = self._cpus
+        return min(cpus, key=lambda one: load[one] / cpus[one], default=None)
 
     def store(self, data: Any) -> Any:
         return ray.put(data)
@@ -145,7 +172,8 @@ class RayBackend(RemoteBackend):
     # ── what comes back ───────────────────────────────────────────────────────────────────────
 
     def _note_end(self, number: int, inner: RayFuture, came: Future[Any]) -> None:
-        self._inner.pop(number, None)
+        if self._inner.pop(number, None) is None:
+            return  # it was sent anew, under another number
         if (error := came.exception()) is not None:
             inner.fail_with(error)
         else:
@@ -155,7 +183,8 @@ class RayBackend(RemoteBackend):
         """Take in what tasks tell, until the board is gone."""
         with suppress(ray_errors.RayError):
             while True:
-                self._take_notes(ray.get(board.take.remote()))
+                lowest = min(list(self._inner), default=0)
+                self._take_notes(ray.get(board.take.remote(lowest)))
 
     def _take_notes(self, notes: list[tuple[int, str]]) -> None:
         for number, host in notes:
@@ -164,21 +193,49 @@ class RayBackend(RemoteBackend):
                 inner.has_begun = True
 
     def _look_at_hosts(self) -> None:
-        dead = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
+        nodes = {node["NodeID"]: node for node in ray.nodes()}
+        running = {inner.host for inner in list(self._inner.values())}
+        dead = {name for name, node in nodes.items() if not node["Alive"]}
+        asked = (nodes.keys() - dead) & (running | self._silent)
+        silent = self._hosts.silent_among({name: _place_of(nodes[name]) for name in asked})
+        is_new, self._silent = bool(silent - self._silent), silent
+        lost = dead | silent
+        self._cpus = {
+            name: cpus
+            for name, node in nodes.items()
+            if name not in lost and (cpus := int(node["Resources"].get("CPU", 0)))
+        }
         for inner in list(self._inner.values()):
-            if inner.host in dead:
-                inner.fail_with(ray_errors.NodeDiedError("Ray's health check calls it dead"))
+            if inner.host in lost:
+                inner.fail_with(ray_errors.NodeDiedError(f"nothing is heard of host {inner.host}"))
+        if is_new:
+            self._send_anew([inner for inner in list(self._inner.values()) if not inner.has_begun])
+
+    def _send_anew(self, waiting: list[RayFuture]) -> None:
+        """Send what has not begun, and may have been sent to a host that is cut off."""
+        numbers = [inner.number for inner in waiting]
+        revoked = set(ray.get(self._board.revoke.remote(numbers)))
+        for inner in waiting:
+            if inner.number in revoked and self._inner.pop(inner.number, None) is not None:
+                with suppress(Exception):  # it has ended
+                    ray.cancel(inner.reference, force=False)
+                self._send(inner)
 
     # ── the end ───────────────────────────────────────────────────────────────────────────────
 
     def close_engine(self) -> None:
         ray.kill(self._board)
         self._reader.join()
+        self._hosts.close()
         self._leave()
 
     def _leave(self) -> None:
         if self._is_own:
             _disconnect()
+
+
+def _place_of(node: dict[str, Any]) -> tuple[str, int]:
+    return str(node["NodeManagerAddress"]), int(node["NodeManagerPort"])
 
 
 LOST: Final = (
@@ -195,28 +252,49 @@ class RayFuture(EngineFuture):
     """What stands for an object of Ray's.
 
     Args:
-        reference: Ray's.
+        arguments: What the task is called with.
     """
 
-    def __init__(self, reference: Any) -> None:
+    def __init__(self, arguments: tuple[Any, ...]) -> None:
         super().__init__()
-        self.reference = reference
+        self.arguments = arguments
+        self.number: int = -1
+        """By which its task tells that it runs."""
+        self.reference: Any = None
+        """Ray's."""
         self.host: str | None = None
-        """The id of the host where the task runs; `None` before it does."""
+        """The id of the host where the task runs, as soon as that is known."""
 
 
 class Board:
-    """Where tasks tell that they run; an actor of Ray's."""
+    """Where tasks tell that they run, and are told whether they may; an actor of Ray's."""
 
     def __init__(self) -> None:
         self._notes: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+        self._begun: set[int] = set()
+        self._revoked: set[int] = set()
 
-    async def note(self, number: int, host: str) -> None:
-        """Take in that task *number* runs on *host*."""
+    async def begin(self, number: int, host: str) -> bool:
+        """Take in that task *number* is about to run on *host*; return whether it may."""
+        if number in self._revoked:
+            return False
+        self._begun.add(number)
         await self._notes.put((number, host))
+        return True
 
-    async def take(self) -> list[tuple[int, str]]:
-        """Return what was told and not taken, waiting for something."""
+    async def revoke(self, numbers: list[int]) -> list[int]:
+        """Let those of the tasks *numbers* that have not begun never begin; return them."""
+        revoked = [number for number in numbers if number not in self._begun]
+        self._revoked.update(revoked)
+        return revoked
+
+    async def take(self, lowest: int) -> list[tuple[int, str]]:
+        """Return what was told and not taken, waiting for something.
+
+        Args:
+            lowest: The lowest number of a task that has not ended.
+        """
+        self._begun = {number for number in self._begun if number >= lowest}
         notes = [await self._notes.get()]
         while not self._notes.empty():
             notes.append(self._notes.get_nowait())
@@ -224,9 +302,13 @@ class Board:
 
 
 def run_noted(board: Any, number: int, *arguments: Any) -> Any:
-    """Tell that the task runs, and run it; in a worker."""
-    board.note.remote(number, ray.get_runtime_context().get_node_id())
-    return run_remote(*arguments)
+    """Tell that the task runs, and run it; in a worker.
+
+    It waits until that was heard: what has not told may be sent to another host, and run there.
+    """
+    if ray.get(board.begin.remote(number, ray.get_runtime_context().get_node_id())):
+        return run_remote(*arguments)
+    return None
 
 
 def _asker() -> Any:
@@ -237,12 +319,19 @@ def _asker() -> Any:
 
 def _connect(settings: WorkerSettings) -> bool:
     """Connect to Ray, unless this process is; return whether to end the connection, too."""
-    global _users
+    global _users, _connected_to
     with _lock:
         if ray.is_initialized() and not _users:
             return False
         if not _users:
             _init(settings)
+            _connected_to = settings.address
+        elif settings.address != _connected_to:
+            raise ConfigurationError(
+                f"Ray at {settings.address} cannot be used: this program is connected to Ray at "
+                f"{_connected_to}, and there is one connection in a process\n\n"
+                "Hint: close the pools that use it, or run the other call in another program."
+            )
         _users += 1
     return True
 

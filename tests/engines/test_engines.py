@@ -65,6 +65,8 @@ def cluster(monkeypatch):
                 monkeypatch.setenv(variable, value)
 
         yield start
+        # First, as Ray ends a program whose cluster ends before it has taken leave.
+        _shared._shared.close()
 
 
 @pytest.fixture

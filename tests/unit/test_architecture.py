@@ -81,7 +81,7 @@ BACKEND_LAYERS = [
     {"_launch"},
     {"_departures", "_desk"},
     {"_switchboard"},
-    {"_serial", "_thread", "_borrowed", "_watch"},
+    {"_serial", "_thread", "_borrowed", "_watch", "_hosts"},
     {"_process", "_remote", "_probe"},
     {"_dask_local"},
     {"_executor", "_dask", "_ray", "_ppft"},
