@@ -143,7 +143,7 @@ def _note_end(inner: EngineFuture, answer: bytes | None) -> None:
         what = "a ppserver could not run the task; it has printed the reason"
         inner.fail_with(WorkerCrashedError(what, exitcode=None))
     else:
-        inner.end_with(answer)
+        inner.end_with(pickle.loads(answer))
 
 
 def _secret() -> str:
@@ -168,4 +168,4 @@ def run_packed(packed: bytes) -> bytes:
 
     from parallel_facade._far_side import run_remote
 
-    return bytes(run_remote(*pickle.loads(packed)))
+    return pickle.dumps(run_remote(*pickle.loads(packed)), 4)

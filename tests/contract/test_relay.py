@@ -218,6 +218,8 @@ def test_a_warning_of_the_callers_own_class_is_shown_as_that(backend):
 
 @pytest.mark.requires("needs_serialization")
 def test_without_relay_nothing_comes(backend, logger, capsys):
+    if backend.name == "ppft":
+        pytest.skip("ppft itself prints what its tasks print")
     with config(relay=False):
         pmap(log, range(3))
         assert pmap(print_both, range(3)) == [0, 1, 2]
@@ -279,10 +281,11 @@ def test_what_a_finalizer_prints_in_the_middle_of_a_message_breaks_nothing(backe
 def test_a_program_in_a_terminal_prints_once(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import logging, warnings\n"
+        "import logging, sys, warnings\n"
         "from parallel_facade import pmap\n"
         "def f(x):\n"
-        "    print('printed', x, flush=True)\n"
+        "    sys.stdout.write(f'printed {x}\\n')\n"
+        "    sys.stdout.flush()\n"
         "    logging.warning('logged %s', x)\n"
         "    warnings.warn('warned')\n"
         "pmap(f, range(4), backend='process', workers=2, chunksize=1)\n"
