@@ -204,7 +204,7 @@ class Encoder:
         self._remember(view, segment)
         if segment is None and self._known is None:
             return True  # it may change before it is sent
-        segments.append(segment or Stored(view.nbytes, Parcel(view.toreadonly())))
+        segments.append(segment or Stored(view.nbytes, Parcel(view)))
         return False
 
     def _known_segment(self, view: memoryview) -> tuple[bool, Any]:

@@ -104,6 +104,8 @@ class DaskBackend(RemoteBackend):
         except BaseException:
             self._leave()
             raise
+        if self._client.scheduler.address.startswith("inproc"):
+            self.shelf = None  # what is not copied would be the caller's own memory
         self._client.subscribe_topic(self._topic, self._note_start)
 
     # ── meeting the cluster ───────────────────────────────────────────────────────────────────

@@ -325,6 +325,30 @@ def test_a_client_of_the_users_is_used_and_stays_open(cluster):
 
 
 @needs_dask
+@pytest.mark.parametrize("processes", [True, False])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_an_array_that_a_task_changes_is_its_own(processes):
+    import distributed
+    import numpy as np
+
+    def change(array):
+        array += 1
+        return float(array.sum())
+
+    arrays = [np.zeros(100_000) for _ in range(4)]
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=processes, dashboard_address=None
+        ) as local,
+        distributed.Client(local, set_as_default=False) as client,
+        Pool(client) as pool,
+    ):
+        assert pool.pmap(change, arrays) == [100_000.0] * 4
+
+    assert not any(array.any() for array in arrays)
+
+
+@needs_dask
 def test_the_default_number_of_workers_is_the_clusters(cluster):
     cluster(dask_cluster(workers=3))
 
