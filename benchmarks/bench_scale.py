@@ -117,7 +117,7 @@ def plot(path: Path, scaling: dict[str, Any]) -> None:
         axes.set(xscale="log", ylim=(0, 105), xlabel="workers", ylabel="% of their time in use")
         axes.set_xticks(WORKERS, [str(workers) for workers in WORKERS])
         axes.set_title(name)
-        axes.legend(frameon=False)
+    figure.axes[0].legend(frameon=False)
     figure.savefig(path, dpi=120)
 
 

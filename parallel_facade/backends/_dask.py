@@ -245,6 +245,9 @@ class DaskBackend(RemoteBackend):
 
     def _fetch_batch(self) -> None:
         batch = self._next_batch()
+        # Before they end: then others are sent, to the worker that has the fewest of these.
+        for inner in batch:
+            self._inner.pop(inner.number, None)
         if unwanted := [one.dask_future for one in batch if one.is_unwanted]:
             with suppress(Exception):  # the scheduler is gone
                 self._client.cancel(unwanted)
@@ -254,8 +257,6 @@ class DaskBackend(RemoteBackend):
                 inner.end_as_dask_says()
         if finished:
             self._fetch(finished)
-        for inner in batch:
-            self._inner.pop(inner.number, None)
 
     def _next_batch(self) -> list[DaskFuture]:
         """Return all that have come, waiting for one."""
