@@ -114,7 +114,7 @@ PROVOKED = {
     "the results belong to process …, from which this process was forked": in_a_forked_child,
     "func must be callable, got …": lambda: pmap(abs(-1), [1]),
     "func must be a plain function, got the async function …": lambda: pmap(sleep, [1]),
-    "Can't pickle local object …": lambda: pickle.dumps(lambda: 0),
+    "Can't … local object …": lambda: pickle.dumps(lambda: 0),
     "Can't get attribute … on <module …__main__…": by_a_name_that_is_not_there,
     "daemonic processes are not allowed to have children": lambda: in_a_pool(start_a_child),
     "Pool not running": after_close,
