@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from parallel_facade._delivery import Delivery
 from parallel_facade._errors import PoolClosedError, TaskTimeoutError, described
 from parallel_facade._exiting import freeze_daemons
-from parallel_facade._hearing import show
+from parallel_facade._hearing import show_all
 from parallel_facade._interrupts import SafeFuture
 from parallel_facade._outcomes import Failure, Report
 
@@ -224,11 +224,7 @@ class AsyncResult(SafeFuture[R], Generic[R]):
 
     def _show_said(self) -> None:
         with self._showing:
-            self._show_each()
-
-    def _show_each(self) -> None:
-        while self._said:
-            show(self._said.popleft())
+            show_all(self._said)
 
     def _decoded(self) -> Report:
         with self._decoding:

@@ -37,7 +37,7 @@ from parallel_facade._errors import (
     WorkerCrashedError,
 )
 from parallel_facade._harvest import Harvest
-from parallel_facade._hearing import show
+from parallel_facade._hearing import show_all
 from parallel_facade._interrupts import raise_if_handlers
 from parallel_facade._mailbox import SAID, Mailbox
 from parallel_facade._options import Options
@@ -353,10 +353,6 @@ class Map:
             self._collect(future)
             future = self._mailbox.take(0)
 
-    def _show_said(self) -> None:
-        while self._mailbox.said:
-            show(self._mailbox.said.popleft())
-
     def _look_at_running(self) -> None:
         """Nothing has come for a while: take what is there, and what an idle worker could run."""
         if not self._can_take_back:
@@ -381,7 +377,7 @@ class Map:
             self._run_again([taken])
 
     def _collect(self, future: Future[Any]) -> None:
-        self._show_said()
+        show_all(self._mailbox.said)
         running = self._in_flight.pop(future, None)
         if running is None:
             return
@@ -405,7 +401,7 @@ class Map:
     def _settle_so_far(self, future: Future[Any]) -> None:
         """Settle what the running chunk of *future* is done with."""
         if parts := self._backend.outcomes_so_far(future):
-            self._show_said()
+            show_all(self._mailbox.said)
             running = self._in_flight[future]
             self._settle(running, self._carrier.unpack(parts, running.settled))
 

@@ -19,6 +19,7 @@ import pickle
 import re
 import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
@@ -102,6 +103,16 @@ PRINTED: Final = "printed"
 WARNED: Final = "warned"
 
 _log = logging.getLogger("parallel_facade")
+
+
+def ignore(remark: bytes) -> None:
+    """Hear what nobody listens to."""
+
+
+def show_all(said: deque[bytes]) -> None:
+    """Show the remarks in *said*, each once, whoever else does so at the same time."""
+    while said:
+        show(said.popleft())
 
 
 def show(remark: bytes) -> None:

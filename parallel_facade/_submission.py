@@ -22,6 +22,7 @@ from parallel_facade._async_result import AsyncResult
 from parallel_facade._carriers import Carrier, carrier_for
 from parallel_facade._delivery import Delivery
 from parallel_facade._errors import TaskTimeoutError, described
+from parallel_facade._hearing import ignore
 from parallel_facade._notes import note_attempts
 from parallel_facade._options import Options
 from parallel_facade._outcomes import Report
@@ -224,7 +225,8 @@ class Submission:
         self.result._submission = None
         handle, self._handle = self._handle, None
         if handle is not None:
-            self._backend.listen(handle, _nobody)
+            # A thread that the task has left behind may still say something.
+            self._backend.listen(handle, ignore)
             self._backend.drop(handle)
 
 
@@ -232,10 +234,6 @@ ENDED: Final[Future[Any]] = Future()
 """Stands for an attempt that nobody waits for any more."""
 
 ENDED.set_result(None)
-
-
-def _nobody(remark: bytes) -> None:
-    """Hear what a thread says that the task has left behind."""
 
 
 def _unpacked(carrier: Carrier, received: Any, earlier: list[str]) -> Report:

@@ -25,8 +25,7 @@ from contextvars import ContextVar
 from typing import Any, Final, Self
 
 from parallel_facade._hearing import LOGGED, PRINTED, WARNED, Hearing, filters_there
-
-PLAIN: Final = frozenset({str, bytes, int, float, bool, type(None)})
+from parallel_facade._plain import PROTOCOL, is_plain
 
 LINE_BYTES: Final = 1 << 13
 """So much text is told at once, even if its line has not ended."""
@@ -80,7 +79,9 @@ class Telling:
         if record.exc_info and not record.exc_text:
             fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
         fields["item"], fields["worker"] = self._item_now(), os.getpid()
-        self._tell(LOGGED, {name: _plain(value) for name, value in fields.items()})
+        # What any process can rebuild, or else what it looks like.
+        told = {name: one if is_plain(one) else repr(one) for name, one in fields.items()}
+        self._tell(LOGGED, told)
 
     def write(self, stream: str, text: str) -> None:
         """Tell of text; the end of a line that has not ended waits for the rest."""
@@ -106,18 +107,7 @@ class Telling:
             self._tell(PRINTED, stream, text)
 
     def _tell(self, *remark: Any) -> None:
-        self._say(pickle.dumps(remark))
-
-
-def _plain(value: Any) -> Any:
-    """Return *value*, or what it looks like if it is not one that any process can rebuild."""
-    if type(value) in PLAIN:
-        return value
-    if type(value) in {list, tuple}:
-        return type(value)(map(_plain, value))
-    if type(value) is dict:
-        return {_plain(key): _plain(one) for key, one in value.items()}
-    return repr(value)
+        self._say(pickle.dumps(remark, PROTOCOL))
 
 
 def _module_of(file: str) -> str:
@@ -148,7 +138,10 @@ class Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Tell of *record*; outside of tasks, do what `logging` does without handlers."""
         if (telling := _current()) is not None:
-            telling.log(record)
+            try:
+                telling.log(record)
+            except Exception:  # as of every handler: a bad format is no failure of the task
+                self.handleError(record)
         elif logging.lastResort is not None and len(logging.root.handlers) == 1:
             logging.lastResort.handle(record)
 

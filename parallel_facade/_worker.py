@@ -336,10 +336,10 @@ class OpenCall:
         self._loans = loans
         self._surroundings = Surroundings(*surroundings)
         self.scope = self._surroundings.scope
-        hearing = self._surroundings.hearing
-        # Here, what a task says reaches the caller by itself.
-        is_told = hearing is not None and not is_made_here(self.scope)
-        self._hearing = Hearing(*hearing) if hearing is not None and is_told else None
+        self._hearing: Hearing | None = None
+        # In the caller's own process, what a task says reaches it by itself.
+        if (hearing := self._surroundings.hearing) is not None and not is_made_here(self.scope):
+            self._hearing = Hearing(*hearing)
         self._encoder = Encoder(
             self.scope, self._surroundings.serializer, returning=True, shelf=shelf
         )

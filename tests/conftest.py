@@ -160,6 +160,21 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Gate
         yield make
 
 
+class Clock:
+    """A clock that stands still until a test sets it."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock of the test's."""
+    return Clock()
+
+
 @pytest.fixture(autouse=True)
 def no_settings_left() -> Iterator[None]:
     """A test may call `configure`; the next one starts from the defaults."""

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from parallel_facade._deadlines import Deadline
 from parallel_facade._errors import PoolClosedError
+from parallel_facade._hearing import ignore
 from parallel_facade._interrupts import SafeFuture
 from parallel_facade._outcomes import Received, encode_records
 from parallel_facade._payload import Cargo
@@ -66,11 +67,7 @@ class CallHandle:
     def __init__(self, number: int, payload: Cargo) -> None:
         self.number = number
         self.payload = payload
-        self.hear: Callable[[bytes], object] = _ignore
-
-
-def _ignore(remark: bytes) -> None:
-    """Nobody listens."""
+        self.hear: Callable[[bytes], object] = ignore
 
 
 def _has_data(sock: socket.socket) -> bool:

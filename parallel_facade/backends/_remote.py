@@ -40,6 +40,7 @@ from typing import Any, Final
 from parallel_facade._deadlines import Clock, Deadline
 from parallel_facade._errors import BackendLostError, PoolClosedError, TaskTimeoutError
 from parallel_facade._far_side import CALL_IS_MISSING, versions_here
+from parallel_facade._hearing import ignore
 from parallel_facade._interrupts import SafeCondition, SafeFuture
 from parallel_facade._outcomes import Received
 from parallel_facade._payload import Cargo
@@ -72,11 +73,7 @@ class RemoteCall:
         self.payload = payload
         self.stored = stored
         self.times_sent = 0
-        self.hear: Callable[[bytes], object] = _ignore
-
-
-def _ignore(remark: bytes) -> None:
-    """Nobody listens."""
+        self.hear: Callable[[bytes], object] = ignore
 
 
 class RemoteTask:

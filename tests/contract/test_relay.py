@@ -123,6 +123,23 @@ def test_a_logged_exception_has_its_traceback(backend, logger):
     assert text.endswith("ZeroDivisionError: division by zero")
 
 
+@pytest.mark.requires("needs_serialization")
+def test_a_record_that_cannot_be_told_fails_no_item(backend, logger):
+    def log_badly(x):
+        loop = []
+        loop.append(loop)
+        logging.getLogger("tests.relay").info("no number: %d", "x")
+        logging.getLogger("tests.relay").info("at %s", x, extra={"loop": loop})
+        return x
+
+    with contextlib.redirect_stderr(io.StringIO()) as complaints:
+        assert pmap(log_badly, range(3)) == [0, 1, 2]
+
+    assert sorted(logger.keeper.texts) == ["at 0", "at 1", "at 2"]
+    assert {record.loop for record in logger.keeper.records} == {"[[...]]"}
+    assert complaints.getvalue().count("Logging error") == 3
+
+
 def test_threads_of_a_task_are_heard(backend, logger):
     if backend.name in {"dask", "ray", "mpi", "ppft", "executor-process"}:
         pytest.skip("its process is not the library's, and may run tasks of others")

@@ -9,18 +9,6 @@ import pytest
 from parallel_facade.backends._hosts import ASK_SECONDS, SILENT_SECONDS, Hosts
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def hosts(clock):
     hosts = Hosts(clock)

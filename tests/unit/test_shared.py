@@ -11,18 +11,6 @@ from parallel_facade._shared import SharedPools
 PATIENCE = 30
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def pools(clock):
     pools = SharedPools(idle_seconds=10, clock=clock)

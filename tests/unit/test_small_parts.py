@@ -10,16 +10,7 @@ from parallel_facade._methods import bind_method, find_definition, mangle, reduc
 from parallel_facade._seeds import kept_state, seed_item, stream_seed
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_a_deadline_comes_when_its_seconds_have_passed():
-    clock = Clock()
+def test_a_deadline_comes_when_its_seconds_have_passed(clock):
     deadline = Deadline(2.5, clock=clock)
 
     clock.now += 2
