@@ -235,13 +235,14 @@ def test_a_warning_of_the_callers_own_class_is_shown_as_that(backend):
 
 @pytest.mark.requires("needs_serialization")
 def test_without_relay_nothing_comes(backend, logger, capsys):
-    if backend.name == "ppft":
-        pytest.skip("ppft itself prints what its tasks print")
     with config(relay=False):
         pmap(log, range(3))
+        assert logger.keeper.records == []
+
+        if backend.name in {"ppft", "ray"}:
+            pytest.skip("the engine itself prints what its tasks print, some time later")
         assert pmap(print_both, range(3)) == [0, 1, 2]
 
-    assert logger.keeper.records == []
     assert capsys.readouterr() == ("", "")
 
 
