@@ -143,7 +143,9 @@ class Map:
             seconds=backend.seconds_in_chunk,
         )
         self._harvest = Harvest(ordered=ordered)
-        self._verdicts = Verdicts(options, self._harvest, total, self._leave_from)
+        self._verdicts = Verdicts(
+            options, self._harvest, total, self._leave_from, self._count_in_flight
+        )
         self._supply = Supply(
             items,
             self._carrier,
@@ -279,6 +281,10 @@ class Map:
             _when_all_done(running, lambda: self._backend.drop(handle))
             self._handle = None
         self._in_flight.clear()
+
+    def _count_in_flight(self) -> int:
+        """Return how many items were submitted, of which nothing has come."""
+        return sum(one.kept - one.settled for one in list(self._in_flight.values()))
 
     def _count_workers(self) -> None:
         """Use workers that have come to a cluster meanwhile, and no more than are left."""

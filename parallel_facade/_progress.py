@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from parallel_facade._deadlines import Clock
@@ -15,16 +17,20 @@ class Progress(NamedTuple):
     Attributes:
         done: Items that have ended, well or not.
         total: Items in all; `None` while it is not known.
-        failed: Items that raised.
+        failed: Items that raised, and were not tried again.
+        retried: Attempts that failed, and were followed by another.
+        in_flight: Items that workers have, or that wait for one, and of which nothing has come.
         elapsed: Seconds since the call began.
 
-    >>> Progress(done=3, total=4, failed=0, elapsed=0.5).done
+    >>> Progress(done=3, total=4, failed=0, retried=0, in_flight=1, elapsed=0.5).done
     3
     """
 
     done: int
     total: int | None
     failed: int
+    retried: int
+    in_flight: int
     elapsed: float
 
 
@@ -33,28 +39,67 @@ Progress.__module__ = "parallel_facade"
 
 
 class Reporter:
-    """Counts items and tells *show* of every change; used by one thread."""
+    """Counts items and tells *show* of them; used by one thread.
+
+    Args:
+        total: Items in all; `None` while it is not known.
+        show: Takes how far it is.
+        in_flight: Returns how many items are in flight.
+        finish: Called at the end.
+        one_by_one: Tell of each item, also where many have come together.
+        clock: A monotonic clock in seconds.
+    """
 
     def __init__(
         self,
         total: int | None,
         show: Callable[[Progress], object],
+        in_flight: Callable[[], int],
+        *,
         finish: Callable[[], object] = lambda: None,
+        one_by_one: bool = True,
         clock: Clock = time.monotonic,
     ) -> None:
         self._total = total
         self._show = show
+        self._in_flight = in_flight
         self._finish = finish
+        self._one_by_one = one_by_one
         self._clock = clock
         self._began = clock()
         self._done = 0
         self._failed = 0
+        self._retried = 0
 
-    def add(self, done: int, failed: int) -> None:
-        """Count *done* more items, of which *failed* raised."""
-        self._done += done
-        self._failed += failed
-        self._show(Progress(self._done, self._total, self._failed, self._clock() - self._began))
+    def succeed(self, count: int) -> None:
+        """Count *count* more items that have returned."""
+        for _ in range(count if self._one_by_one else 1):
+            self._done += 1 if self._one_by_one else count
+            self._tell()
+
+    def fail(self) -> None:
+        """Count an item that has raised."""
+        self._done += 1
+        self._failed += 1
+        self._tell()
+
+    def retry(self) -> None:
+        """Count an attempt that is followed by another."""
+        self._retried += 1
+        self._tell()
+
+    def _tell(self) -> None:
+        elapsed = self._clock() - self._began
+        self._show(
+            Progress(
+                self._done,
+                self._total,
+                self._failed,
+                self._retried,
+                self._in_flight(),
+                elapsed,
+            )
+        )
 
     def close(self) -> None:
         """Take the display away; closing twice is fine."""
@@ -63,25 +108,51 @@ class Reporter:
 
 
 def open_reporter(
-    progress: bool | str | Callable[[Progress], object], total: int | None
+    progress: bool | str | Callable[[Progress], object],
+    total: int | None,
+    in_flight: Callable[[], int],
 ) -> Reporter | None:
     """Return a reporter for what the user asked for, or `None` for nothing."""
     if callable(progress):
-        return Reporter(total, progress)
+        return Reporter(total, progress, in_flight)
     if progress is False or progress == "":
         return None
     bar = _new_bar(progress if isinstance(progress, str) else None, total)
+    troubles: dict[str, int] = {}
 
     def show(state: Progress) -> None:
-        if state.failed:
-            bar.set_postfix(failed=state.failed, refresh=False)
+        told = {"failed": state.failed, "retried": state.retried}
+        if told != troubles and any(told.values()):
+            troubles.update(told)
+            bar.set_postfix({name: count for name, count in told.items() if count}, refresh=False)
         bar.update(state.done - bar.n)
 
-    return Reporter(total, show, bar.close)
+    return Reporter(total, show, _nothing_is_asked, finish=bar.close, one_by_one=False)
+
+
+def _nothing_is_asked() -> int:
+    """A bar does not show what is in flight."""
+    return 0
 
 
 def _new_bar(description: str | None, total: int | None) -> Any:
-    from tqdm import tqdm
+    how: dict[str, Any] = {"total": total, "desc": description, "unit": "item"}
+    if not _is_in_notebook():
+        from tqdm import tqdm
 
-    # disable=None shows the bar on a terminal only, so that logs and pipes stay clean.
-    return tqdm(total=total, desc=description, unit="item", disable=None)
+        # disable=None shows the bar on a terminal only, so that logs and pipes stay clean.
+        return tqdm(**how, disable=None)
+    if find_spec("ipywidgets") is None:
+        from tqdm import tqdm
+
+        return tqdm(**how)
+    from tqdm.notebook import tqdm as widget
+
+    return widget(**how)
+
+
+def _is_in_notebook() -> bool:
+    """Return whether what this process writes is shown in a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and hasattr(shell, "kernel")

@@ -35,6 +35,7 @@ class Verdicts:
         total: How many items there are; `None` if that is not known.
         on_end: Called with the index of each item that ends the call; what is behind it does not
             matter any more, but what comes before it may still fail, and then ends it instead.
+        in_flight: Returns how many items are in flight.
     """
 
     def __init__(
@@ -43,11 +44,12 @@ class Verdicts:
         harvest: Harvest,
         total: int | None,
         on_end: Callable[[int], object],
+        in_flight: Callable[[], int],
     ) -> None:
         self._options = options
         self._harvest = harvest
         self._on_end = on_end
-        self._reporter = open_reporter(options.progress, total)
+        self._reporter = open_reporter(options.progress, total, in_flight)
         self._attempts: dict[int, list[str]] = {}  # what went wrong with items that are retried
         self.first_failure: tuple[int, Failure] | None = None
         """What ends the call, and the index of its item."""
@@ -67,8 +69,7 @@ class Verdicts:
         if self._attempts and len(values) == 1:
             self._attempts.pop(index, None)
         if self._reporter is not None:
-            for _ in values:
-                self._reporter.add(1, 0)
+            self._reporter.succeed(len(values))
 
     def fail(self, chunk: Chunk, position: int, failure: Failure) -> None:
         """Take the *failure* of the item at *position* of *chunk*."""
@@ -80,7 +81,7 @@ class Verdicts:
             self._on_end(index)
         self._harvest.add_failure(index, failure)
         if self._reporter is not None:
-            self._reporter.add(1, 1)
+            self._reporter.fail()
 
     def keeps(self, failure: Failure) -> bool:
         """Return whether *failure* stays in its place instead of ending the call."""
@@ -97,4 +98,6 @@ class Verdicts:
         if used >= self._options.retries:
             return False
         self._attempts.setdefault(index, []).append(described(error))
+        if self._reporter is not None:
+            self._reporter.retry()
         return True

@@ -208,6 +208,24 @@ def test_progress_counts_every_item_and_every_failure(backend):
 
     assert [state.done for state in states] == [1, 2, 3, 4]
     assert (states[-1].total, states[-1].failed) == (4, 2)
+    assert (states[-1].retried, states[-1].in_flight) == (0, 0)
+
+
+def test_progress_counts_attempts_and_what_is_in_flight(backend):
+    states: list[Progress] = []
+
+    with pytest.raises(ZeroDivisionError):
+        pmap(
+            lambda x: 1 // x,
+            [1, 0],
+            chunksize=1,
+            progress=states.append,
+            retries=2,
+            retry_on=ZeroDivisionError,
+        )
+
+    assert (states[-1].done, states[-1].failed, states[-1].retried) == (2, 1, 2)
+    assert all(0 <= state.in_flight <= 2 - state.done for state in states)
 
 
 def test_an_error_in_a_progress_callable_reaches_the_caller(backend):

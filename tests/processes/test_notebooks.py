@@ -123,3 +123,21 @@ def test_a_kernel_that_is_shut_down_leaves_no_worker(kernel, notebook, tmp_path)
     kernel.shutdown_kernel(now=True)
 
     assert psutil.wait_procs(started, timeout=PATIENCE)[1] == []
+
+
+def test_progress_is_shown_in_a_cell(notebook):
+    notebook.run(PREPARE)
+
+    shown = notebook.run("pmap(plus, range(5), progress='adding')")
+
+    assert shown["value"] == "[1, 2, 3, 4, 5]"
+    assert "adding: 100%" in shown["stderr"]
+    assert "5/5" in shown["stderr"]
+
+
+def test_what_tasks_print_is_shown_in_the_cell(notebook):
+    notebook.run(PREPARE)
+
+    shown = notebook.run("import sys; pmap(lambda x: print('said', x, file=sys.stderr), [7])")
+
+    assert shown["stderr"] == "said 7\n"
