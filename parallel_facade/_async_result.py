@@ -166,10 +166,17 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         super().add_done_callback(lambda _: self._delivery.deliver(fn, self))
 
     def __await__(self) -> Generator[Any, None, R]:
-        """Wait in a coroutine; cancelling that cancels the task, if it does not run yet."""
+        """Wait in a coroutine; cancelling that cancels the task, also while it runs."""
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> R:
         import asyncio  # whoever comes here has it already, and others need not wait for it
 
-        return asyncio.wrap_future(self).__await__()
+        try:
+            return await asyncio.wrap_future(self)
+        except asyncio.CancelledError:
+            self.stop()
+            raise
 
     def _has_failed(self) -> bool:
         """Return whether the task, which has ended, raised; without asking what."""

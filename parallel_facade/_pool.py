@@ -37,7 +37,7 @@ from parallel_facade._options import (
     check_positive,
     make_options,
 )
-from parallel_facade._results import ResultIterator, collect
+from parallel_facade._results import ResultIterator, collect, collect_async
 from parallel_facade._signatures import PoolMapOptions
 from parallel_facade._worker import is_worker
 from parallel_facade.backends import Backend, WorkerSettings
@@ -210,6 +210,33 @@ class Pool(Executor):
         options = self._options(settings, retry_on, return_exceptions=return_exceptions)
         run = eager_map(target, func, iterables, options, strict=strict)
         return collect(run, return_exceptions=return_exceptions)
+
+    async def amap(
+        self,
+        func: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any],
+        return_exceptions: bool = False,
+        retry_on: Any = (),
+        strict: bool = False,
+        **settings: Any,
+    ) -> list[Any]:
+        """Do as `pmap` does, to be awaited; the event loop goes on meanwhile.
+
+        Cancelling the task that awaits it ends the tasks that run, where the back-end can. On the
+        serial back-end the items run in the event loop's own thread.
+
+        >>> import asyncio
+        >>> async def main():
+        ...     with Pool(backend="thread", workers=2) as pool:
+        ...         return await pool.amap(pow, [2, 3], [5, 2])
+        >>> asyncio.run(main())
+        [32, 9]
+        """
+        target = self._target()
+        options = self._options(settings, retry_on, return_exceptions=return_exceptions)
+        run = eager_map(target, func, iterables, options, strict=strict)
+        return await collect_async(run, return_exceptions=return_exceptions)
 
     def imap(
         self,

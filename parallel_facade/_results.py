@@ -24,31 +24,69 @@ def collect(run: Map, *, return_exceptions: bool) -> list[Any]:
     try:
         _collect_into(values, run, return_exceptions=return_exceptions)
     except BaseException as exc:
-        try:
-            freeze_daemons()
-            with suppress(Exception):  # an exception may refuse attributes, and stays the user's
-                exc.partial_results = {  # type: ignore[attr-defined]
-                    **dict(enumerate(values)),
-                    **run.values_not_taken(),
-                }
-            run.close(stop_running=_is_urgent(run, exc))
-        except BaseException:  # a second Ctrl-C
-            run.close(stop_running=True)
-            raise
+        _give_up(run, values, exc)
         raise
     run.close(stop_running=False)
     return values
 
 
+async def collect_async(run: Map, *, return_exceptions: bool) -> list[Any]:
+    """Do as `collect` does, without blocking the event loop."""
+    values: list[Any] = []
+    try:
+        await _in_thread(run.check_ahead)
+        while not run.is_over:
+            _take_into(values, run, return_exceptions=return_exceptions)
+            if run.must_wait:
+                await run.wait_async()
+    except BaseException as exc:  # also where the awaiting task was cancelled
+        _give_up(run, values, exc)
+        raise
+    run.close(stop_running=False)
+    return values
+
+
+async def _in_thread(action: Callable[[], object]) -> None:
+    """Await *action*, to its end also when that is cancelled."""
+    import asyncio  # whoever comes here has it already, and others need not wait for it
+
+    running = asyncio.ensure_future(asyncio.to_thread(action))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
+
+
 def _collect_into(values: list[Any], run: Map, *, return_exceptions: bool) -> None:
     run.check_ahead()
     while not run.is_over:
-        run.fill()
-        while (taken := run.take()) is not None:
-            values.extend(_values(taken, return_exceptions=return_exceptions))
-            run.note_taken(1 if isinstance(taken, Failure) else len(taken))
+        _take_into(values, run, return_exceptions=return_exceptions)
         if run.must_wait:
             run.wait()
+
+
+def _take_into(values: list[Any], run: Map, *, return_exceptions: bool) -> None:
+    """Submit what there is room for, and take what has come."""
+    run.fill()
+    while (taken := run.take()) is not None:
+        values.extend(_values(taken, return_exceptions=return_exceptions))
+        run.note_taken(1 if isinstance(taken, Failure) else len(taken))
+
+
+def _give_up(run: Map, values: list[Any], exc: BaseException) -> None:
+    """End *run*, which *exc* has ended; that has what was done."""
+    try:
+        freeze_daemons()
+        with suppress(Exception):  # an exception may refuse attributes, and stays the user's
+            exc.partial_results = {  # type: ignore[attr-defined]
+                **dict(enumerate(values)),
+                **run.values_not_taken(),
+            }
+        run.close(stop_running=_is_urgent(run, exc))
+    except BaseException:  # a second Ctrl-C
+        run.close(stop_running=True)
+        raise
 
 
 def _values(taken: list[Any] | Failure, *, return_exceptions: bool) -> list[Any]:

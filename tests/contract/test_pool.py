@@ -371,3 +371,58 @@ def test_an_executor_that_breaks_fails_its_items(backend):
             pmap(abs, [1], backend=executor)
 
     assert {type(result) for result in results} == {WorkerCrashedError}
+
+
+def test_a_map_can_be_awaited_while_the_event_loop_goes_on(backend, gate):
+    if backend.capabilities.runs_in_caller:
+        pytest.skip("serial runs the items in the event loop's own thread")
+    held = gate()
+
+    async def open_it():
+        await asyncio.to_thread(held.wait_for_arrivals, 2)
+        held.open()
+
+    async def main(pool):
+        results, _ = await asyncio.gather(pool.amap(held.pass_through, ["a", "b"]), open_it())
+        return results
+
+    with backend.pool() as pool:
+        assert asyncio.run(main(pool)) == ["a", "b"]
+
+
+def test_an_awaited_map_raises_as_a_map_does(backend):
+    async def main(pool):
+        with pytest.raises(ZeroDivisionError) as caught:
+            await pool.amap(lambda x: 1 // x, [1, 0])
+        kept = await pool.amap(lambda x: 1 // x, [1, 0], return_exceptions=True)
+        assert (kept[0], type(kept[1])) == (1, ZeroDivisionError)
+        return caught.value
+
+    with backend.pool() as pool:
+        error = asyncio.run(main(pool))
+
+    assert error.__notes__ == ["while running item 1: 0"]
+    assert error.partial_results[0] == 1
+
+
+@pytest.mark.requires("can_stop_running_task")
+@pytest.mark.parametrize("how", ["amap", "apply_async"])
+def test_cancelling_who_awaits_ends_what_runs(backend, gate, how):
+    held = gate()
+
+    async def call(pool):
+        if how == "amap":
+            await pool.amap(held.pass_through, ["never"])
+        else:
+            await pool.apply_async(held.pass_through, ("never",))
+
+    async def main(pool):
+        calling = asyncio.ensure_future(call(pool))
+        await asyncio.to_thread(held.wait_for_arrivals, 1)
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+
+    with backend.pool(workers=1) as pool:
+        asyncio.run(main(pool))
+        assert pool.pmap(abs, [-1], timeout=60) == [1]
