@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from parallel_facade._pool import Pool
     from parallel_facade._progress import Progress
     from parallel_facade._results import ResultIterator
+    from parallel_facade._seeds import rng
 
 __version__ = "0.1.0"
 
@@ -64,6 +65,7 @@ __all__ = [
     "get_config",
     "imap",
     "pmap",
+    "rng",
 ]
 
 _LOADED_ON_USE = {
@@ -73,6 +75,7 @@ _LOADED_ON_USE = {
     "Progress": "_progress",
     "ResultIterator": "_results",
     "explain": "_explain",
+    "rng": "_seeds",
 }
 """Public names whose modules `import parallel_facade` leaves alone, so that it stays cheap."""
 

@@ -34,11 +34,7 @@ async def collect_async(run: Map, *, return_exceptions: bool) -> list[Any]:
     """Do as `collect` does, without blocking the event loop."""
     values: list[Any] = []
     try:
-        await _in_thread(run.check_ahead)
-        while not run.is_over:
-            _take_into(values, run, return_exceptions=return_exceptions)
-            if run.must_wait:
-                await run.wait_async()
+        await _collect_into_async(values, run, return_exceptions=return_exceptions)
     except BaseException as exc:  # also where the awaiting task was cancelled
         _give_up(run, values, exc)
         raise
@@ -64,6 +60,14 @@ def _collect_into(values: list[Any], run: Map, *, return_exceptions: bool) -> No
         _take_into(values, run, return_exceptions=return_exceptions)
         if run.must_wait:
             run.wait()
+
+
+async def _collect_into_async(values: list[Any], run: Map, *, return_exceptions: bool) -> None:
+    await _in_thread(run.check_ahead)
+    while not run.is_over:
+        _take_into(values, run, return_exceptions=return_exceptions)
+        if run.must_wait:
+            await run.wait_async()
 
 
 def _take_into(values: list[Any], run: Map, *, return_exceptions: bool) -> None:
