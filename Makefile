@@ -53,6 +53,10 @@ test-mpi: $(CLUSTERS)
 		OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpiexec --oversubscribe -n 3 \
 		../$(BIN)/python -X dev -m mpi4py.futures -m pytest contract --backends mpi
 
+# The tools that people use it with, and the pages on them.
+test-tools: $(VENV)/wheel $(VENV)/test $(VENV)/tools
+	cd tests && ../$(BIN)/python -X dev -m pytest tools documents
+
 # A Python that is the worker of another one's scheduler, to see that it is refused.
 worker: $(VENV)/wheel
 	$(PIP) distributed
@@ -108,6 +112,14 @@ $(VENV)/test: $(VENV)/made pyproject.toml $(shell find tests/plugin -type f -not
 
 $(VENV)/clusters: $(VENV)/made pyproject.toml
 	$(PIP) --group clusters
+	touch $@
+
+$(VENV)/tools: $(VENV)/made pyproject.toml
+	$(PIP) --group tools
+	touch $@
+
+$(VENV)/docs: $(VENV)/made pyproject.toml
+	$(PIP) --group docs
 	touch $@
 
 $(VENV)/bench: $(VENV)/made pyproject.toml

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from parallel_facade._progress import Progress
     from parallel_facade._results import ResultIterator
     from parallel_facade._seeds import rng
+    from parallel_facade._trace import Trace, trace
+    from parallel_facade._trace_report import TraceReport
 
 __version__ = "0.1.0"
 
@@ -56,6 +58,8 @@ __all__ = [
     "ResultIterator",
     "SerializationError",
     "TaskTimeoutError",
+    "Trace",
+    "TraceReport",
     "WorkerCrashedError",
     "apply_async",
     "config",
@@ -66,6 +70,7 @@ __all__ = [
     "imap",
     "pmap",
     "rng",
+    "trace",
 ]
 
 _LOADED_ON_USE = {
@@ -74,8 +79,11 @@ _LOADED_ON_USE = {
     "Pool": "_pool",
     "Progress": "_progress",
     "ResultIterator": "_results",
+    "Trace": "_trace",
+    "TraceReport": "_trace_report",
     "explain": "_explain",
     "rng": "_seeds",
+    "trace": "_trace",
 }
 """Public names whose modules `import parallel_facade` leaves alone, so that it stays cheap."""
 

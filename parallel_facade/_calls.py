@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from parallel_facade._delivery import Delivery
 from parallel_facade._dispatch import Map
 from parallel_facade._errors import ConfigurationError
+from parallel_facade._faults import faults_in_force
 from parallel_facade._options import (
     Options,
     check_callable,
@@ -114,6 +115,8 @@ def background_call(
 ) -> Submission:
     """Return one call, ready to be started."""
     check_callable(func)
+    if (faults := faults_in_force()) is not None:
+        func = faults.into_call(func)
     check_iterable(args, "args")
     if not isinstance(kwds, Mapping | None):
         raise TypeError(f"kwds must be a mapping, got {kwds!r} of type {type(kwds).__qualname__}")
@@ -191,6 +194,7 @@ def _zipped(
     )
     sizes = [len(sized) for sized in iterables if isinstance(sized, Sized)]
     total = min(sizes) if len(sizes) == len(iterables) else None
-    if len(iterables) == 1:
-        return call, iter(iterables[0]), total
-    return call, zip(*iterables, strict=strict), total
+    items = iter(iterables[0]) if len(iterables) == 1 else zip(*iterables, strict=strict)
+    if (faults := faults_in_force()) is not None:
+        call, items = faults.into_map(call, items)
+    return call, items, total

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from parallel_facade import _namespaces
 from parallel_facade._errors import described
-from parallel_facade._hearing import hearing_now
+from parallel_facade._hearing import packed_hearing
 from parallel_facade._options import Options
 from parallel_facade._outcomes import Report, decode_report, first_traceback, have_failures
 from parallel_facade._payload import Cargo, Encoder
@@ -124,7 +124,9 @@ class PayloadCarrier:
         func_name = getattr(call.func, "__qualname__", type(call.func).__qualname__)
         self._form = call.form
         cargo = self._encoder.encode_callable(
-            tuple(call), f"{name} {func_name}", lambda: {"func": call.func}
+            call[: Call._fields.index("take_times")],
+            f"{name} {func_name}",
+            lambda: {"func": call.func},
         )
         surroundings = Surroundings(
             self._encoder.scope,
@@ -132,7 +134,8 @@ class PayloadCarrier:
             _import_path(),
             _working_folder(),
             self._is_remote,
-            tuple(hearing_now(is_remote=self._is_remote)) if self._relay else None,
+            packed_hearing(is_remote=self._is_remote) if self._relay else None,
+            call.take_times is not None,
         )
         data = pickle.dumps((tuple(surroundings), cargo.data), PROTOCOL)
         return self._as_taken(cargo._replace(data=data))

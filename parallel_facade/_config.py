@@ -266,10 +266,31 @@ def get_config() -> Config:
     return resolve({})
 
 
+_forced: list[str] = []
+"""Back-ends that all calls go to, whatever they ask for; the last one counts."""
+
+
+def force_backend(name: str) -> Callable[[], None]:
+    """Have all calls go to the back-end called *name*; return what ends that.
+
+    Executors, back-ends and pools that a call is given as objects stay what they are. For tests.
+
+    Raises:
+        ConfigurationError: There is no such back-end.
+    """
+    _forced.append(check_setting("backend", name, "force_backend()"))
+    return lambda: _forced.remove(name)
+
+
+def is_forced() -> bool:
+    """Return whether the back-end was chosen by nobody who knows what a call needs."""
+    return bool(_forced)
+
+
 def resolve(arguments: Mapping[str, Any]) -> Config:
     """Return the settings for a call, each from the first layer that gives it."""
     kinds = tuple(map(type, arguments.values()))
-    if _scoped.get() or not ATOMS.issuperset(kinds):
+    if _forced or _scoped.get() or not ATOMS.issuperset(kinds):
         # An executor or a callable of the user's is not kept for longer than the call.
         return _resolve(arguments)
     configured = _configured
@@ -310,13 +331,19 @@ def sources() -> dict[str, str]:
 
 def _layers(arguments: Mapping[str, Any]) -> list[tuple[str, Callable[[str], Any]]]:
     """Return the places a value may come from, the strongest first."""
+    forced = {"backend": _forced[-1]} if _forced and _is_name(arguments.get("backend")) else {}
     return [
+        ("forced", forced.get),
         ("call", arguments.get),
         ("with config(...)", _scoped.get().get),
         ("configure(...)", _configured.get),
         ("environment", _from_environment),
         ("default", lambda name: SETTINGS[name].default),
     ]
+
+
+def _is_name(backend: object) -> bool:
+    return backend is None or isinstance(backend, str)
 
 
 def _first_given(name: str, layers: list[tuple[str, Callable[[str], Any]]]) -> tuple[Any, str]:

@@ -27,6 +27,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final
 
+from parallel_facade._call_trace import TracedCarrier, trace_call
 from parallel_facade._carriers import Carrier, carrier_for
 from parallel_facade._chunking import Sizer
 from parallel_facade._deadlines import Deadline
@@ -124,6 +125,9 @@ class Map:
         self.total = total
         self._deadline = Deadline(options.timeout)
         workers = _workers(backend, options)
+        self._trace = trace_call(call.func, backend, workers)
+        if self._trace is not None:
+            self._carrier = TracedCarrier(self._carrier, self._trace)
         self._window = _window(backend, options, workers)
         self._runs_in_caller = backend.capabilities.runs_in_caller
         self._can_take_back = backend.capabilities.can_take_back and options.task_timeout is None
@@ -166,7 +170,8 @@ class Map:
             # All items are there, and none of the user's code runs between one and the next.
             self._carrier.place_once()
         self._handle = backend.put(self._carrier.pack_call(call))
-        backend.listen(self._handle, self._mailbox.say)
+        say = self._mailbox.say
+        backend.listen(self._handle, say if self._trace is None else self._trace.listener(say))
 
     # ── the consumer's steps ──────────────────────────────────────────────────────────────────
 
@@ -266,6 +271,8 @@ class Map:
         """
         self._supply.drop_all()
         self._verdicts.close()
+        if self._trace is not None:
+            self._trace.note_end()
         if self._pid != os.getpid():
             # In a forked child the futures are the parent's, and their locks may be held for ever.
             # To let go of them would have the child's copy of an engine tell the engine so.
@@ -299,6 +306,8 @@ class Map:
         if (handle := self._handle) is None:  # closed by the input, or by another thread
             return
         more = {}
+        if self._trace is not None:
+            self._trace.note_submitted(packed.chunk.first)
         if self._backend.capabilities.can_queue:
             more["is_short"] = self._sizer.is_short(len(packed.chunk.items))
         try:

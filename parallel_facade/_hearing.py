@@ -14,6 +14,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import functools
 import logging
 import pickle
 import re
@@ -22,6 +23,8 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
+
+from parallel_facade._plain import PROTOCOL
 
 STREAMS: Final = ("stdout", "stderr")
 
@@ -61,6 +64,17 @@ def hearing_now(*, is_remote: bool) -> Hearing:
         [sent for one in warnings.filters for sent in _as_sent(*one)],
         tuple(name for name in STREAMS if is_remote or _is_replaced(name)),
     )
+
+
+def packed_hearing(*, is_remote: bool) -> bytes:
+    """Return what this program wants to hear now as it travels; see `hearing_now`."""
+    return pickle.dumps(tuple(hearing_now(is_remote=is_remote)), PROTOCOL)
+
+
+@functools.lru_cache(maxsize=4)
+def unpacked_hearing(data: bytes) -> Hearing:
+    """Return what a caller wants to hear: for most calls of a worker the very same object."""
+    return Hearing(*pickle.loads(data))
 
 
 def _as_sent(

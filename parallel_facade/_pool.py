@@ -25,7 +25,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from parallel_facade._async_result import AsyncResult
 from parallel_facade._calls import Target, background_call, callbacks, eager_map, lazy_map
-from parallel_facade._config import Config, resolve, usable_cpus
+from parallel_facade._config import Config, is_forced, resolve, usable_cpus
 from parallel_facade._delivery import CLOSE_PATIENCE, Delivery
 from parallel_facade._errors import ConfigurationError, PoolClosedError
 from parallel_facade._exiting import freeze_daemons, freezing_daemons, note_end
@@ -142,7 +142,7 @@ class Pool(Executor):
             _threads_for_each(resolved),
             resolved.start_timeout,
         )
-        if start_method_given and resolved.backend != "process":
+        if start_method_given and resolved.backend != "process" and not is_forced():
             raise ConfigurationError(
                 f"start_method={resolved.start_method!r} is not possible on the "
                 f"{backend_name(resolved.backend)} back-end, which starts no processes of its own"

@@ -222,7 +222,7 @@ class Loan:
 
     def __init__(self, fd: int, number: int, size: int, returned: deque[Returned]) -> None:
         self._fd = fd
-        self._size = size
+        self.size = size
         self._entry: _Entry | None = _Entry(number, returned)
 
     def open(self) -> memoryview:
@@ -234,12 +234,12 @@ class Loan:
         entry = self._entry
         assert entry is not None, "it is opened once"
         try:
-            mapping = _mapped(fd, self._size, MAP_PRIVATE)
+            mapping = _mapped(fd, self.size, MAP_PRIVATE)
             if mapping is None:
-                return memoryview(_copied(fd, self._size))
+                return memoryview(_copied(fd, self.size))
             _live[id(entry)] = entry
             address = ctypes.addressof(mapping)
-            end = weakref.finalize(mapping, _unmap, address, self._size, entry)
+            end = weakref.finalize(mapping, _unmap, address, self.size, entry)
             end.atexit = False  # others may still use it
             self._entry = None  # from now on the mapping has it
             return memoryview(mapping).cast("B")

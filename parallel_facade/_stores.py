@@ -85,6 +85,11 @@ class Fetched(NamedTuple):
 
     data: Any
 
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return memoryview(self.data).nbytes
+
     def open(self) -> memoryview:
         """Return the buffer, which may be changed, as that changes nothing for others."""
         view = memoryview(self.data)

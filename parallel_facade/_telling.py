@@ -208,7 +208,8 @@ if hasattr(os, "register_at_fork"):
 _handler: Final = Handler()
 _replacing = threading.RLock()  # guards all below
 _heard: Hearing | None = None
-_levels: set[str] = set()  # loggers whose level is as the caller's was
+_levels: dict[logging.Logger, int] = {}  # as the caller's were
+_filters: list[Any] | None = None  # as the caller's were; `None` if some could not be
 _inherited: list[tuple[logging.Logger, logging.Handler]] = []
 
 
@@ -233,7 +234,7 @@ def _replace(hearing: Hearing) -> None:
             _show_otherwise.append(warnings.showwarning)
             warnings.showwarning = _show_warning
         _replace_streams(hearing)
-        if hearing is not _heard:
+        if hearing is not _heard or not _is_as_set(hearing):
             _heard = hearing
             _leave_inherited()
             _set_levels(hearing)
@@ -254,22 +255,35 @@ def _leave_inherited() -> None:
         logger.propagate = True
 
 
+def _is_as_set(hearing: Hearing) -> bool:
+    """Return whether no task has changed since what *hearing* says."""
+    return (
+        logging.root.manager.disable == hearing.disabled
+        and warnings.filters == _filters
+        and all(logger.level == level for logger, level in _levels.items())
+    )
+
+
 def _set_levels(hearing: Hearing) -> None:
     logging.disable(hearing.disabled)
-    for name in _levels - set(hearing.levels):
-        logging.getLogger(name).setLevel(logging.NOTSET)
-    for name, level in hearing.levels.items():
-        if (logger := logging.getLogger(name)).level != level:
+    wanted = {logging.getLogger(name): level for name, level in hearing.levels.items()}
+    for logger in _levels.keys() - wanted.keys():
+        logger.setLevel(logging.NOTSET)
+    for logger, level in wanted.items():
+        if logger.level != level:
             logger.setLevel(level)
     _levels.clear()
-    _levels.update(hearing.levels)
+    _levels.update(wanted)
 
 
 def _set_filters(hearing: Hearing) -> None:
+    global _filters
     wanted = filters_there(hearing.filters)
     if warnings.filters != wanted:
         warnings.resetwarnings()
         warnings.filters[:] = wanted  # type: ignore[index]
+    # Another may be there for the next call, if a task imports its category.
+    _filters = wanted if len(wanted) == len(hearing.filters) else None
 
 
 _show_otherwise: list[Callable[..., object]] = []

@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple
 from parallel_facade import _namespaces, _news
 from parallel_facade._classes import pinning_attributes
 from parallel_facade._errors import SerializationError, described
-from parallel_facade._hearing import Hearing
+from parallel_facade._hearing import Hearing, unpacked_hearing
 from parallel_facade._ledger import BLOCK, GO_ON, Ledger, Log
 from parallel_facade._outcomes import Failure, Received, Report, captured, encode_unread
 from parallel_facade._payload import Cargo, Encoder, decode
@@ -34,6 +34,7 @@ from parallel_facade._seeds import kept_state, seed_item
 from parallel_facade._segments import Loan, Shelf
 from parallel_facade._stores import Fetched
 from parallel_facade._telling import Telling
+from parallel_facade._timeline import Stopwatch
 from parallel_facade._values import KeptAlive
 
 
@@ -45,12 +46,14 @@ class Call(NamedTuple):
         form: How an item becomes arguments; a key of `FORMS`.
         stops_at_failure: Whether the items behind a failure are left alone.
         seed: Seeds one random stream per item; `None` leaves random state alone.
+        take_times: Takes what a `Stopwatch` says; `None` if the call has no timeline.
     """
 
     func: Callable[..., Any]
     form: str
     stops_at_failure: bool
     seed: int | None
+    take_times: Callable[[bytes], object] | None = None
 
 
 class Chunk(NamedTuple):
@@ -101,12 +104,15 @@ class WorkerRole:
 
 
 _process_is_worker = False
+_born = 0.0
+"""When the process became a worker."""
 
 
 def make_process_a_worker() -> None:
     """Mark every thread of this process as a worker, for good."""
-    global _process_is_worker
+    global _process_is_worker, _born
     _process_is_worker = True
+    _born = time.time()
 
 
 def is_worker() -> bool:
@@ -130,8 +136,10 @@ def run_chunk(call: Call, chunk: Chunk, catch: type[BaseException] = BaseExcepti
     """
     values: list[Any] = []
     failures: dict[int, Failure] = {}
+    stopwatch = Stopwatch(call.take_times)
+    stopwatch.mark()
     began = time.perf_counter()
-    with _applying(call, chunk.first) as apply:
+    with _applying(call, chunk.first, stopwatch) as apply:
         for position, item in enumerate(chunk.items):
             try:
                 values.append(apply(item))
@@ -140,11 +148,12 @@ def run_chunk(call: Call, chunk: Chunk, catch: type[BaseException] = BaseExcepti
                 values.append(None)
                 if call.stops_at_failure:
                     break
+    stopwatch.tell(chunk.first, len(values))
     return Report(values, failures, seconds=time.perf_counter() - began)
 
 
 def run_recorded(
-    call: Call, chunk: Chunk, ledger: Ledger, at_most: float = math.inf
+    call: Call, chunk: Chunk, ledger: Ledger, at_most: float, stopwatch: Stopwatch
 ) -> tuple[int, float]:
     """Apply *call* to the items of *chunk* and put what they come to into *ledger*.
 
@@ -155,6 +164,7 @@ def run_recorded(
         chunk: What to apply it to.
         ledger: Takes the outcomes, and knows when the rest of the items is taken back.
         at_most: Begin no more items once so many were run.
+        stopwatch: Notes when.
 
     Returns:
         How many items were run, and the seconds that it took.
@@ -162,7 +172,7 @@ def run_recorded(
     global _ledger
     _ledger = ledger
     began = time.perf_counter()
-    with _applying(call, chunk.first) as apply:
+    with _applying(call, chunk.first, stopwatch) as apply:
         count = _run_items(call, apply, chunk, ledger, at_most)
     return count, time.perf_counter() - began
 
@@ -276,10 +286,34 @@ def item_now() -> int | None:
     return int(around["chunk"].first + around["opened"] + frame.f_locals["place"])
 
 
-def _applying(call: Call, first: int) -> AbstractContextManager[Callable[[Any], Any]]:
+def _applying(
+    call: Call, first: int, stopwatch: Stopwatch
+) -> AbstractContextManager[Callable[[Any], Any]]:
     """Give what to call with each item in turn, the first of which has index *first*."""
     apply = FORMS[call.form](call.func)
-    return nullcontext(apply) if call.seed is None else _seeded(apply, call.seed, first)
+    around = nullcontext(apply) if call.seed is None else _seeded(apply, call.seed, first)
+    return _timed(around, stopwatch, first) if stopwatch.is_running else around
+
+
+@contextmanager
+def _timed(
+    around: AbstractContextManager[Callable[[Any], Any]], stopwatch: Stopwatch, first: int
+) -> Iterator[Callable[[Any], Any]]:
+    indexes = itertools.count(first)
+
+    def timed(item: Any) -> Any:
+        began = time.time()
+        try:
+            return apply(item)
+        finally:
+            stopwatch.note(next(indexes), began, time.time())
+
+    with around as apply:
+        stopwatch.begin_items()
+        try:
+            yield timed
+        finally:
+            stopwatch.end_items()
 
 
 @contextmanager
@@ -304,6 +338,7 @@ class Surroundings(NamedTuple):
         folder: The caller's working directory, which relative paths mean.
         is_remote: Whether the worker has a `sys.path` of its own.
         hearing: What the caller wants to hear while tasks run; `None` for nothing.
+        is_timed: Whether the caller makes a timeline.
     """
 
     scope: str
@@ -311,7 +346,8 @@ class Surroundings(NamedTuple):
     import_path: list[str]
     folder: str
     is_remote: bool = False
-    hearing: tuple[Any, ...] | None = None
+    hearing: bytes | None = None
+    is_timed: bool = False
 
     def apply(self) -> None:
         """Make names of modules and files mean here what they mean to the caller."""
@@ -339,7 +375,7 @@ class OpenCall:
         self._hearing: Hearing | None = None
         # In the caller's own process, what a task says reaches it by itself.
         if (hearing := self._surroundings.hearing) is not None and not is_made_here(self.scope):
-            self._hearing = Hearing(*hearing)
+            self._hearing = unpacked_hearing(hearing)
         self._encoder = Encoder(
             self.scope, self._surroundings.serializer, returning=True, shelf=shelf
         )
@@ -369,14 +405,16 @@ class OpenCall:
             say: Sends a remark; `None` for nowhere.
         """
         ledger = Ledger(self._encoder, log, send_part)
+        stopwatch = Stopwatch(say if self._surroundings.is_timed else None, _born)
         try:
             with self._decoding:
                 call = self._context.run(self.call)
         except BaseException as exc:
             return self._unread(THE_CALLABLE, exc)
+        stopwatch.mark()
         # A copy: a context can be entered by one thread only.
         return self._context.copy().run(
-            self._run_telling, say, call, payload, ledger, on_begin, at_most
+            self._run_telling, say, call, payload, ledger, on_begin, at_most, stopwatch
         )
 
     def _run_telling(self, say: Callable[[bytes], object] | None, *what: Any) -> tuple[Cargo, int]:
@@ -385,13 +423,14 @@ class OpenCall:
         with Telling(self._hearing, say, item_now, is_alone=_process_is_worker):
             return self._run(*what)
 
-    def _run(
+    def _run(  # noqa: PLR0917 - what `run` takes and has made
         self,
         call: Call,
         payload: Received,
         ledger: Ledger,
         on_begin: Callable[[], object] | None,
         at_most: float,
+        stopwatch: Stopwatch,
     ) -> tuple[Cargo, int]:
         if on_begin is not None:
             on_begin()
@@ -401,8 +440,10 @@ class OpenCall:
             except BaseException as exc:
                 return self._unread(THE_ARGUMENTS, exc)
             ledger.enter()
-            count, seconds = run_recorded(call, chunk, ledger, at_most)
-            return ledger.part(seconds), count
+            count, seconds = run_recorded(call, chunk, ledger, at_most, stopwatch)
+            part = ledger.part(seconds)
+            stopwatch.tell(chunk.first, count)
+            return part, count
 
     def _unread(self, part: str, exc: BaseException) -> tuple[Cargo, int]:
         error = SerializationError(
