@@ -24,7 +24,7 @@ MINUTES ?= 20
 
 OUT ?= docs/explanation/performance
 
-.PHONY: demo test test-clusters test-dask test-ray test-engines test-mpi worker lint types wheel check bench bench-short chaos endurance clean
+.PHONY: demo test test-tools docs docs-links test-clusters test-dask test-ray test-engines test-mpi worker lint types wheel check bench bench-short chaos endurance clean
 
 demo: $(VENV)/wheel
 	$(BIN)/python -m parallel_facade demo
@@ -56,6 +56,15 @@ test-mpi: $(CLUSTERS)
 # The tools that people use it with, and the pages on them.
 test-tools: $(VENV)/wheel $(VENV)/test $(VENV)/tools
 	cd tests && ../$(BIN)/python -X dev -m pytest tools documents
+
+# The site, in docs/_build/html; a warning is an error.
+docs: $(VENV)/wheel $(VENV)/docs $(VENV)/tools
+	$(BIN)/python docs/pictures.py
+	$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs docs/_build/html
+
+# Whether what pages link to elsewhere is there; it needs the network.
+docs-links: docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b linkcheck docs docs/_build/linkcheck
 
 # A Python that is the worker of another one's scheduler, to see that it is refused.
 worker: $(VENV)/wheel

@@ -153,7 +153,8 @@ def cold_starts(names: list[str], rounds: int, workers: int) -> list[Measured]:
     for number in range(rounds + 1):
         for name, code in [*programs.items(), ("", "")]:
             began = time.perf_counter()
-            subprocess.run([sys.executable, "-c", code.format(workers=workers)], check=True)
+            # -P: what is installed, and not what lies in the working directory.
+            subprocess.run([sys.executable, "-P", "-c", code.format(workers=workers)], check=True)
             taken = time.perf_counter() - began
             if number:
                 (times[name] if name else limit).append(taken)
