@@ -55,7 +55,7 @@ test-mpi: $(CLUSTERS)
 
 # The tools that people use it with, and the pages on them.
 test-tools: $(VENV)/wheel $(VENV)/test $(VENV)/tools
-	cd tests && ../$(BIN)/python -X dev -m pytest tools documents
+	cd tests && ../$(BIN)/python -X dev -m pytest tools documents/test_documents.py
 
 # The site, in docs/_build/html; a warning is an error.
 docs: $(VENV)/wheel $(VENV)/docs $(VENV)/tools

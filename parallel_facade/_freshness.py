@@ -29,6 +29,7 @@ from parallel_facade._importable import (
     is_importable_name,
     is_of_user,
     tell,
+    was_recoded,
     was_replaced,
 )
 from parallel_facade._news import News, Place
@@ -175,6 +176,7 @@ class Follower:
             elif (
                 (place, name) in _sent
                 or (not path and was_replaced(sys.modules[module], name))
+                or (path and was_recoded(module, f"{path}.{name}", value))
                 or _is_of_script(value)
                 or (
                     (_was_changed(place, name, value) or _is_foreign(value, module))

@@ -30,6 +30,7 @@ OURSELVES: Final = "parallel_facade"
 LIBRARIES: Final = ("stdlib", "platstdlib")
 
 _told: set[tuple[str, str]] = set()  # modules and paths of what workers were given another of
+_first_codes: dict[tuple[str, str], types.CodeType] = {}
 _first_seen: dict[str, dict[str, Callable[[], Any]]] = {}  # module → name → function or class
 
 
@@ -154,19 +155,31 @@ def was_replaced(module: types.ModuleType, name: str) -> bool:
     if not is_of_user(module.__name__):
         return False
     if (seen := _first_seen.get(module.__name__)) is None:
-        seen = _first_seen[module.__name__] = {
-            known: weakref.ref(value)
-            for known, value in list(vars(module).items())
-            if isinstance(value, types.FunctionType | type)
-        }
+        seen = _first_seen[module.__name__] = {}
+        for known, value in list(vars(module).items()):
+            if isinstance(value, types.FunctionType | type):
+                seen[known] = weakref.ref(value)
+                was_recoded(module.__name__, known, value)
     value = vars(module).get(name)
     if name not in seen and not isinstance(value, types.FunctionType | type):
         return False
-    if name not in seen or seen[name]() is not value:
+    if name not in seen or seen[name]() is not value or was_recoded(module.__name__, name, value):
         # For good: when it is put back, workers still have what replaced it.
         seen[name] = _nothing
         return True
     return False
+
+
+def was_recoded(module: str, path: str, value: Any) -> bool:
+    """Return whether the function at the dotted *path* of *module* has other code than at first.
+
+    That is how IPython's autoreload brings new code into functions and methods that are there.
+    """
+    function = getattr(value, "fget", getattr(value, "__func__", value))
+    if type(function) is not types.FunctionType:
+        return False
+    code = function.__code__
+    return _first_codes.setdefault((module, path), code) is not code
 
 
 @functools.lru_cache(maxsize=4096)

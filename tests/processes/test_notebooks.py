@@ -11,6 +11,7 @@ pytest.importorskip("ipykernel", reason="ipykernel is not installed")
 PATIENCE = 60
 
 PREPARE = """
+import sys
 import threading
 from parallel_facade import pmap
 
@@ -36,8 +37,8 @@ class Notebook:
         return self.client.execute(code)
 
     def finish(self, cell):
-        """Return what the cell showed: the text of its value, its error's name, and its stderr."""
-        shown = {"value": None, "error": None, "stderr": ""}
+        """Return what the cell showed."""
+        shown = {"value": None, "error": None, "stderr": "", "displayed": {}, "states": []}
         while True:
             message = self.client.get_iopub_msg(timeout=PATIENCE)
             if message["parent_header"].get("msg_id") != cell:
@@ -46,6 +47,10 @@ class Notebook:
             match message["msg_type"]:
                 case "execute_result":
                     shown["value"] = content["data"]["text/plain"]
+                case "display_data" | "update_display_data":
+                    shown["displayed"] |= content["data"]
+                case "comm_open" | "comm_msg":
+                    shown["states"].append(content["data"].get("state", {}))
                 case "error":
                     shown["error"] = content["ename"]
                 case "stream" if content["name"] == "stderr":
@@ -110,7 +115,8 @@ def test_the_interrupt_button_stops_a_map_and_the_next_cell_works(kernel, notebo
         cell = start_to_hang(notebook, tmp_path / name)
         kernel.interrupt_kernel()
 
-        assert notebook.finish(cell) == {"value": None, "error": "KeyboardInterrupt", "stderr": ""}
+        shown = notebook.finish(cell)
+        assert (shown["error"], shown["stderr"]) == ("KeyboardInterrupt", "")
         assert notebook.run("pmap(plus, range(3))")["value"] == "[1, 2, 3]"
 
 
@@ -128,6 +134,7 @@ def test_a_kernel_that_is_shut_down_leaves_no_worker(kernel, notebook, tmp_path)
 def test_progress_is_shown_in_a_cell(notebook):
     notebook.run(PREPARE)
 
+    notebook.run("sys.modules['ipywidgets'] = None  # as if it were not installed")
     shown = notebook.run("pmap(plus, range(5), progress='adding')")
 
     assert shown["value"] == "[1, 2, 3, 4, 5]"
@@ -141,3 +148,62 @@ def test_what_tasks_print_is_shown_in_the_cell(notebook):
     shown = notebook.run("import sys; pmap(lambda x: print('said', x, file=sys.stderr), [7])")
 
     assert shown["stderr"] == "said 7\n"
+
+
+def test_classes_of_the_notebook_come_back_as_themselves(notebook):
+    notebook.run(PREPARE)
+    notebook.run(
+        "import enum\n"
+        "class Point:\n    def __init__(self, x):\n        self.x = x\n"
+        "class Hue(enum.Enum):\n    RED = 1"
+    )
+    code = "[type(p) is Point for p in pmap(Point, [1, 2])], pmap(Hue, [1])[0] is Hue.RED"
+
+    assert notebook.run(code)["value"] == "([True, True], True)"
+    notebook.run("class Point:\n    def __init__(self, x):\n        self.x = -x")
+    assert notebook.run("[(type(p) is Point, p.x) for p in pmap(Point, [1])]")["value"] == (
+        "[(True, -1)]"
+    )
+
+
+RELOADED = """
+RATE = {rate}
+
+def scaled(x):
+    return {scaled}
+
+class Scaler:
+    def scale(self, x):
+        return {scaled}
+"""
+
+
+def test_a_module_that_is_reloaded_by_itself_is_the_new_code(notebook, tmp_path):
+    module = tmp_path / "helper_of_cells.py"
+    module.write_text(RELOADED.format(rate=2, scaled="RATE * x"))
+    notebook.run(PREPARE)
+    notebook.run(f"import sys; sys.path.insert(0, {str(tmp_path)!r})")
+    notebook.run("%load_ext autoreload\n%autoreload 2")
+    notebook.run("import helper_of_cells\nfrom helper_of_cells import Scaler, scaled")
+    maps = (
+        "sum([pmap(helper_of_cells.scaled, [1]), pmap(scaled, [1]), pmap(lambda x: scaled(x), [1]),"
+        "pmap(Scaler().scale, [1]), pmap(lambda x: Scaler().scale(x), [1])], [])"
+    )
+
+    assert notebook.run(maps)["value"] == "[2, 2, 2, 2, 2]"
+    module.write_text(RELOADED.format(rate=30, scaled="-RATE * x"))
+    assert notebook.run("scaled(1), Scaler().scale(1)")["value"] == "(-30, -30)"
+    assert notebook.run(maps)["value"] == "[-30, -30, -30, -30, -30]"
+
+
+def test_progress_is_a_widget_where_there_are_widgets(notebook):
+    pytest.importorskip("ipywidgets")
+    notebook.run(PREPARE)
+
+    shown = notebook.run("pmap(plus, range(5), progress='adding')")
+
+    assert shown["value"] == "[1, 2, 3, 4, 5]"
+    assert "application/vnd.jupyter.widget-view+json" in shown["displayed"]
+    values = [state["value"] for state in shown["states"] if "value" in state]
+    assert 5 in values
+    assert any("5/5" in str(value) for value in values)

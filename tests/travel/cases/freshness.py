@@ -330,6 +330,39 @@ def case_what_workers_keep_in_a_module_stays(pmap):
     assert sum(pmap(helpers.counted, range(4))) > before
 
 
+def case_code_that_is_put_into_functions_that_are_there(pmap):
+    """Replace the code of a function and of methods in place, as IPython's autoreload does."""
+    with tempfile.TemporaryDirectory() as folder:
+        name = f"recoded_{os.getpid()}_{id(folder)}"
+        with open(os.path.join(folder, f"{name}.py"), "w") as source:
+            source.write(
+                "def f(x): return (1, x)\n"
+                "class A:\n def g(self, x): return 1\n"
+                " @staticmethod\n def h(x): return 1\n @property\n def p(self): return 1\n"
+            )
+        sys.path.insert(0, folder)
+        try:
+            module = importlib.import_module(name)
+            use = {
+                "f": module.f,
+                "g": module.A().g,
+                "h": module.A.h,
+                "inner": lambda x: module.A().g(x),
+                "p": lambda x: module.A().p,
+            }
+            before = {key: pmap(func, [0])[0] for key, func in use.items()}
+            module.f.__code__ = (lambda x: (2, x)).__code__
+            module.A.g.__code__ = (lambda self, x: 2).__code__
+            module.A.h.__code__ = (lambda x: 2).__code__
+            module.A.p.fget.__code__ = (lambda self: 2).__code__
+            after = {key: pmap(func, [0])[0] for key, func in use.items()}
+        finally:
+            sys.path.remove(folder)
+
+    assert before == {"f": (1, 0), "g": 1, "h": 1, "inner": 1, "p": 1}
+    assert after == {"f": (2, 0), "g": 2, "h": 2, "inner": 2, "p": 2}
+
+
 def case_a_module_reloaded_after_an_edit(pmap):
     with tempfile.TemporaryDirectory() as folder:
         name = f"edited_{os.getpid()}_{id(folder)}"
