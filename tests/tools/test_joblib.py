@@ -22,7 +22,8 @@ from parallel_facade import (  # noqa: E402
     WorkerCrashedError,
     config,
 )
-from parallel_facade.joblib import FacadeBackend, register  # noqa: E402
+from parallel_facade._joblib_backend import ParallelFacadeBackend  # noqa: E402
+from parallel_facade.joblib import register  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +65,7 @@ def test_shared_memory_is_there_where_tasks_run_in_this_process():
         Parallel(require="sharedmem")(delayed(seen.append)(x) for x in range(10))
 
     assert sorted(seen) == list(range(10))
-    assert not FacadeBackend().supports_sharedmem
+    assert not ParallelFacadeBackend().supports_sharedmem
 
 
 def test_the_users_error_is_raised_and_the_next_call_works():
@@ -146,7 +147,7 @@ def test_calls_may_nest():
 
 def test_the_number_of_jobs_is_counted_as_joblib_does(monkeypatch):
     monkeypatch.setenv("PARALLEL_FACADE_WORKERS", "4")
-    backend = FacadeBackend()
+    backend = ParallelFacadeBackend()
 
     counts = {n: backend.effective_n_jobs(n) for n in (None, 1, 3, -1, -2, -9)}
 

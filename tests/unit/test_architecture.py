@@ -60,7 +60,8 @@ LAYERS = [
     {"_trace"},
     {"_demo", "_info"},
     {"_cli"},
-    {"plugins", "testing", "pytest_plugin", "joblib"},
+    {"plugins", "testing", "pytest_plugin", "_joblib_backend"},
+    {"joblib"},
     {"__init__"},
     {"__main__"},
 ]
