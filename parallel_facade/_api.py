@@ -142,7 +142,7 @@ def pmap(
     """
     from parallel_facade._shared import borrow
 
-    pool, give_back = borrow({"backend": backend, "workers": workers})
+    pool, workers, give_back = borrow({"backend": backend, "workers": workers})
     try:
         results: list[Any] = pool.pmap(
             func,
@@ -284,7 +284,7 @@ def imap(
     """
     from parallel_facade._shared import borrow
 
-    pool, give_back = borrow({"backend": backend, "workers": workers})
+    pool, workers, give_back = borrow({"backend": backend, "workers": workers})
     try:
         return pool.imap(
             func,
@@ -358,7 +358,7 @@ def apply_async(
     """
     from parallel_facade._shared import borrow
 
-    pool, give_back = borrow({"backend": backend, "workers": workers})
+    pool, _, give_back = borrow({"backend": backend, "workers": workers})
     try:
         return pool.apply_async(
             func,

@@ -158,7 +158,7 @@ class Map:
             total=total,
             buffersize=buffersize,
             is_passive=is_passive,
-            refuse=lambda chunk, failure: self._verdicts.fail(chunk, 0, failure),
+            refuse=self._verdicts.refuse,
         )
         self._in_flight: dict[Future[Any], InFlight] = {}
         self.is_too_late: bool = False

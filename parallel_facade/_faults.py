@@ -15,12 +15,29 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
-from parallel_facade._errors import TaskTimeoutError, WorkerCrashedError
+from parallel_facade._errors import (
+    ConfigurationError,
+    TaskTimeoutError,
+    WorkerCrashedError,
+)
+from parallel_facade._options import check_positive
 from parallel_facade._worker import FORMS, Call, is_worker
 
 CRASH: Final = "crash"
 HANG: Final = "hang"
 FAIL: Final = "fail"
+
+
+class Planned:
+    """Marks what stands for a fault in this process; it is retried as the fault would be."""
+
+
+class PlannedCrashError(Planned, WorkerCrashedError):
+    """Stands for the end of a worker."""
+
+
+class PlannedTimeoutError(Planned, TaskTimeoutError):
+    """Stands for an item that runs for ever."""
 
 
 class Fault(NamedTuple):
@@ -79,8 +96,18 @@ class Faults:
         return self._plan(item, Fault(FAIL, times, error))
 
     def _plan(self, item: int, fault: Fault) -> Self:
+        if not isinstance(item, int) or item < 0:
+            raise ConfigurationError(f"item={item!r} is not valid; expected an index, 0 or more")
+        check_positive("times", fault.times)
+        if fault.kind == FAIL and not isinstance(fault.error, BaseException):
+            raise ConfigurationError(f"error={fault.error!r} is not valid; expected an exception")
         self._planned[item] = fault
         return self
+
+    def unmet(self) -> list[int]:
+        """Return the items with a fault that has not happened."""
+        met = {int(file.name.partition("-")[0]) for file in self._folder.glob("*/*-*")}
+        return sorted(self._planned.keys() - met)
 
     def into_map(self, call: Call, items: Iterator[Any]) -> tuple[Call, Iterator[Any]]:
         """Return *call* and *items* with what is planned for them."""
@@ -142,8 +169,8 @@ class Faulty:
         # Here it would be the test itself that dies, or hangs.
         where = "a worker thread" if is_worker() else "the caller's thread"
         if fault.kind == HANG:
-            raise TaskTimeoutError(f"item {index} was to run for ever, in {where}")
-        raise WorkerCrashedError(f"item {index} was to crash, in {where}", exitcode=None)
+            raise PlannedTimeoutError(f"item {index} was to run for ever, in {where}")
+        raise PlannedCrashError(f"item {index} was to crash, in {where}", exitcode=None)
 
 
 class FaultyCall:

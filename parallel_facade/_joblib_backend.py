@@ -169,7 +169,7 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
         with config(**self._in_force()):
             if (workers := resolve({}).workers) is not None:
                 return workers
-            pool, give_back = borrow({})
+            pool, _, give_back = borrow({})
             try:
                 return pool.workers
             finally:

@@ -143,15 +143,17 @@ class Gaps:
         """From the first call to the end of the last."""
         return Interval(self._calls[0].began, self._calls[-1].ended)
 
-    def waited_for(self, gap: Interval, submitted: float | None, born: float) -> dict[str, float]:
+    def waited_for(
+        self, gap: Interval, submitted: float | None, ready_since: float
+    ) -> dict[str, float]:
         """Return the seconds of *gap* by what the worker waited for.
 
         Args:
             gap: When it had no chunk.
             submitted: When the chunk was submitted that ended it; `None` if it was the last.
-            born: When the worker's process was there.
+            ready_since: When the worker's process had started.
         """
-        start = Interval(gap.began, min(max(born, gap.began), gap.ended))
+        start = Interval(gap.began, min(max(ready_since, gap.began), gap.ended))
         sent = gap.ended if submitted is None else min(max(submitted, start.ended), gap.ended)
         before, on_way = Interval(start.ended, sent), Interval(sent, gap.ended)
         serialize = overlap(before, self._packing)
@@ -198,11 +200,14 @@ def shares_of_time(gaps: Gaps, lanes: dict[Lane, list[Visit]], workers: int) -> 
             if what != SEND:
                 seconds[what] += Interval(began, ended).seconds
         for gap, submitted in _gaps_between(gaps.span, visits):
-            for what, waited in gaps.waited_for(gap, submitted, lane.born).items():
+            for what, waited in gaps.waited_for(gap, submitted, lane.ready_since).items():
                 seconds[what] += waited
     for _ in range(workers - len(lanes)):  # those that were given nothing
         for what, waited in gaps.waited_for(gaps.span, None, 0.0).items():
             seconds[what] += waited
+    # Workers that were replaced, or of which not all were used at a time, were nobody's loss.
+    unused = max(0, len(lanes) - workers) * gaps.seconds
+    seconds[IDLE] = max(0.0, seconds[IDLE] - unused)
     whole = sum(seconds.values())
     return {what: spent / whole if whole else 0.0 for what, spent in seconds.items()}
 

@@ -6,9 +6,9 @@ import reprlib
 from contextlib import suppress
 
 
-def note_item(error: BaseException, index: int, item: object) -> None:
-    """Say on *error* which item caused it."""
-    _note(error, f"while running item {index}: {_shown(item)}")
+def note_item(error: BaseException, index: int, item: object, doing: str = "running") -> None:
+    """Say on *error* which item caused it, and what was done with it then."""
+    _note(error, f"while {doing} item {index}: {_shown(item)}")
 
 
 def note_attempts(error: BaseException, earlier: list[str]) -> None:

@@ -179,17 +179,21 @@ class SharedPools:
 _shared = SharedPools()
 
 
-def borrow(settings: Mapping[str, Any]) -> tuple[Pool, Callable[[], None]]:
-    """Return a pool for one call with *settings*, and what to call when it has ended."""
+def borrow(settings: Mapping[str, Any]) -> tuple[Pool, int | None, Callable[[], None]]:
+    """Return a pool for one call with *settings*, and what to call when it has ended.
+
+    Between them, how many workers the call may use: the pool may have been made for a call that
+    asked for more.
+    """
     freeze_daemons()  # here, where no lock is held
     config = resolve(settings)
     if isinstance(config.backend, str) and not is_worker():
         shared = _shared
         pool = shared.borrow(config)
-        return pool, lambda: shared.give_back(pool)
+        return pool, config.workers, lambda: shared.give_back(pool)
     # An executor of the user's, or a call within a worker: nothing that is worth keeping.
     pool = Pool(config.backend, config.workers)
-    return pool, pool.let_go
+    return pool, config.workers, pool.let_go
 
 
 def _start_anew() -> None:

@@ -57,14 +57,14 @@ class Lane(NamedTuple):
         pid: The process.
         thread: The thread, where the process has several that run chunks; else 0.
         name: What a reader calls it.
-        born: When the process became a worker; 0 for a thread.
+        ready_since: When the worker's process had started; 0 for a thread.
     """
 
     host: str
     pid: int
     thread: int
     name: str
-    born: float
+    ready_since: float
 
 
 class ItemTimes(NamedTuple):
@@ -130,12 +130,12 @@ class Stopwatch:
 
     Args:
         say: Takes what it was; `None` if nobody wants to know.
-        born: When the process became a worker; 0 if it is not one.
+        ready_since: When the worker's process had started; 0 if it is none of ours.
     """
 
-    def __init__(self, say: Callable[[bytes], object] | None, born: float = 0.0) -> None:
+    def __init__(self, say: Callable[[bytes], object] | None, ready_since: float = 0.0) -> None:
         self._say = say
-        self._born = born
+        self._ready_since = ready_since
         self._marks: list[float] = []
         self._noted: list[tuple[int, float, float]] = []
         self._applied = self._cpu = 0.0
@@ -178,8 +178,8 @@ class Stopwatch:
         self.mark()
         thread = threading.current_thread()
         lane = (
-            (socket.gethostname(), os.getpid(), 0, f"worker {os.getpid()}", self._born)
-            if self._born
+            (socket.gethostname(), os.getpid(), 0, f"worker {os.getpid()}", self._ready_since)
+            if self._ready_since
             else (socket.gethostname(), os.getpid(), thread.ident, thread.name, 0.0)
         )
         times = (first, items, *self._marks, self._applied, self._cpu)

@@ -90,9 +90,13 @@ class Trace:
         >>> timeline.plot().get_axes()[0].get_xlabel()
         'seconds'
         """
-        from parallel_facade._trace_plot import plot  # matplotlib takes a second to load
+        from parallel_facade._trace_plot import plot
 
-        figure = plot(self._calls, self._began, self.report().advice)
+        try:
+            figure = plot(self._calls, self._began, self.report().advice)
+        except ModuleNotFoundError as exc:
+            exc.add_note("Hint: pip install 'parallel-facade[plot]'")
+            raise
         if file is not None:
             figure.savefig(file, dpi=150)
         return figure

@@ -29,6 +29,10 @@ GOOD_SHARE: Final = 0.8
 """From here on the function itself is what takes the time."""
 LARGE_BYTES: Final = 100_000
 """Of an item or a result: with more, bytes are what costs; with less, it is the number of items."""
+BUSY: Final = 0.7
+"""Of a CPU: a thread that computes for less waits for something else."""
+ONE_AT_A_TIME: Final = 1.2
+"""CPUs: what threads use of more is in code that lets others run."""
 SMALL_ITEM_SECONDS: Final = 1e-4
 """With less, what is around an item counts as much as the item."""
 BAR: Final = 13
@@ -98,7 +102,7 @@ def report_of(calls: list[CallTrace]) -> TraceReport:
             0, 0, 0.0, 0, dict.fromkeys(MEANINGS, 0.0), 0, 0, 0, 0.0, "no call was made"
         )
     gaps = Gaps(calls)
-    workers = max(len(lanes), *(call.workers for call in calls))
+    workers = max(call.workers for call in calls)
     shares = shares_of_time(gaps, lanes, workers)
     sizes = {
         what: sum(step.size for call in calls for step in call.steps if step.what == what)
@@ -161,7 +165,8 @@ class _Facts:
     def are_threads(self) -> bool:
         """Whether all workers are threads of one process."""
         return (
-            all(not lane.born for lane in self.lanes) and len({one.pid for one in self.lanes}) == 1
+            all(not lane.ready_since for lane in self.lanes)
+            and len({one.pid for one in self.lanes}) == 1
         )
 
     def longest(self) -> ItemTimes | None:
@@ -177,34 +182,33 @@ def _advice(facts: _Facts) -> str:
         return _advice_for_run(facts)
     costs = {what: share for what, share in facts.shares.items() if what != RUN}
     worst = max(costs, key=lambda what: costs[what])
-    if worst != START and facts.are_items_small:
-        share = _percent(sum(costs.values()))
-        return (
-            f"{share} of the workers' time goes by around the function: {_about_small_items(facts)}"
-        )
+    waits_for_caller = worst == IDLE and costs[IDLE] >= GOOD_SHARE
+    if worst != START and facts.are_items_small and not waits_for_caller:
+        spent = f"{_percent(sum(costs.values()))} of the workers' time is spent around the function"
+        return f"{spent}: {_about_small_items(facts)}"
     how_much = f"{_percent(costs[worst])} of the workers' time goes by while "
     return how_much + _ADVICE[worst](facts)
 
 
 def _advice_for_run(facts: _Facts) -> str:
-    share, cpus = facts.shares[RUN], usable_cpus()
+    cpus = usable_cpus()
     busy = facts.cpu_seconds / facts.seconds if facts.seconds else 0.0
-    computes = facts.cpu_seconds >= 0.7 * facts.seconds
-    if facts.are_threads and facts.workers > 1 and len(facts.lanes) > 1 and computes:
-        if busy <= 1.2:
+    share = f"The function itself runs for {_percent(facts.shares[RUN])} of the workers' time"
+    if facts.are_threads:
+        if facts.workers == 1 and busy >= BUSY:
+            return f"{share}, in one thread. Processes run at the same time: backend='process'."
+        if len(facts.lanes) > 1 and BUSY <= busy <= ONE_AT_A_TIME:
             return (
                 f"{facts.workers} threads compute as much as {busy:.1f} CPUs: only one at a time "
                 "runs Python code. Processes run at the same time: backend='process'."
             )
-    elif facts.workers > cpus and busy > 0.9 * cpus and not facts.are_threads:
+    elif facts.workers >= cpus and busy >= BUSY * cpus:
         return (
-            f"{facts.workers} workers share {_counted(cpus, 'CPU')}, and compute all the time: "
-            "more workers would not be faster."
+            f"{share}: {_counted(facts.workers, 'worker')} on {_counted(cpus, 'CPU')}, which "
+            "compute all the time. More workers would not be faster; what is left to gain is in "
+            "the function."
         )
-    return (
-        f"The function itself runs for {_percent(share)} of the workers' time: what is left to "
-        "gain is in the function, or in more workers."
-    )
+    return f"{share}: what is left to gain is in the function, or in more workers."
 
 
 def _on_serialize(facts: _Facts) -> str:
@@ -217,6 +221,8 @@ def _on_serialize(facts: _Facts) -> str:
 
 
 def _on_send(facts: _Facts) -> str:
+    if facts.sizes[PACK_CALLABLE] * len(facts.lanes) > facts.sizes[PACK]:
+        return f"what they need is on its way: {_about_callable(facts)}"
     return f"what they need is on its way: {_about_arguments(facts)}"
 
 
@@ -247,8 +253,8 @@ def _on_start(facts: _Facts) -> str:  # noqa: ARG001 - as the others
 def _on_idle(facts: _Facts) -> str:
     if facts.items < facts.workers:
         return (
-            f"they have nothing to do: there are {_counted(facts.items, 'item')} for "
-            f"{facts.workers} workers. Divide the work into more items."
+            f"they have nothing to do: {_counted(facts.items, 'item')} for {facts.workers} "
+            "workers. Divide the work into more items."
         )
     longest = facts.longest()
     last = max(visit.times.encoded for visit in facts.visits)
@@ -293,7 +299,7 @@ def _about_arguments(facts: _Facts) -> str:
     if size < LARGE_BYTES:
         return _about_small_items(facts)
     return (
-        f"{_bytes(size)} for each item. What many items share belongs into the callable, which is "
+        f"{_bytes(size)} for each item. What many items share belongs in the callable, which is "
         "sent once: functools.partial(f, data). Or give names of files, and read them in the "
         "function."
     )

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from parallel_facade._errors import described
+from parallel_facade._faults import Planned
 from parallel_facade._harvest import Harvest
 from parallel_facade._notes import note_attempts, note_item
 from parallel_facade._options import Options
@@ -71,10 +72,17 @@ class Verdicts:
         if self._reporter is not None:
             self._reporter.succeed(len(values))
 
+    def refuse(self, chunk: Chunk, failure: Failure) -> None:
+        """Take the *failure* of the one item of *chunk*, which cannot be sent."""
+        note_item(failure.error, chunk.first, chunk.items[0], "sending")
+        self._end(chunk.first, failure)
+
     def fail(self, chunk: Chunk, position: int, failure: Failure) -> None:
         """Take the *failure* of the item at *position* of *chunk*."""
-        index = chunk.first + position
-        note_item(failure.error, index, chunk.items[position])
+        note_item(failure.error, chunk.first + position, chunk.items[position])
+        self._end(chunk.first + position, failure)
+
+    def _end(self, index: int, failure: Failure) -> None:
         note_attempts(failure.error, self._attempts.pop(index, []))
         if not self.keeps(failure) and self.matters(index):
             self.first_failure = index, failure
@@ -90,7 +98,7 @@ class Verdicts:
 
     def is_retried(self, error: BaseException) -> bool:
         """Return whether what raises *error* may be tried again."""
-        return isinstance(error, self._options.retry_on)
+        return isinstance(error, (*self._options.retry_on, Planned))
 
     def may_retry(self, index: int, error: BaseException) -> bool:
         """Return whether item *index*, which failed with *error*, has an attempt left; use it."""

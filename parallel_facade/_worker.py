@@ -104,15 +104,20 @@ class WorkerRole:
 
 
 _process_is_worker = False
-_born = 0.0
-"""When the process became a worker."""
+_ready_since = 0.0
+"""When the process, if it is a worker, was ready for its first task."""
 
 
 def make_process_a_worker() -> None:
     """Mark every thread of this process as a worker, for good."""
-    global _process_is_worker, _born
+    global _process_is_worker
     _process_is_worker = True
-    _born = time.time()
+
+
+def note_ready() -> None:
+    """Note that this process has started as a worker."""
+    global _ready_since
+    _ready_since = time.time()
 
 
 def is_worker() -> bool:
@@ -405,7 +410,7 @@ class OpenCall:
             say: Sends a remark; `None` for nowhere.
         """
         ledger = Ledger(self._encoder, log, send_part)
-        stopwatch = Stopwatch(say if self._surroundings.is_timed else None, _born)
+        stopwatch = Stopwatch(say if self._surroundings.is_timed else None, _ready_since)
         try:
             with self._decoding:
                 call = self._context.run(self.call)

@@ -62,3 +62,5 @@ def parallel_faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults
     end = put_in_force(faults)
     yield faults
     end()
+    if unmet := faults.unmet():
+        pytest.fail(f"faults were planned for items that no call has run: {unmet}", pytrace=False)

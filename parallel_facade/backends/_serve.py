@@ -34,6 +34,7 @@ from parallel_facade._worker import (
     THE_INITIALIZER,
     OpenCall,
     make_process_a_worker,
+    note_ready,
     run_initializer,
 )
 from parallel_facade.backends import WorkerSettings
@@ -146,6 +147,7 @@ class _Conversation:
                 report = encode_unread(THE_INITIALIZER, captured(exc), encoder)
                 self._send(Kind.FAILED, 0, Cargo(report))
                 return False
+        note_ready()
         self._send(Kind.READY)
         return True
 

@@ -17,7 +17,9 @@ from parallel_facade import (
     SerializationError,
     TaskTimeoutError,
     WorkerCrashedError,
+    config,
     pmap,
+    trace,
 )
 
 
@@ -426,6 +428,18 @@ def test_calls_from_several_threads_do_not_disturb_each_other(backend):
         thread.join()
 
     assert results == {offset: [x + offset for x in range(30)] for offset in range(4)}
+
+
+def test_a_call_with_more_workers_lifts_no_limit_for_others(backend):
+    if backend.capabilities.runs_in_caller:
+        pytest.skip("serial has one worker")
+    counts = []
+    for workers in (None, 2, None):
+        with config(workers=1), trace() as timeline:
+            pmap(abs, range(4), workers=workers)
+        counts.append(timeline.report().workers)
+
+    assert counts == [1, 2, 1]
 
 
 @pytest.mark.requires("needs_serialization")

@@ -1,5 +1,6 @@
 """Every message of the page is provoked, so that the page has the words that users meet."""
 
+import bdb
 import multiprocessing
 import os
 import pickle
@@ -86,6 +87,13 @@ def by_a_name_that_is_not_there():
     pickle.loads(b"c__main__\nnobody_has_this\n.")
 
 
+def at_a_breakpoint():
+    try:
+        pmap(lambda x: breakpoint(), [1], backend="process")  # noqa: T100 - to see what becomes of it
+    except bdb.BdbQuit as exc:
+        raise RuntimeError(f"{type(exc).__module__}.{type(exc).__qualname__}") from exc
+
+
 PROVOKED = {
     "cannot send …": lambda: pmap(lambda x, lock: x, [1], [held_lock()], backend="process"),
     "cannot return …": lambda: pmap(lambda x: open(os.devnull, "w"), [1], backend="process"),
@@ -116,6 +124,7 @@ PROVOKED = {
     "func must be a plain function, got the async function …": lambda: pmap(sleep, [1]),
     "Can't … local object …": lambda: pickle.dumps(lambda: 0),
     "Can't get attribute … on <module …__main__…": by_a_name_that_is_not_there,
+    "bdb.BdbQuit": at_a_breakpoint,
     "daemonic processes are not allowed to have children": lambda: in_a_pool(start_a_child),
     "Pool not running": after_close,
 }

@@ -100,11 +100,26 @@ def test_single_calls_are_counted(parallel_faults):
 def test_in_this_process_the_test_lives(parallel_faults, serial_backend):
     parallel_faults.crash(item=0).hang(item=1)
     crashed, hung = pmap(double, [1, 2], return_exceptions=True)
-    assert (type(crashed), type(hung)) == (WorkerCrashedError, TaskTimeoutError)
+    assert isinstance(crashed, WorkerCrashedError) and isinstance(hung, TaskTimeoutError)
+    assert pmap(double, [1, 2], retries=1) == [2, 4]
+    assert apply_async(double, (1,), retries=1).get() == 2
+
+def test_bad_faults_are_refused(parallel_faults):
+    with pytest.raises(ValueError, match="item=-1 is not valid"):
+        parallel_faults.crash(item=-1)
+    with pytest.raises(ValueError, match="error='x' is not valid"):
+        parallel_faults.fail(item=1, error="x")
 
 def test_nothing_is_left_of_it():
     assert pmap(double, [1, 2]) == [2, 4]
 """
     )
 
-    result.assert_outcomes(passed=7)
+    result.assert_outcomes(passed=8)
+
+
+def test_a_fault_that_no_call_has_met_fails_the_test(suite):
+    result = suite("def test_it(parallel_faults):\n    parallel_faults.crash(item=9)\n")
+
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*no call has run: [[]9[]]*"])

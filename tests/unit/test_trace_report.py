@@ -213,7 +213,7 @@ def test_fewer_items_than_workers():
     report = timeline.report(10)
 
     assert report.shares["idle"] == pytest.approx(0.75)
-    assert "there are 2 items for 8 workers" in report.advice
+    assert "they have nothing to do: 2 items for 8 workers" in report.advice
 
 
 def test_a_caller_that_is_slow():
@@ -246,7 +246,7 @@ def test_more_workers_than_cpus(monkeypatch):
     for worker in range(4):
         timeline.chunk(worker, 0, 0, 10, cpu=5.0)
 
-    assert "4 workers share 2 CPUs" in timeline.report(10).advice
+    assert "4 workers on 2 CPUs, which compute all the time" in timeline.report(10).advice
 
 
 def test_a_worker_whose_clock_is_slow_is_not_before_its_time():
@@ -289,3 +289,28 @@ def test_overlaps():
     assert overlap(Interval(2, 5.5), covered) == 1.5
     assert overlap(Interval(3, 5), covered) == 0
     assert overlap(Interval(-1, 9), covered) == 4
+
+
+def test_one_thread():
+    timeline = Timeline(workers=1)
+    timeline.chunk(0, 0, 0, 10, thread=1, cpu=9.5)
+
+    assert "in one thread. Processes run at the same time" in timeline.report(10).advice
+
+
+def test_a_large_callable_that_is_on_its_way():
+    timeline = Timeline()
+    timeline.step(PACK_CALLABLE, 0, 0, size=50_000_000)
+    timeline.step(PACK, 0, 0, size=100)
+    for worker in (1, 2):
+        timeline.chunk(worker, 8, 8, 10, submitted=0)
+
+    assert "what they need is on its way: 50 MB in 1 call" in timeline.report(10).advice
+
+
+def test_a_caller_that_is_slow_with_tiny_items():
+    timeline = Timeline()
+    for place in range(10):
+        timeline.chunk(1 + place % 2, place, place, place + 1e-6)
+
+    assert "takes results, more slowly than they are run" in timeline.report(10).advice
