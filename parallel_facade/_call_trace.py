@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import cached_property
+from threading import get_ident
 from typing import Any, Final
 
 from parallel_facade._carriers import Carrier
@@ -38,7 +38,8 @@ class CallTrace:
     """
 
     def __init__(self, func: Callable[..., Any], backend: Backend, workers: int) -> None:
-        self.name: str = getattr(func, "__qualname__", type(func).__qualname__)
+        name = getattr(func, "__qualname__", None)
+        self.name: str = name if isinstance(name, str) else type(func).__qualname__
         self.sends_bytes = backend.capabilities.needs_serialization
         self.workers = workers
         self.began = time.time()
@@ -50,8 +51,9 @@ class CallTrace:
         self._times: list[bytes] = []
 
     def take_times(self, remark: bytes) -> None:
-        """Take what a worker has said of a chunk; in any thread."""
-        self._times.append(remark)
+        """Take what a worker has said of a chunk; in any thread. What is over, is over."""
+        if self.ended is None:
+            self._times.append(remark)
 
     def listener(self, hear: Callable[[bytes], object]) -> Callable[[bytes], object]:
         """Return what takes remarks about times, and gives all others to *hear*."""
@@ -70,9 +72,9 @@ class CallTrace:
         if self.ended is None:
             self.ended = time.time()
 
-    @cached_property
+    @property
     def chunks(self) -> list[ChunkTimes]:
-        """What workers have done; to be asked for when nothing more comes."""
+        """What workers have done so far."""
         return sorted((unpack_times(one) for one in self._times), key=lambda one: one.received)
 
 
@@ -91,9 +93,13 @@ class TracedCarrier:
     def pack_call(self, call: Call) -> Any:
         """Have *call* packed, and its workers say what they do."""
         began = time.time()
-        packed = self._carrier.pack_call(call._replace(take_times=self._trace.take_times))
+        try:
+            packed = self._carrier.pack_call(call._replace(take_times=self._trace.take_times))
+        except BaseException:
+            self._trace.note_end()  # before there is anything that could
+            raise
         size = self._carrier.size_of(packed)
-        self._trace.steps.append(Step(PACK_CALLABLE, began, time.time(), 0, 0, size))
+        self._trace.steps.append(Step(PACK_CALLABLE, began, time.time(), 0, 0, size, get_ident()))
         return packed
 
     def pack_chunk(self, chunk: Chunk) -> Any:
@@ -102,7 +108,7 @@ class TracedCarrier:
         packed = self._carrier.pack_chunk(chunk)
         size = self._carrier.size_of(packed)
         self._trace.steps.append(
-            Step(PACK, began, time.time(), chunk.first, len(chunk.items), size)
+            Step(PACK, began, time.time(), chunk.first, len(chunk.items), size, get_ident())
         )
         return packed
 
@@ -122,7 +128,7 @@ class TracedCarrier:
         items = max(0, len(report.values) - known)
         share = items / max(1, len(report.values))
         size = round(sum(map(_size, received)) * share) if self._trace.sends_bytes else 0
-        self._trace.steps.append(Step(UNPACK, began, time.time(), known, items, size))
+        self._trace.steps.append(Step(UNPACK, began, time.time(), known, items, size, get_ident()))
         return report
 
     def has_failures(self, received: Any) -> bool:

@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -149,7 +150,11 @@ class Faulty:
         index, item = numbered
         if (fault := self._planned.get(index)) is not None and self._is_due(index, fault):
             self._happen(index, fault)
-        return FORMS[self._form](self._func)(item)
+        token = _is_inside.set(True)
+        try:
+            return FORMS[self._form](self._func)(item)
+        finally:
+            _is_inside.reset(token)
 
     def _is_due(self, index: int, fault: Fault) -> bool:
         self._noted.mkdir(parents=True, exist_ok=True)
@@ -186,6 +191,8 @@ class FaultyCall:
 
 
 _in_force: list[Faults] = []
+_is_inside: ContextVar[bool] = ContextVar("parallel_facade_faulty", default=False)
+"""Whether a task runs here; the maps that it makes are its own."""
 
 
 def put_in_force(faults: Faults) -> Callable[[], None]:
@@ -196,4 +203,5 @@ def put_in_force(faults: Faults) -> Callable[[], None]:
 
 def faults_in_force() -> Faults | None:
     """Return what calls shall meet; nothing in workers, whose items the caller has numbered."""
-    return _in_force[-1] if _in_force and not is_worker() else None
+    is_task = is_worker() or _is_inside.get()
+    return _in_force[-1] if _in_force and not is_task else None

@@ -25,6 +25,7 @@ from typing import Any, Final
 from parallel_facade._code import global_names, words_in
 from parallel_facade._importable import (
     NEVER_IMPORTED,
+    function_in,
     is_importable,
     is_importable_name,
     is_of_user,
@@ -157,7 +158,7 @@ class Follower:
                 }
                 _note_gone(news, place, attributes, _had.get(place, set()) | attributes.keys())
                 for value in dict(self._others(news, place, attributes)).values():
-                    yield getattr(value, "__func__", value)
+                    yield function_in(value)
 
     def _others(self, news: News, place: Place, reads: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         """Put those of *reads* in *news* that workers may not have; yield the others."""
@@ -244,7 +245,7 @@ def _note_gone(news: News, place: Place, space: Mapping[str, Any], names: Abstra
 
 def _is_of_script(value: Any) -> bool:
     """Return whether importing a module cannot have brought *value*, code of the script."""
-    code = getattr(value, "__func__", value)
+    code = function_in(value)
     return (
         isinstance(code, types.FunctionType | type)
         and getattr(code, "__module__", None) in NEVER_IMPORTED
@@ -253,7 +254,7 @@ def _is_of_script(value: Any) -> bool:
 
 def _is_foreign(value: Any, module: str) -> bool:
     """Return whether *value* is a function that another module made: a patch, or a decorator's."""
-    code = getattr(value, "__func__", value)
+    code = function_in(value)
     return (
         isinstance(code, types.FunctionType)
         and code.__module__ != module

@@ -30,7 +30,9 @@ OURSELVES: Final = "parallel_facade"
 LIBRARIES: Final = ("stdlib", "platstdlib")
 
 _told: set[tuple[str, str]] = set()  # modules and paths of what workers were given another of
-_first_codes: dict[tuple[str, str], types.CodeType] = {}
+_first_codes: dict[tuple[str, str], tuple[Any, ...]] = {}
+DECORATORS: Final = 8
+"""Around a function, at most, that are looked through for new code."""
 _first_seen: dict[str, dict[str, Callable[[], Any]]] = {}  # module → name → function or class
 
 
@@ -51,6 +53,9 @@ def find_path(obj: Any) -> tuple[str, str] | None:
     module = sys.modules[module_name]
     path = _follow(module, qualname.split("."), obj) or _other_name(module, obj)
     if path is None or was_replaced(module, path.split(".")[0]):
+        return None
+    is_method = type(obj) is types.FunctionType and "." in path and is_of_user(module_name)
+    if is_method and was_recoded(module_name, path, obj):
         return None
     return None if (module_name, path) in _told else (module_name, path)
 
@@ -160,6 +165,8 @@ def was_replaced(module: types.ModuleType, name: str) -> bool:
             if isinstance(value, types.FunctionType | type):
                 seen[known] = weakref.ref(value)
                 was_recoded(module.__name__, known, value)
+            if isinstance(value, type):
+                _note_first_codes(module, value)
     value = vars(module).get(name)
     if name not in seen and not isinstance(value, types.FunctionType | type):
         return False
@@ -175,11 +182,47 @@ def was_recoded(module: str, path: str, value: Any) -> bool:
 
     That is how IPython's autoreload brings new code into functions and methods that are there.
     """
-    function = getattr(value, "fget", getattr(value, "__func__", value))
+    codes = _codes_of(function_in(value))
+    return bool(codes) and _first_codes.setdefault((module, path), codes) != codes
+
+
+def _codes_of(function: Any, depth: int = DECORATORS) -> tuple[Any, ...]:
+    """Return the code of *function*, and of the functions that it wraps."""
     if type(function) is not types.FunctionType:
-        return False
-    code = function.__code__
-    return _first_codes.setdefault((module, path), code) is not code
+        return ()
+    cells = (function.__closure__ or ()) if depth else ()
+    wrapped: list[tuple[Any, ...]] = []
+    for cell in cells:
+        with suppress(ValueError):  # an empty cell
+            wrapped.append(_codes_of(cell.cell_contents, depth - 1))
+    return function.__code__, *wrapped
+
+
+def function_in(value: Any) -> Any:
+    """Return the function that the attribute *value* of a class is made of, or else *value*.
+
+    By its type: to ask a user's object for an attribute may run code of the user's.
+    """
+    for kind, name in _MADE_OF.items():
+        if isinstance(value, kind):
+            return getattr(value, name)
+    return value
+
+
+_MADE_OF: Final[dict[type, str]] = {
+    staticmethod: "__func__",
+    classmethod: "__func__",
+    types.MethodType: "__func__",
+    property: "fget",
+    functools.cached_property: "func",
+    functools._lru_cache_wrapper: "__wrapped__",
+}
+
+
+def _note_first_codes(module: types.ModuleType, cls: type) -> None:
+    if cls.__module__ == module.__name__:
+        for name, value in list(vars(cls).items()):
+            was_recoded(module.__name__, f"{cls.__qualname__}.{name}", value)
 
 
 @functools.lru_cache(maxsize=4096)

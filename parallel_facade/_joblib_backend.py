@@ -8,7 +8,9 @@ It needs joblib.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextvars import copy_context
 from typing import Any, Final
 
@@ -35,6 +37,7 @@ REFUSED: Final = {
     "chunksize": "batch_size of joblib.Parallel says how many tasks go together",
     "progress": "verbose of joblib.Parallel shows progress",
     "timeout": "timeout of joblib.Parallel is for each result",
+    "seed": "its tasks have no index; give each a generator, or a seed, as an argument",
 }
 OF_JOBLIB: Final = frozenset(
     {"max_nbytes", "mmap_mode", "temp_folder", "prefer", "require", "verbose", "context"}
@@ -111,6 +114,8 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
     ) -> int:
         """Get ready for a call, and return the number of workers."""
         self._settings |= _checked(settings)
+        if (seed := resolve({}).seed) is not None:
+            _checked({"seed": seed})
         workers = self.effective_n_jobs(n_jobs)
         if workers == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
@@ -123,20 +128,23 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
 
     def submit(
         self, func: Callable[[], Any], callback: Callable[[Any], object] | None = None
-    ) -> AsyncResult[Any]:
+    ) -> Future[Any]:
         """Run a batch."""
-        result = self._context.copy().run(self._begin, func)
+        try:
+            result = self._context.copy().run(self._begin, func)
+        except Exception as exc:
+            return _failed(exc, callback)
         self._running.add(result)
         result.add_done_callback(self._running.discard)
         if callback is not None:
-            result.add_done_callback(callback)
+            result.add_done_callback(functools.partial(_tell, callback))
         return result
 
     def _begin(self, func: Callable[[], Any]) -> AsyncResult[Any]:
         with config(**self._in_force()):
             return apply_async(_Batch(func), workers=self._workers)
 
-    def retrieve_result_callback(self, out: AsyncResult[Any]) -> Any:
+    def retrieve_result_callback(self, out: Future[Any]) -> Any:
         """Return what the batch came to, or raise what it raised."""
         return out.result()
 
@@ -174,6 +182,25 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
                 return pool.workers
             finally:
                 give_back()
+
+
+def _failed(error: Exception, callback: Callable[[Any], object] | None) -> Future[Any]:
+    """Return the future of a batch that cannot be sent.
+
+    Most batches are submitted from joblib's callback, where nobody would take the exception, and
+    joblib would wait for the batch for ever.
+    """
+    failed: Future[Any] = Future()
+    failed.set_exception(error)
+    if callback is not None:
+        failed.add_done_callback(callback)
+    return failed
+
+
+def _tell(callback: Callable[[Any], object], result: AsyncResult[Any]) -> None:
+    """Tell joblib of *result*; of several failures it asks for one."""
+    callback(result)
+    result._was_asked = True
 
 
 class _Batch:

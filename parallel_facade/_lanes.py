@@ -105,14 +105,15 @@ def labels_of(lanes: Iterable[Lane]) -> dict[Lane, str]:
     lanes = list(lanes)
     hosts = {lane.host for lane in lanes}
     lanes_of = Counter((lane.host, lane.pid) for lane in lanes)
-    labels = {}
+    labels: dict[Lane, str] = {}
     for lane in lanes:
         label = f"worker {lane.pid}"
         if lane.pid == os.getpid():
             label = lane.name
         elif lanes_of[lane.host, lane.pid] > 1:
             label += f", {lane.name}"
-        labels[lane] = f"{label} on {lane.host}" if len(hosts) > 1 else label
+        label = f"{label} on {lane.host}" if len(hosts) > 1 else label
+        labels[lane] = f"{label} ({lane.thread})" if label in labels.values() else label
     return labels
 
 
@@ -199,17 +200,25 @@ def shares_of_time(gaps: Gaps, lanes: dict[Lane, list[Visit]], workers: int) -> 
         for what, began, ended in divided(visits):
             if what != SEND:
                 seconds[what] += Interval(began, ended).seconds
-        for gap, submitted in _gaps_between(gaps.span, visits):
+        # Where workers follow each other, each was there for a part of the time only.
+        span = gaps.span if len(lanes) <= workers else _presence(lane, visits)
+        for gap, submitted in _gaps_between(span, visits):
             for what, waited in gaps.waited_for(gap, submitted, lane.ready_since).items():
                 seconds[what] += waited
     for _ in range(workers - len(lanes)):  # those that were given nothing
         for what, waited in gaps.waited_for(gaps.span, None, 0.0).items():
             seconds[what] += waited
-    # Workers that were replaced, or of which not all were used at a time, were nobody's loss.
-    unused = max(0, len(lanes) - workers) * gaps.seconds
-    seconds[IDLE] = max(0.0, seconds[IDLE] - unused)
+    if len(lanes) > workers:
+        seconds[IDLE] += max(0.0, workers * gaps.seconds - sum(seconds.values()))
     whole = sum(seconds.values())
     return {what: spent / whole if whole else 0.0 for what, spent in seconds.items()}
+
+
+def _presence(lane: Lane, visits: list[Visit]) -> Interval:
+    """Return from when to when a worker was there, as far as that is known."""
+    first = visits[0]
+    begin = min(max(first.submitted, lane.ready_since), first.times.received)
+    return Interval(begin, visits[-1].times.encoded)
 
 
 def _gaps_between(span: Interval, visits: list[Visit]) -> Iterator[tuple[Interval, float | None]]:

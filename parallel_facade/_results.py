@@ -288,10 +288,10 @@ class ResultIterator(chain[R], Generic[R]):
         """Close it."""
         self.close()
 
-    def __del__(self) -> None:
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         # Dropping the iterator is the usual way to end early: a `break` in a `for` loop does it.
         # When the interpreter ends there is nothing left to close, nor to close it with.
-        if hasattr(self, "_slices") and not sys.is_finalizing():
+        if hasattr(self, "_slices") and not _is_finalizing():
             self.close()
 
     def close(self) -> None:

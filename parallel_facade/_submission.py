@@ -63,7 +63,12 @@ class Submission:
         if self._trace is not None:
             self._carrier = TracedCarrier(self._carrier, self._trace)
         packed_call = self._carrier.pack_call(call)
-        self._cargo = self._carrier.pack_chunk(Chunk(0, [arguments]))
+        try:
+            self._cargo = self._carrier.pack_chunk(Chunk(0, [arguments]))
+        except BaseException:
+            if self._trace is not None:
+                self._trace.note_end()
+            raise
         self._handle = backend.put(packed_call)
         self._earlier: list[str] = []  # how earlier attempts ended
         self._deciding = threading.Lock()  # guards _delay

@@ -39,6 +39,7 @@ class Step(NamedTuple):
         first: The index of the first item; 0 for the callable.
         items: How many items it was about.
         size: How many bytes were sent or had come; 0 where objects stay what they are.
+        thread: The thread that did it.
     """
 
     what: str
@@ -47,6 +48,7 @@ class Step(NamedTuple):
     first: int
     items: int
     size: int
+    thread: int
 
 
 class Lane(NamedTuple):

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from parallel_facade import _call_trace
 from parallel_facade._call_trace import CallTrace
@@ -27,7 +27,6 @@ class Trace:
         self._file = None if file is None else Path(os.fspath(file))
         self._calls: list[CallTrace] = []
         self._began = 0.0
-        self._open: IO[str] | None = None
 
     def __enter__(self) -> Self:
         if self._began:
@@ -36,7 +35,7 @@ class Trace:
             )
         if self._file is not None:
             # Now: that it cannot be written shall not be found out when all has run.
-            self._open = self._file.open("w", encoding="utf-8")
+            self._file.open("a").close()
         self._began = time.time()
         _call_trace.watchers.append(self._watch)
         return self
@@ -45,9 +44,17 @@ class Trace:
         _call_trace.watchers.remove(self._watch)
         for call in self._calls:
             call.note_end()  # what still runs is seen up to here
-        if self._open is not None:
-            with self._open as file:
-                json.dump(self.events(), file)
+        if self._file is not None:
+            self._write(self._file)
+
+    def _write(self, file: Path) -> None:
+        """Write all at once: another trace may write the same file."""
+        beside = file.with_name(f".{file.name}.{os.urandom(4).hex()}")
+        try:
+            beside.write_text(json.dumps(self.events()), encoding="utf-8")
+            beside.replace(file)
+        finally:
+            beside.unlink(missing_ok=True)
 
     def _watch(self, call: CallTrace) -> None:
         self._calls.append(call)

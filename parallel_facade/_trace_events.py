@@ -7,7 +7,6 @@ time of one thread, in microseconds; one of phase M gives a process or a thread 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +24,11 @@ def events_of(calls: list[CallTrace], began: float) -> dict[str, Any]:
         calls: What there was.
         began: When the timeline begins.
     """
-    events = list(_names(0, os.getpid(), threading.get_ident(), "the caller", "the caller"))
+    callers = dict.fromkeys(step.thread for call in calls for step in call.steps)
+    events: list[Event] = []
+    for number, thread in enumerate(callers, start=1):
+        name = "the caller" if number == 1 else f"caller {number}"
+        events += _names(0, os.getpid(), thread, "the caller", name)
     for call in calls:
         events += (_step_event(step, call, began) for step in call.steps)
     visits = visits_of(calls)
@@ -68,7 +71,7 @@ def _step_event(step: Step, call: CallTrace, zero: float) -> Event:
         step.began - zero,
         step.ended - zero,
         os.getpid(),
-        threading.get_ident(),
+        step.thread,
         call=call.name,
         first=step.first,
         items=step.items,

@@ -35,7 +35,7 @@ ONE_AT_A_TIME: Final = 1.2
 """CPUs: what threads use of more is in code that lets others run."""
 SMALL_ITEM_SECONDS: Final = 1e-4
 """With less, what is around an item counts as much as the item."""
-BAR: Final = 13
+BAR: Final = 12
 WIDTH: Final = 79
 """Columns of a report: a terminal has 80."""
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import pytest
 
-from parallel_facade import ConfigurationError, apply_async, imap, pmap, trace
+from parallel_facade import ConfigurationError, SerializationError, apply_async, imap, pmap, trace
 
 LONG = 200_000
 """To add up so many numbers takes longer than what a timeline leaves out."""
@@ -188,6 +188,81 @@ def test_no_call_is_said_to_be_none(backend):
         pass
 
     assert str(timeline.report()) == "no call was made"
+
+
+def test_what_is_reported_inside_the_block_is_not_the_end(backend):
+    with trace() as timeline:
+        results = imap(abs, range(10))
+        next(results)
+        early = timeline.report().items
+        list(results)
+
+    assert early < 10 or backend.capabilities.needs_serialization
+    assert timeline.report().items == 10
+
+
+def test_the_end_of_the_block_is_the_end_of_what_is_seen(backend):
+    with trace() as timeline:
+        results = imap(abs, range(10_000), chunksize=1, buffersize=1)
+        next(results)
+    seen = timeline.report().items
+    list(results)
+
+    assert timeline.report().items == seen < 10_000
+
+
+@pytest.mark.requires("needs_serialization")
+def test_a_call_that_cannot_be_sent_is_over(backend):
+    held = threading.Lock()
+    with held, trace() as timeline:
+        with pytest.raises(SerializationError):
+            pmap(lambda _: held.locked(), [1])
+        failed = timeline.report().seconds
+        pmap(add_up, [LONG] * 20)
+
+    report = timeline.report()
+    assert report.calls == 2
+    assert report.seconds >= failed
+    assert report.shares["run"] > 0
+
+
+@pytest.mark.requires("can_recycle")
+def test_workers_that_follow_each_other_are_not_idle_for_that(backend):
+    with backend.pool(workers=1, max_tasks_per_worker=1) as pool, trace() as timeline:
+        pool.pmap(add_up, [LONG] * 4, chunksize=1)
+
+    report = timeline.report()
+    assert report.workers == 1
+    assert len({event["pid"] for event in stretches(timeline, "chunk")}) == 4
+    assert sum(report.shares.values()) == pytest.approx(1)
+
+
+def test_two_timelines_may_go_to_one_file(backend, tmp_path):
+    file = tmp_path / "run.json"
+
+    with trace(file), trace(file):
+        pmap(abs, [-1])
+
+    assert json.loads(file.read_text())["traceEvents"]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_callable_that_answers_everything_has_a_name(backend, tmp_path):
+    class Answers:
+        def __getattr__(self, name):
+            if name.startswith("__") and name != "__qualname__":
+                raise AttributeError(name)
+            return self
+
+        def __call__(self, x):
+            return x
+
+    with trace(tmp_path / "run.json") as timeline:
+        assert pmap(Answers(), [1]) == [1]
+
+    assert {event["args"]["call"] for event in stretches(timeline, "chunk")} == {
+        "test_a_callable_that_answers_everything_has_a_name.<locals>.Answers"
+    }
 
 
 def test_the_picture_has_a_lane_for_each(backend, tmp_path):

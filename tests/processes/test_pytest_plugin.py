@@ -104,6 +104,11 @@ def test_in_this_process_the_test_lives(parallel_faults, serial_backend):
     assert pmap(double, [1, 2], retries=1) == [2, 4]
     assert apply_async(double, (1,), retries=1).get() == 2
 
+def test_maps_that_tasks_make_are_their_own(parallel_faults, serial_backend):
+    parallel_faults.fail(item=1, error=KeyError(1), times=None)
+    outcomes = pmap(lambda x: sum(pmap(double, range(3))), range(2), return_exceptions=True)
+    assert (outcomes[0], type(outcomes[1])) == (6, KeyError)
+
 def test_bad_faults_are_refused(parallel_faults):
     with pytest.raises(ValueError, match="item=-1 is not valid"):
         parallel_faults.crash(item=-1)
@@ -115,7 +120,7 @@ def test_nothing_is_left_of_it():
 """
     )
 
-    result.assert_outcomes(passed=8)
+    result.assert_outcomes(passed=9)
 
 
 def test_a_fault_that_no_call_has_met_fails_the_test(suite):

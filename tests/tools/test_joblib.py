@@ -1,5 +1,6 @@
 """What runs on joblib runs here, with joblib's own contract for back-ends."""
 
+import gc
 import os
 import re
 import subprocess
@@ -18,6 +19,7 @@ import parallel_facade.joblib  # noqa: E402
 from parallel_facade import (  # noqa: E402
     ConfigurationError,
     Pool,
+    SerializationError,
     TaskTimeoutError,
     WorkerCrashedError,
     config,
@@ -102,6 +104,7 @@ def test_settings_of_ours_are_taken(tmp_path):
     ("settings", "said"),
     [
         ({"workers": 2}, "n_jobs says how many"),
+        ({"seed": 2}, "its tasks have no index"),
         ({"retrys": 2}, "did you mean 'retries'"),
         ({"retries": -1}, "retries=-1 in joblib is not valid"),
     ],
@@ -109,6 +112,29 @@ def test_settings_of_ours_are_taken(tmp_path):
 def test_settings_that_mean_nothing_are_refused(settings, said):
     with pytest.raises(ConfigurationError, match=said):
         parallel_config(backend="parallel_facade", **settings)
+
+
+def test_a_task_that_cannot_be_sent_is_an_error_also_when_others_run():
+    items = [(x for x in ()) if x == 50 else x for x in range(100)]
+
+    with pytest.raises(SerializationError, match="generator"):
+        Parallel(batch_size=1)(delayed(id)(item) for item in items)
+
+    assert Parallel()(delayed(abs)(x) for x in [-1, -2]) == [1, 2]
+
+
+def test_failures_that_joblib_was_told_of_are_not_logged(caplog):
+    with pytest.raises(ZeroDivisionError):
+        Parallel(batch_size=1, pre_dispatch="all")(delayed(lambda x: 1 // x)(0) for _ in range(8))
+
+    Parallel()(delayed(abs)(x) for x in [-1, -2])
+    gc.collect()
+    assert caplog.records == []
+
+
+def test_a_seed_in_force_is_refused():
+    with config(seed=1), pytest.raises(ConfigurationError, match="its tasks have no index"):
+        Parallel()(delayed(abs)(x) for x in [-1, -2])
 
 
 def test_batches_grow_where_tasks_are_short():

@@ -13,16 +13,20 @@ class Backend:
     capabilities = Capabilities(needs_serialization=True)
 
 
+class CallByHand(CallTrace):
+    chunks = []
+
+
 class Timeline:
     """One call from time 0 on, whose workers are processes that were there before."""
 
     def __init__(self, workers=2):
-        self.call = CallTrace(len, Backend(), workers)
+        self.call = CallByHand(len, Backend(), workers)
         self.call.began = 0.0
         self.chunks = []
 
     def step(self, what, began, ended, items=1, size=0):
-        self.call.steps.append(Step(what, began, ended, 0, items, size))
+        self.call.steps.append(Step(what, began, ended, 0, items, size, 1))
 
     def chunk(  # each as a time, after the one before it
         self,
@@ -65,7 +69,7 @@ class Timeline:
 
     def report(self, ended):
         self.call.ended = ended
-        self.call.__dict__["chunks"] = self.chunks
+        self.call.chunks = self.chunks
         return report_of([self.call])
 
 

@@ -330,37 +330,95 @@ def case_what_workers_keep_in_a_module_stays(pmap):
     assert sum(pmap(helpers.counted, range(4))) > before
 
 
+RECODED = """
+import functools
+
+def f(x):
+    return (1, x)
+
+def twice(function):
+    def wrapper(x):
+        return function(x), function(x)
+    return wrapper
+
+@twice
+def g(x):
+    return 1
+
+class A:
+    def m(self, x):
+        return 1
+    @staticmethod
+    def s(x):
+        return 1
+    @classmethod
+    def c(cls, x):
+        return 1
+    @property
+    def p(self):
+        return 1
+    @functools.cached_property
+    def q(self):
+        return 1
+"""
+
+
 def case_code_that_is_put_into_functions_that_are_there(pmap):
-    """Replace the code of a function and of methods in place, as IPython's autoreload does."""
+    """Replace the code of functions and methods in place, as IPython's autoreload does."""
     with tempfile.TemporaryDirectory() as folder:
         name = f"recoded_{os.getpid()}_{id(folder)}"
         with open(os.path.join(folder, f"{name}.py"), "w") as source:
-            source.write(
-                "def f(x): return (1, x)\n"
-                "class A:\n def g(self, x): return 1\n"
-                " @staticmethod\n def h(x): return 1\n @property\n def p(self): return 1\n"
-            )
+            source.write(RECODED)
         sys.path.insert(0, folder)
         try:
             module = importlib.import_module(name)
             use = {
                 "f": module.f,
-                "g": module.A().g,
-                "h": module.A.h,
-                "inner": lambda x: module.A().g(x),
+                "g": module.g,
+                "m": module.A().m,
+                "s": module.A.s,
+                "c": module.A.c,
+                "partial": functools.partial(module.A.m, None),
+                "inner": lambda x: module.A().m(x),
                 "p": lambda x: module.A().p,
+                "q": lambda x: module.A().q,
             }
-            before = {key: pmap(func, [0])[0] for key, func in use.items()}
+            # The classes are not asked for before: workers have loaded the module with f alone.
+            before = pmap(module.f, [0])
             module.f.__code__ = (lambda x: (2, x)).__code__
-            module.A.g.__code__ = (lambda self, x: 2).__code__
-            module.A.h.__code__ = (lambda x: 2).__code__
+            module.g.__closure__[0].cell_contents.__code__ = (lambda x: 2).__code__
+            module.A.m.__code__ = (lambda self, x: 2).__code__
+            module.A.s.__code__ = (lambda x: 2).__code__
+            module.A.c.__func__.__code__ = (lambda cls, x: 2).__code__
             module.A.p.fget.__code__ = (lambda self: 2).__code__
+            vars(module.A)["q"].func.__code__ = (lambda self: 2).__code__
             after = {key: pmap(func, [0])[0] for key, func in use.items()}
         finally:
             sys.path.remove(folder)
 
-    assert before == {"f": (1, 0), "g": 1, "h": 1, "inner": 1, "p": 1}
-    assert after == {"f": (2, 0), "g": 2, "h": 2, "inner": 2, "p": 2}
+    assert before == [(1, 0)]
+    assert after == dict.fromkeys(use, 2) | {"f": (2, 0), "g": (2, 2)}
+
+
+def case_attributes_that_are_not_to_be_asked(pmap):
+    with tempfile.TemporaryDirectory() as folder:
+        name = f"proxied_{os.getpid()}_{id(folder)}"
+        with open(os.path.join(folder, f"{name}.py"), "w") as source:
+            source.write(
+                "class Proxy:\n def __getattr__(self, name): raise RuntimeError(name)\n"
+                "class Meta(type):\n def __getattr__(cls, name): return {}[name]\n"
+                "class Coded(metaclass=Meta): pass\n"
+                "class Task:\n request = Proxy()\n def run(self, x): return -x\n"
+                "def f(x): return Coded.__name__\n"
+            )
+        sys.path.insert(0, folder)
+        try:
+            module = importlib.import_module(name)
+            results = pmap(module.Task().run, [1]), pmap(module.f, [1])
+        finally:
+            sys.path.remove(folder)
+
+    assert results == ([-1], ["Coded"])
 
 
 def case_a_module_reloaded_after_an_edit(pmap):
