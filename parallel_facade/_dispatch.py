@@ -186,6 +186,8 @@ class Map:
 
     def fill(self) -> None:
         """Submit chunks while there is room."""
+        if self._runs_in_caller:
+            self._verdicts.begin()
         if self._pid != os.getpid():
             raise PoolClosedError(
                 f"the results belong to process {self._pid}, from which this process was forked"
@@ -256,10 +258,12 @@ class Map:
     def wait(self) -> None:
         """Wait for a chunk to end, and collect it and all others that have."""
         assert self._in_flight or self._supply.waits, "there is something to wait for"
+        self._verdicts.begin()  # now that the workers have something to do
         self._receive(self._mailbox.take(self._seconds_to_wait()))
 
     async def wait_async(self) -> None:
         """Do as `wait` does, without blocking the event loop."""
+        self._verdicts.begin()
         await self._mailbox.arrival(self._seconds_to_wait())
         self._receive(self._mailbox.take(0))
 

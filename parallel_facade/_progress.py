@@ -45,6 +45,7 @@ class Reporter:
         total: Items in all; `None` while it is not known.
         show: Takes how far it is.
         in_flight: Returns how many items are in flight.
+        begin: Called at the beginning, of which `begin` tells.
         finish: Called at the end.
         one_by_one: Tell of each item, also where many have come together.
         clock: A monotonic clock in seconds.
@@ -56,6 +57,7 @@ class Reporter:
         show: Callable[[Progress], object],
         in_flight: Callable[[], int],
         *,
+        begin: Callable[[], object] = lambda: None,
         finish: Callable[[], object] = lambda: None,
         one_by_one: bool = True,
         clock: Clock = time.monotonic,
@@ -63,6 +65,7 @@ class Reporter:
         self._total = total
         self._show = show
         self._in_flight = in_flight
+        self._begin: Callable[[], object] | None = begin
         self._finish = finish
         self._one_by_one = one_by_one
         self._clock = clock
@@ -70,6 +73,12 @@ class Reporter:
         self._done = 0
         self._failed = 0
         self._retried = 0
+
+    def begin(self) -> None:
+        """Put the display up; beginning twice is fine."""
+        if (begin := self._begin) is not None:
+            self._begin = None
+            begin()
 
     def succeed(self, count: int) -> None:
         """Count *count* more items that have returned."""
@@ -89,6 +98,7 @@ class Reporter:
         self._tell()
 
     def _tell(self) -> None:
+        self.begin()
         elapsed = self._clock() - self._began
         self._show(
             Progress(
@@ -117,8 +127,16 @@ def open_reporter(
         return Reporter(total, progress, in_flight)
     if progress is False or progress == "":
         return None
-    bar = _new_bar(progress if isinstance(progress, str) else None, total)
+    bar: Any = None
     troubles: dict[str, int] = {}
+
+    def begin() -> None:
+        nonlocal bar
+        bar = _new_bar(progress if isinstance(progress, str) else None, total)
+
+    def finish() -> None:
+        if bar is not None:
+            bar.close()
 
     def show(state: Progress) -> None:
         told = {"failed": state.failed, "retried": state.retried}
@@ -127,7 +145,7 @@ def open_reporter(
             bar.set_postfix({name: count for name, count in told.items() if count}, refresh=False)
         bar.update(state.done - bar.n)
 
-    return Reporter(total, show, _nothing_is_asked, finish=bar.close, one_by_one=False)
+    return Reporter(total, show, _nothing_is_asked, begin=begin, finish=finish, one_by_one=False)
 
 
 def _nothing_is_asked() -> int:

@@ -55,6 +55,11 @@ class Verdicts:
         self.first_failure: tuple[int, Failure] | None = None
         """What ends the call, and the index of its item."""
 
+    def begin(self) -> None:
+        """Show that the call has begun; again is fine."""
+        if self._reporter is not None:
+            self._reporter.begin()
+
     def close(self) -> None:
         """Report no more progress; closing twice is fine."""
         if self._reporter is not None:
