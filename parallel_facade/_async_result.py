@@ -81,7 +81,12 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         return self.result(timeout)
 
     def result(self, timeout: float | None = None) -> R:
-        """Return the value, waiting *timeout* seconds for it; as `get`."""
+        """Return the value, waiting *timeout* seconds for it; as `get`.
+
+        >>> from parallel_facade import apply_async
+        >>> apply_async(len, ("four",), backend="serial").result()
+        4
+        """
         if (failure := self._failure(timeout)) is not None:
             raise failure.to_raise()
         assert self._report is not None, "no failure, so there is a report"
@@ -89,7 +94,12 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         return value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return what the task raised, waiting *timeout* seconds for it; `None` if it returned."""
+        """Return what the task raised, waiting *timeout* seconds for it; `None` if it returned.
+
+        >>> from parallel_facade import apply_async
+        >>> apply_async(divmod, (1, 0), backend="serial").exception()
+        ZeroDivisionError('integer division or modulo by zero')
+        """
         failure = self._failure(timeout)
         return None if failure is None else failure.to_raise()
 
@@ -153,12 +163,25 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         return submission is not None and not self.done() and submission.stop()
 
     def running(self) -> bool:
-        """Return whether the task runs now."""
+        """Return whether the task runs now.
+
+        >>> from parallel_facade import apply_async
+        >>> apply_async(abs, (-1,), backend="serial").running()
+        False
+        """
         submission = self._submission
         return not self.done() and submission is not None and submission.running()
 
     def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
-        """Call *fn* with this result when it is there, in the thread for callbacks."""
+        """Call *fn* with this result when it is there, in the thread for callbacks.
+
+        >>> from parallel_facade import apply_async
+        >>> import queue
+        >>> ended = queue.SimpleQueue()
+        >>> apply_async(abs, (-1,), backend="thread").add_done_callback(ended.put)
+        >>> ended.get().result()
+        1
+        """
         if getattr(fn, "__module__", None) == "asyncio.futures":
             # It only wakes its event loop: `await` waits for no callback that blocks.
             super().add_done_callback(fn)

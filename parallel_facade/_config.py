@@ -56,6 +56,10 @@ class Config(NamedTuple):
         start_timeout: Seconds that a cluster may be without workers; infinity for no limit.
         relay: Whether what tasks log, print and warn of in other processes reaches the caller's
             handlers, streams and filters.
+
+    >>> with config(retries=2) as settings:
+    ...     settings.retries, settings.serializer
+    (2, 'dill')
     """
 
     backend: Any

@@ -20,7 +20,14 @@ from typing import Any
 
 
 class ParallelFacadeError(Exception):
-    """Base of every error that the library raises on its own account."""
+    """Base of every error that the library raises on its own account.
+
+    >>> try:
+    ...     pmap(abs, [1], workers=0)
+    ... except ParallelFacadeError as error:
+    ...     print(type(error).__name__)
+    ConfigurationError
+    """
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild without `__init__`, whose keyword-only fields pickle would not pass."""
@@ -36,15 +43,35 @@ def _rebuild(
 
 
 class BackendLostError(ParallelFacadeError, ConnectionError):
-    """Raised when a cluster cannot be reached, was lost, or has had no worker for too long."""
+    """Raised when a cluster cannot be reached, was lost, or has had no worker for too long.
+
+    >>> issubclass(BackendLostError, ConnectionError)
+    True
+    """
 
 
 class ConfigurationError(ParallelFacadeError, ValueError):
-    """Raised when a setting is unknown, has a bad value, or asks what a back-end cannot do."""
+    """Raised when a setting is unknown, has a bad value, or asks what a back-end cannot do.
+
+    >>> try:
+    ...     configure(retries=-1)
+    ... except ConfigurationError as error:
+    ...     print(error)
+    retries=-1 in configure() is not valid; expected a whole number of at least 0
+    """
 
 
 class PoolClosedError(ParallelFacadeError, RuntimeError):
-    """Raised when a pool is used after it was closed."""
+    """Raised when a pool is used after it was closed.
+
+    >>> with Pool(backend="serial") as pool:
+    ...     pass
+    >>> try:
+    ...     pool.pmap(abs, [1])
+    ... except PoolClosedError as error:
+    ...     print("closed")
+    closed
+    """
 
 
 class RemoteError(ParallelFacadeError, RuntimeError):
@@ -53,6 +80,9 @@ class RemoteError(ParallelFacadeError, RuntimeError):
     Attributes:
         type_name: The qualified name of the exception's class.
         remote_traceback: The traceback in the worker, as text.
+
+    >>> RemoteError("gone", type_name="plugin.Lost", remote_traceback="").type_name
+    'plugin.Lost'
     """
 
     def __init__(self, message: str, *, type_name: str, remote_traceback: str) -> None:
@@ -67,6 +97,12 @@ class SerializationError(ParallelFacadeError, TypeError):
     Attributes:
         path: Which part cannot travel, for example ``"func.__self__._lock"`` or ``"item 3"``.
         offenders: All parts that cannot, as `explain` lists them; empty where they are not known.
+
+    >>> try:
+    ...     pmap(list, [(x for x in "ab")], backend="process")
+    ... except SerializationError as error:
+    ...     print(error.path)
+    item 0
     """
 
     def __init__(self, message: str, *, path: str, offenders: tuple[Any, ...] = ()) -> None:
@@ -80,6 +116,13 @@ class TaskTimeoutError(ParallelFacadeError, TimeoutError, MultiprocessingTimeout
 
     Attributes:
         index: The item that took too long; `None` if it was the whole call.
+
+    >>> import threading
+    >>> try:
+    ...     pmap(threading.Event().wait, [9], task_timeout=0.1, backend="process")
+    ... except TaskTimeoutError as error:
+    ...     print(error.index)
+    0
     """
 
     index: int | None = None
@@ -92,6 +135,13 @@ class WorkerCrashedError(ParallelFacadeError, RuntimeError):
         exitcode: The worker's exit code; minus the signal's number if a signal ended it;
             `None` when it is not known.
         index: The item that the worker was running; `None` if there was none.
+
+    >>> import os
+    >>> try:
+    ...     pmap(os._exit, [3], backend="process")
+    ... except WorkerCrashedError as error:
+    ...     print(error.exitcode, error.index)
+    3 0
     """
 
     def __init__(self, message: str, *, exitcode: int | None) -> None:

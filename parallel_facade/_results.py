@@ -306,7 +306,12 @@ class ResultIterator(chain[R], Generic[R]):
         self._slices.close()
 
     async def aclose(self) -> None:
-        """Cancel what has not run, as `close`."""
+        """Cancel what has not run, as `close`.
+
+        >>> import asyncio
+        >>> from parallel_facade import imap
+        >>> asyncio.run(imap(abs, [-1], backend="serial").aclose())
+        """
         self.close()
 
 

@@ -21,7 +21,14 @@ PathLike = str | os.PathLike[str]
 
 
 class Trace:
-    """The timeline of the calls that are made in its block; `trace` makes one."""
+    """The timeline of the calls that are made in its block; `trace` makes one.
+
+    >>> from parallel_facade import pmap, trace
+    >>> with trace() as timeline:
+    ...     _ = pmap(abs, [-1], backend="serial")
+    >>> type(timeline).__name__, timeline.report().calls
+    ('Trace', 1)
+    """
 
     def __init__(self, file: PathLike | None = None) -> None:
         self._file = None if file is None else Path(os.fspath(file))
