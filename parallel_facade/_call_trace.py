@@ -13,7 +13,7 @@ from threading import get_ident
 from typing import Any, Final
 
 from parallel_facade._carriers import Carrier
-from parallel_facade._outcomes import Report
+from parallel_facade._outcomes import Report, as_received
 from parallel_facade._timeline import (
     PACK,
     PACK_CALLABLE,
@@ -140,7 +140,8 @@ class TracedCarrier:
         return self._carrier.first_failure(received)
 
 
-def _size(received: Any) -> int:
+def _size(part: Any) -> int:
+    received = as_received(part)
     return len(received.data) + sum(int(loan.size) for loan in received.loans)
 
 

@@ -30,9 +30,7 @@ OURSELVES: Final = "parallel_facade"
 LIBRARIES: Final = ("stdlib", "platstdlib")
 
 _told: set[tuple[str, str]] = set()  # modules and paths of what workers were given another of
-_first_codes: dict[tuple[str, str], tuple[Any, ...]] = {}
-DECORATORS: Final = 8
-"""Around a function, at most, that are looked through for new code."""
+_first_codes: dict[tuple[str, str], tuple[types.CodeType, ...]] = {}  # (module, path) → at sight
 _first_seen: dict[str, dict[str, Callable[[], Any]]] = {}  # module → name → function or class
 
 
@@ -160,13 +158,7 @@ def was_replaced(module: types.ModuleType, name: str) -> bool:
     if not is_of_user(module.__name__):
         return False
     if (seen := _first_seen.get(module.__name__)) is None:
-        seen = _first_seen[module.__name__] = {}
-        for known, value in list(vars(module).items()):
-            if isinstance(value, types.FunctionType | type):
-                seen[known] = weakref.ref(value)
-                was_recoded(module.__name__, known, value)
-            if isinstance(value, type):
-                _note_first_codes(module, value)
+        seen = _first_seen.setdefault(module.__name__, _seen_in(module))
     value = vars(module).get(name)
     if name not in seen and not isinstance(value, types.FunctionType | type):
         return False
@@ -182,41 +174,58 @@ def was_recoded(module: str, path: str, value: Any) -> bool:
 
     That is how IPython's autoreload brings new code into functions and methods that are there.
     """
-    codes = _codes_of(function_in(value))
+    codes = _codes_in(value)
     return bool(codes) and _first_codes.setdefault((module, path), codes) != codes
 
 
-def _codes_of(function: Any, depth: int = DECORATORS) -> tuple[Any, ...]:
-    """Return the code of *function*, and of the functions that it wraps."""
-    if type(function) is not types.FunctionType:
-        return ()
-    cells = (function.__closure__ or ()) if depth else ()
-    wrapped: list[tuple[Any, ...]] = []
-    for cell in cells:
-        with suppress(ValueError):  # an empty cell
-            wrapped.append(_codes_of(cell.cell_contents, depth - 1))
-    return function.__code__, *wrapped
+def _codes_in(value: Any) -> tuple[types.CodeType, ...]:
+    """Return the code of the functions that *value* is made of, and of those that they wrap."""
+    codes: list[types.CodeType] = []
+    stack, visited = _functions_in(value), set()
+    while stack:
+        function = stack.pop()
+        if type(function) is types.FunctionType and id(function) not in visited:
+            visited.add(id(function))
+            codes.append(function.__code__)
+            for cell in function.__closure__ or ():
+                with suppress(ValueError):  # an empty cell
+                    stack.append(cell.cell_contents)
+    return tuple(codes)
 
 
 def function_in(value: Any) -> Any:
-    """Return the function that the attribute *value* of a class is made of, or else *value*.
-
-    By its type: to ask a user's object for an attribute may run code of the user's.
-    """
-    for kind, name in _MADE_OF.items():
-        if isinstance(value, kind):
-            return getattr(value, name)
-    return value
+    """Return the function that the attribute *value* of a class is made of, or else *value*."""
+    return _functions_in(value)[0]
 
 
-_MADE_OF: Final[dict[type, str]] = {
-    staticmethod: "__func__",
-    classmethod: "__func__",
-    types.MethodType: "__func__",
-    property: "fget",
-    functools.cached_property: "func",
-    functools._lru_cache_wrapper: "__wrapped__",
+def _functions_in(value: Any) -> list[Any]:
+    # By its type: to ask a user's object for an attribute may run code of the user's.
+    for kind, names in _MADE_OF.items():
+        if issubclass(type(value), kind):
+            return [getattr(value, name) for name in names]
+    return [value]
+
+
+_MADE_OF: Final[dict[type, tuple[str, ...]]] = {
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    types.MethodType: ("__func__",),
+    property: ("fget", "fset", "fdel"),
+    functools.cached_property: ("func",),
+    functools._lru_cache_wrapper: ("__wrapped__",),
 }
+
+
+def _seen_in(module: types.ModuleType) -> dict[str, Callable[[], Any]]:
+    """Return the functions and classes of *module*, whose code is noted."""
+    seen: dict[str, Callable[[], Any]] = {}
+    for name, value in list(vars(module).items()):
+        if isinstance(value, types.FunctionType | type):
+            seen[name] = weakref.ref(value)
+            was_recoded(module.__name__, name, value)
+        if isinstance(value, type):
+            _note_first_codes(module, value)
+    return seen
 
 
 def _note_first_codes(module: types.ModuleType, cls: type) -> None:

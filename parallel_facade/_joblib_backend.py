@@ -9,6 +9,8 @@ It needs joblib.
 from __future__ import annotations
 
 import functools
+import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import copy_context
@@ -66,6 +68,11 @@ def register(*, make_default: bool = False) -> None:
     joblib.register_parallel_backend(NAME, ParallelFacadeBackend, make_default=make_default)
 
 
+Callback = Callable[[Any], object]
+
+_Waiting = tuple[Callable[[], Any], Callback | None]
+
+
 class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     """Runs the batches of `joblib.Parallel` as single calls; joblib makes it by its name.
 
@@ -88,6 +95,9 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
         self._settings = _checked(settings)
         self._workers: int | None = None
         self._context = copy_context()
+        self._lock = threading.RLock()  # guards the three below; R for a `__del__` that runs a call
+        self._waiting: deque[_Waiting] = deque()
+        self._begun = 0  # batches that workers have, or that are about to begin
         self._running: set[AsyncResult[Any]] = set()
 
     @property
@@ -126,19 +136,44 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
         self._context = copy_context()
         return workers
 
-    def submit(
-        self, func: Callable[[], Any], callback: Callable[[Any], object] | None = None
-    ) -> Future[Any]:
-        """Run a batch."""
-        try:
-            result = self._context.copy().run(self._begin, func)
-        except Exception as exc:
-            return _failed(exc, callback)
-        self._running.add(result)
-        result.add_done_callback(self._running.discard)
-        if callback is not None:
-            result.add_done_callback(functools.partial(_tell, callback))
-        return result
+    def submit(self, func: Callable[[], Any], callback: Callback | None = None) -> Future[Any]:
+        """Run a batch, when its turn comes: the pool may have more workers than are asked for."""
+        waiting: Future[Any] = Future()
+        with self._lock:
+            self._waiting.append((func, callback))
+        self._go_on()
+        return waiting
+
+    def _go_on(self) -> None:
+        """Begin what there is a worker for."""
+        while (batch := self._next()) is not None:
+            func, callback = batch
+            try:
+                result = self._context.copy().run(self._begin, func)
+            except Exception as exc:
+                self._end(None)
+                _fail(exc, callback)
+                continue
+            with self._lock:
+                self._running.add(result)
+            result.add_done_callback(self._end)
+            if callback is not None:
+                result.add_done_callback(functools.partial(_tell, callback))
+
+    def _next(self) -> _Waiting | None:
+        with self._lock:
+            if not self._waiting or self._begun >= (self._workers or 1):
+                return None
+            self._begun += 1
+            return self._waiting.popleft()
+
+    def _end(self, result: Any) -> None:
+        with self._lock:
+            self._begun -= 1
+            if result is not None:
+                self._running.discard(result)
+        if result is not None:
+            self._go_on()
 
     def _begin(self, func: Callable[[], Any]) -> AsyncResult[Any]:
         with config(**self._in_force()):
@@ -151,15 +186,18 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """End what runs and what waits; the pool itself goes on."""
         del ensure_ready
-        for result in list(self._running):
+        with self._lock:
+            self._waiting.clear()
+            running = list(self._running)
+        for result in running:
             result._was_asked = True  # joblib has its error already
             if not result.cancel():
                 result.stop()
-        self._running.clear()
 
     def terminate(self) -> None:
         """Forget the call; the pool stays warm."""
-        self._running.clear()
+        with self._lock:
+            self._waiting.clear()
         self.reset_batch_stats()
 
     def _in_force(self) -> dict[str, Any]:
@@ -184,8 +222,8 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
                 give_back()
 
 
-def _failed(error: Exception, callback: Callable[[Any], object] | None) -> Future[Any]:
-    """Return the future of a batch that cannot be sent.
+def _fail(error: Exception, callback: Callback | None) -> None:
+    """Tell joblib of a batch that cannot be sent.
 
     Most batches are submitted from joblib's callback, where nobody would take the exception, and
     joblib would wait for the batch for ever.
@@ -193,8 +231,7 @@ def _failed(error: Exception, callback: Callable[[Any], object] | None) -> Futur
     failed: Future[Any] = Future()
     failed.set_exception(error)
     if callback is not None:
-        failed.add_done_callback(callback)
-    return failed
+        callback(failed)
 
 
 def _tell(callback: Callable[[Any], object], result: AsyncResult[Any]) -> None:

@@ -1,7 +1,7 @@
 """Where the workers' time went, lane by lane, between the first and the last thing a call did.
 
     submitted      received         arguments_ready       ran      encoded
-    ····│  send  ····│    rebuild    ····│      run     ····│ return ··│   gap: see `_Gaps`
+    ····│  send  ····│    rebuild    ····│      run     ····│ return ··│   gap: see `Gaps`
 
 A gap is the time of a worker between two chunks. What it waited for follows from what the caller
 did meanwhile: it packed, it unpacked, the chunk was on its way, or none of these.
@@ -10,6 +10,7 @@ did meanwhile: it packed, it unpacked, the chunk was on its way, or none of thes
 from __future__ import annotations
 
 import os
+import socket
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -108,7 +109,7 @@ def labels_of(lanes: Iterable[Lane]) -> dict[Lane, str]:
     labels: dict[Lane, str] = {}
     for lane in lanes:
         label = f"worker {lane.pid}"
-        if lane.pid == os.getpid():
+        if (lane.host, lane.pid) == (socket.gethostname(), os.getpid()):
             label = lane.name
         elif lanes_of[lane.host, lane.pid] > 1:
             label += f", {lane.name}"

@@ -149,17 +149,17 @@ def encode_unread(part: str, failure: Failure, encoder: Encoder) -> bytes:
 
 def have_failures(parts: list[Any]) -> bool:
     """Return whether an encoded report holds a failure, without decoding it."""
-    return any(_as_received(part).data[:1] == SOME_FAILED for part in parts)
+    return any(as_received(part).data[:1] == SOME_FAILED for part in parts)
 
 
-def _as_received(part: Any) -> Received:
+def as_received(part: Any) -> Received:
     return part if isinstance(part, Received) else Received(part)
 
 
 def first_traceback(parts: list[Any]) -> str:
     """Return the traceback of the first failure in an encoded report, without decoding that."""
     for part in parts:
-        *_, failures, _, _ = pickle.loads(memoryview(_as_received(part).data)[1:])
+        *_, failures, _, _ = pickle.loads(memoryview(as_received(part).data)[1:])
         for failure in failures.values():
             sent = SentFailure(*failure)
             return sent.traceback or f"{sent.type_name}: {sent.message}"
@@ -174,7 +174,7 @@ def decode_report(parts: list[Any], known: int = 0) -> Report:
         known: Outcomes, from the first, that are known already: they are not rebuilt once more.
     """
     report = Report([], {})
-    for part in map(_as_received, parts):
+    for part in map(as_received, parts):
         prefix, values, payloads, failures, unread, seconds = pickle.loads(
             memoryview(part.data)[1:]
         )

@@ -221,10 +221,11 @@ class Pool(Executor):
         strict: bool = False,
         **settings: Any,
     ) -> list[Any]:
-        """Do as `pmap` does, to be awaited; the event loop goes on meanwhile.
+        """Do as `pmap` does, to be awaited; the event loop goes on while the items run.
 
-        Cancelling the task that awaits it ends the tasks that run, where the back-end can. On the
-        serial back-end the items run in the event loop's own thread.
+        The inputs are read, and results rebuilt, in the event loop's thread. Cancelling the task
+        that awaits it ends the tasks that run, where the back-end can. On the serial back-end the
+        items run in the event loop's own thread.
 
         >>> import asyncio
         >>> async def main():

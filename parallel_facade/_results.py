@@ -50,7 +50,9 @@ async def _in_thread(action: Callable[[], object]) -> None:
     try:
         await asyncio.shield(running)
     except asyncio.CancelledError:
-        await asyncio.wait([running])
+        while not running.done():  # whoever cancels once may do so again
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
         raise
 
 

@@ -8,7 +8,6 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -73,14 +72,14 @@ def rng() -> np.random.Generator:
 
 @functools.cache
 def _numpy_random() -> Any:
-    """Return `numpy.random`; `None` if it is not installed.
+    """Return `numpy.random`; `None` if it is not installed, or is broken.
 
     Loaded also where nobody has done so: a function may import it when it runs.
     """
-    if find_spec("numpy") is None:
+    try:
+        import numpy.random
+    except ImportError:
         return None
-    import numpy.random
-
     return numpy.random
 
 

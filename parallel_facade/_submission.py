@@ -59,7 +59,7 @@ class Submission:
         self._options = options
         self._decisions = decisions
         self._carrier: Carrier = carrier_for(backend, options)
-        self._trace = trace_call(call.func, backend, backend.capacity())
+        self._trace = trace_call(call.func, backend, max(1, backend.capacity()))
         if self._trace is not None:
             self._carrier = TracedCarrier(self._carrier, self._trace)
         packed_call = self._carrier.pack_call(call)

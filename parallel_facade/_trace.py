@@ -31,7 +31,7 @@ class Trace:
     """
 
     def __init__(self, file: PathLike | None = None) -> None:
-        self._file = None if file is None else Path(os.fspath(file))
+        self._file = None if file is None else Path(os.fspath(file)).absolute()
         self._calls: list[CallTrace] = []
         self._began = 0.0
 
@@ -47,21 +47,31 @@ class Trace:
         _call_trace.watchers.append(self._watch)
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         _call_trace.watchers.remove(self._watch)
         for call in self._calls:
             call.note_end()  # what still runs is seen up to here
-        if self._file is not None:
+        if self._file is None:
+            return
+        try:
             self._write(self._file)
+        except OSError as exc:
+            if error is None:
+                raise
+            error.add_note(f"and the timeline could not be written: {exc}")
 
     def _write(self, file: Path) -> None:
-        """Write all at once: another trace may write the same file."""
+        """Write all at once, where that can be: another trace may write the same file."""
+        text = json.dumps(self.events())
         beside = file.with_name(f".{file.name}.{os.urandom(4).hex()}")
         try:
-            beside.write_text(json.dumps(self.events()), encoding="utf-8")
+            if not file.is_file():  # a device, a pipe
+                raise OSError
+            beside.write_text(text, encoding="utf-8")
             beside.replace(file)
-        finally:
+        except OSError:
             beside.unlink(missing_ok=True)
+            file.write_text(text, encoding="utf-8")
 
     def _watch(self, call: CallTrace) -> None:
         self._calls.append(call)
@@ -120,7 +130,8 @@ def trace(file: PathLike | None = None) -> Trace:
     """Return a block that notes what ran where, and when.
 
     All calls are in it that this process begins in the block, in whatever thread; those that tasks
-    make are parts of the tasks. What still runs when the block ends is seen up to there.
+    make are parts of the tasks. Of what still runs when the block ends, those chunks are seen that
+    have ended.
 
     Args:
         file: Where to write the timeline at the end of the block, in the trace-event format, which

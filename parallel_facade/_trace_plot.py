@@ -30,7 +30,7 @@ COLOURS: Final = {
     RETURN: "#9b5de5",
     TAKE: "#577590",
 }
-"""Told apart in greyscale too; what is blank is idle."""
+"""What is blank is idle."""
 
 LANE_INCHES: Final = 0.35
 MOST_LANES: Final = 64

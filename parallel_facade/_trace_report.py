@@ -83,7 +83,7 @@ class TraceReport(NamedTuple):
             f"{_time(self.seconds)} on {_counted(self.workers, 'worker')}"
         )
         lines = [
-            f"  {what:<9} {_percent(share):>5}  {'█' * round(share * BAR):<{BAR}}  {MEANINGS[what]}"
+            f"  {what:<9} {_percent(share):>5}  {'#' * round(share * BAR):<{BAR}}  {MEANINGS[what]}"
             for what, share in self.shares.items()
             if share >= 0.005
         ]

@@ -4,7 +4,11 @@
 >>> register()
 """
 
-from parallel_facade._joblib_backend import NAME, register
+try:
+    from parallel_facade._joblib_backend import NAME, register
+except ModuleNotFoundError as exc:
+    exc.add_note("Hint: pip install 'parallel-facade[joblib]'")
+    raise
 
 __all__ = ["NAME", "register"]
 

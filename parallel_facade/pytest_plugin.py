@@ -34,10 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
         from parallel_facade._errors import ConfigurationError
 
         try:
-            force = force_backend(name)
+            end = force_backend(name)
         except ConfigurationError as exc:
             raise pytest.UsageError(f"{OPTION}: {exc}") from None
-        config.add_cleanup(force)
+        config.add_cleanup(end)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A timeline shows what ran where, and when, on every back-end."""
 
+import contextlib
 import itertools
 import json
 import threading
@@ -7,7 +8,15 @@ from collections import defaultdict
 
 import pytest
 
-from parallel_facade import ConfigurationError, SerializationError, apply_async, imap, pmap, trace
+from parallel_facade import (
+    ConfigurationError,
+    SerializationError,
+    _call_trace,
+    apply_async,
+    imap,
+    pmap,
+    trace,
+)
 
 LONG = 200_000
 """To add up so many numbers takes longer than what a timeline leaves out."""
@@ -15,6 +24,13 @@ LONG = 200_000
 
 def add_up(n):
     return sum(range(n))
+
+
+@pytest.fixture(autouse=True)
+def nobody_watches_afterwards():
+    """See that no test leaves a timeline open, which would keep all calls of the others."""
+    yield
+    assert _call_trace.watchers == []
 
 
 def stretches(timeline, category):
@@ -132,13 +148,10 @@ def test_the_traceback_of_a_traced_item_is_that_of_others(backend):
         raise ValueError(x)
 
     texts = []
-    for _ in range(2):
-        with pytest.raises(ValueError, match="7") as caught:
+    for around in (contextlib.nullcontext(), trace()):
+        with around, pytest.raises(ValueError, match="7") as caught:
             pmap(fail, [7])
         texts.append(str(caught.value.__cause__))
-        timeline = trace()
-        timeline.__enter__()
-    timeline.__exit__()
 
     assert "parallel_facade" not in texts[1].replace("test_trace", "")
     assert texts[0] == texts[1]

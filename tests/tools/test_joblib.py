@@ -23,6 +23,7 @@ from parallel_facade import (  # noqa: E402
     TaskTimeoutError,
     WorkerCrashedError,
     config,
+    pmap,
 )
 from parallel_facade._joblib_backend import ParallelFacadeBackend  # noqa: E402
 from parallel_facade.joblib import register  # noqa: E402
@@ -169,6 +170,28 @@ def test_calls_may_nest():
 
     assert Parallel()(delayed(rows)(n) for n in [2, 3]) == [[0, 1], [0, 1, 2]]
     assert Parallel()(delayed(own_rows)(n) for n in [2, 3]) == [[0, 1], [0, 1, 2]]
+
+
+def test_no_more_run_at_a_time_than_jobs_were_asked_for():
+    now, most, lock = [0], [0], threading.Lock()
+
+    def count(x):
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        sum(range(100_000))
+        with lock:
+            now[0] -= 1
+        return x
+
+    with config(backend="thread"):
+        pmap(abs, range(8), workers=8)  # then there are eight threads
+        results = Parallel(n_jobs=2, batch_size=1, pre_dispatch="all")(
+            delayed(count)(x) for x in range(40)
+        )
+
+    assert results == list(range(40))
+    assert most[0] <= 2
 
 
 def test_the_number_of_jobs_is_counted_as_joblib_does(monkeypatch):
