@@ -150,6 +150,8 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
         """Run the pool's worker loop, where user code may start processes of its own."""
         self._config["daemon"] = False
         keep_private(self.channel)
+        if isinstance(calls := self._args[0], PacketQueue):
+            calls._reader.receive_until_end_of(self.channel.fileno())
         super().run()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import select
 import selectors
 import socket
 from contextlib import suppress
@@ -41,6 +42,17 @@ class _End:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._lifeline: int | None = None
+
+    def receive_until_end_of(self, lifeline: int) -> None:
+        """Receive nothing more when the other end of the socket *lifeline* is closed.
+
+        1. pool    starts a worker in the place of one that has died
+        2. caller  closes the pool, which tells the workers that it has by then to leave
+        3. worker  waits for a message for ever: it and others like it have the queue's other end
+        """
+        if hasattr(select, "poll"):
+            self._lifeline = lifeline
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -73,9 +85,21 @@ class _End:
     def _receive(self) -> bytes:
         # All processes that have the socket share its flags, and a task may have set one.
         while True:
+            if self._lifeline is not None and not self._has_come(self._lifeline):
+                return b""
             with suppress(BlockingIOError):
-                return self._socket.recv(MESSAGE_BYTES)
-            connection.wait([self._socket])
+                # Another worker may have been faster, where this one watches its lifeline.
+                flags = 0 if self._lifeline is None else socket.MSG_DONTWAIT
+                return self._socket.recv(MESSAGE_BYTES, flags)
+            if self._lifeline is None:
+                connection.wait([self._socket])
+
+    def _has_come(self, lifeline: int) -> bool:
+        """Wait for a message; return `False` if the lifeline has ended before."""
+        waiting = select.poll()
+        waiting.register(self._socket, select.POLLIN)
+        waiting.register(lifeline, 0)  # its end is told of in any case
+        return self.fileno() in dict(waiting.poll())
 
     def poll(self) -> bool:
         return bool(connection.wait([self._socket], 0))

@@ -1,6 +1,8 @@
 """Deadlines, chunks, seeds, methods: the pure parts."""
 
 import random
+import select
+import socket
 
 import numpy
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from parallel_facade._deadlines import Deadline
 from parallel_facade._methods import bind_method, find_definition, mangle, reduce_method
 from parallel_facade._seeds import kept_state, seed_item, stream_seed
+from parallel_facade.backends._packets import PacketQueue
 
 
 def test_a_deadline_comes_when_its_seconds_have_passed(clock):
@@ -88,3 +91,21 @@ def test_a_method_that_no_class_holds_is_rebuilt_from_its_parts():
 
     assert build(*parts)() == "loose"
     assert bind_method(child, _Under, "plain")() == "under"
+
+
+@pytest.mark.skipif(not hasattr(select, "poll"), reason="there is no poll here")
+def test_a_queue_ends_with_the_lifeline_of_its_reader():
+    lifeline, far_end = socket.socketpair()
+    queue = PacketQueue()
+    queue._reader.receive_until_end_of(lifeline.fileno())
+
+    queue.put("first")
+    assert queue.get() == "first"
+    far_end.close()
+    with pytest.raises(EOFError):
+        queue.get()
+    queue.put("last")
+    assert queue.get() == "last"
+
+    queue.close()
+    lifeline.close()
