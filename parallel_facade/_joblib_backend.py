@@ -234,7 +234,7 @@ def _fail(error: Exception, callback: Callback | None) -> None:
         callback(failed)
 
 
-def _tell(callback: Callable[[Any], object], result: AsyncResult[Any]) -> None:
+def _tell(callback: Callback, result: Any) -> None:
     """Tell joblib of *result*; of several failures it asks for one."""
     callback(result)
     result._was_asked = True
