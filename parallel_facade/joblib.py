@@ -6,8 +6,8 @@
 
 try:
     from parallel_facade._joblib_backend import NAME, register
-except ModuleNotFoundError as exc:
-    exc.add_note("Hint: pip install 'parallel-facade[joblib]'")
+except ModuleNotFoundError as _missing:
+    _missing.add_note("Hint: pip install 'parallel-facade[joblib]'")
     raise
 
 __all__ = ["NAME", "register"]
