@@ -33,6 +33,11 @@ class Planned:
     """Marks what stands for a fault in this process; it is retried as the fault would be."""
 
 
+def is_retried(error: BaseException, retry_on: tuple[type[BaseException], ...]) -> bool:
+    """Return whether what raises *error* may be tried again: as the user said, or as a fault."""
+    return isinstance(error, (*retry_on, Planned))
+
+
 class PlannedCrashError(Planned, WorkerCrashedError):
     """Stands for the end of a worker."""
 

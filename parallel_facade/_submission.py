@@ -23,7 +23,7 @@ from parallel_facade._call_trace import TracedCarrier, trace_call
 from parallel_facade._carriers import Carrier, carrier_for
 from parallel_facade._delivery import Delivery
 from parallel_facade._errors import TaskTimeoutError, described
-from parallel_facade._faults import Planned
+from parallel_facade._faults import is_retried
 from parallel_facade._hearing import ignore
 from parallel_facade._notes import note_attempts
 from parallel_facade._options import Options
@@ -201,7 +201,7 @@ class Submission:
         if error is not None:
             return self._backend.translate(error)
         error = self._carrier.unpack(received).failures[0].error
-        return error if isinstance(error, (*self._options.retry_on, Planned)) else None
+        return error if is_retried(error, self._options.retry_on) else None
 
     def _settle(self, inner: Future[Any]) -> None:
         self._end()

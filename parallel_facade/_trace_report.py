@@ -19,11 +19,10 @@ from parallel_facade._lanes import (
     START,
     TAKE,
     Gaps,
-    Visit,
     shares_of_time,
     visits_of,
 )
-from parallel_facade._timeline import PACK, PACK_CALLABLE, UNPACK, ItemTimes, Lane
+from parallel_facade._timeline import PACK, PACK_CALLABLE, UNPACK, ItemTimes
 
 GOOD_SHARE: Final = 0.8
 """From here on the function itself is what takes the time."""
@@ -96,50 +95,40 @@ TraceReport.__module__ = "parallel_facade"
 
 def report_of(calls: list[CallTrace]) -> TraceReport:
     """Return what *calls* come to."""
-    lanes = visits_of(calls)
     if not calls:
         return TraceReport(
             0, 0, 0.0, 0, dict.fromkeys(MEANINGS, 0.0), 0, 0, 0, 0.0, "no call was made"
         )
-    gaps = Gaps(calls)
-    workers = max(call.workers for call in calls)
-    shares = shares_of_time(gaps, lanes, workers)
-    sizes = {
-        what: sum(step.size for call in calls for step in call.steps if step.what == what)
-        for what in (PACK_CALLABLE, PACK, UNPACK)
-    }
-    facts = _Facts(calls, lanes, gaps.seconds, workers, shares, sizes)
+    facts = _Facts(calls)
     return TraceReport(
-        len(calls),
-        facts.items,
-        gaps.seconds,
-        workers,
-        shares,
-        sizes[PACK_CALLABLE],
-        sizes[PACK],
-        sizes[UNPACK],
-        facts.run_seconds,
-        _advice(facts),
+        calls=len(calls),
+        items=facts.items,
+        seconds=facts.seconds,
+        workers=facts.workers,
+        shares=facts.shares,
+        callable_bytes=facts.sizes[PACK_CALLABLE],
+        argument_bytes=facts.sizes[PACK],
+        result_bytes=facts.sizes[UNPACK],
+        run_seconds=facts.run_seconds,
+        advice=_advice(facts),
     )
 
 
 class _Facts:
-    def __init__(  # noqa: PLR0917 - all that there is to know
-        self,
-        calls: list[CallTrace],
-        lanes: dict[Lane, list[Visit]],
-        seconds: float,
-        workers: int,
-        shares: dict[str, float],
-        sizes: dict[str, int],
-    ) -> None:
+    """What is known of *calls*, of which there is one at least."""
+
+    def __init__(self, calls: list[CallTrace]) -> None:
+        gaps = Gaps(calls)
         self.calls = calls
-        self.seconds = seconds
-        self.workers = workers
-        self.shares = shares
-        self.sizes = sizes
-        self.lanes = lanes
-        self.visits = [visit for visits in lanes.values() for visit in visits]
+        self.seconds = gaps.seconds
+        self.workers = max(call.workers for call in calls)
+        self.lanes = visits_of(calls)
+        self.shares = shares_of_time(gaps, self.lanes, self.workers)
+        self.sizes = dict.fromkeys((PACK_CALLABLE, PACK, UNPACK), 0)
+        for call in calls:
+            for step in call.steps:
+                self.sizes[step.what] += step.size
+        self.visits = [visit for visits in self.lanes.values() for visit in visits]
         times = [visit.times for visit in self.visits]
         self.items = sum(one.items for one in times)
         self.run_seconds = sum(one.applied for one in times)
@@ -295,24 +284,27 @@ def _about_callable(facts: _Facts) -> str:
 
 
 def _about_arguments(facts: _Facts) -> str:
-    size = facts.per_item(PACK)
-    if size < LARGE_BYTES:
-        return _about_small_items(facts)
-    return (
-        f"{_bytes(size)} for each item. What many items share belongs in the callable, which is "
-        "sent once: functools.partial(f, data). Or give names of files, and read them in the "
-        "function."
+    return _about_size(
+        facts,
+        PACK,
+        "What many items share belongs in the callable, which is sent once: "
+        "functools.partial(f, data). Or give names of files, and read them in the function.",
     )
 
 
 def _about_results(facts: _Facts) -> str:
-    size = facts.per_item(UNPACK)
+    return _about_size(
+        facts,
+        UNPACK,
+        "Return what you need of it, or write it to a file in the function and return its name.",
+    )
+
+
+def _about_size(facts: _Facts, what: str, remedy: str) -> str:
+    size = facts.per_item(what)
     if size < LARGE_BYTES:
         return _about_small_items(facts)
-    return (
-        f"{_bytes(size)} for each item. Return what you need of it, or write it to a file in the "
-        "function and return its name."
-    )
+    return f"{_bytes(size)} for each item. {remedy}"
 
 
 def _about_small_items(facts: _Facts) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from parallel_facade._errors import described
-from parallel_facade._faults import Planned
+from parallel_facade._faults import is_retried
 from parallel_facade._harvest import Harvest
 from parallel_facade._notes import note_attempts, note_item
 from parallel_facade._options import Options
@@ -103,7 +103,7 @@ class Verdicts:
 
     def is_retried(self, error: BaseException) -> bool:
         """Return whether what raises *error* may be tried again."""
-        return isinstance(error, (*self._options.retry_on, Planned))
+        return is_retried(error, self._options.retry_on)
 
     def may_retry(self, index: int, error: BaseException) -> bool:
         """Return whether item *index*, which failed with *error*, has an attempt left; use it."""
