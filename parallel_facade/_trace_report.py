@@ -124,7 +124,7 @@ class _Facts:
         self.workers = max(call.workers for call in calls)
         self.lanes = visits_of(calls)
         self.shares = shares_of_time(gaps, self.lanes, self.workers)
-        self.sizes = dict.fromkeys((PACK_CALLABLE, PACK, UNPACK), 0)
+        self.sizes: dict[str, int] = dict.fromkeys((PACK_CALLABLE, PACK, UNPACK), 0)
         for call in calls:
             for step in call.steps:
                 self.sizes[step.what] += step.size
