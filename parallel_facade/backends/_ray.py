@@ -1,6 +1,6 @@
 """Workers of a Ray cluster.
 
-    submit ─► ray task, never retried ─► worker ── "it runs, here" ──► Board, an actor
+    submit ─► ray task, never retried ─► worker ── "may I begin?" ──► Board, an actor
                      │ object                                            │
         future ◄─────┴───────────────────◄── reader ◄────────────────────┘
 
@@ -15,7 +15,8 @@ Ray has settings for keepalive pings, which would show it sooner. Set for the ca
 harm: workers take so many pings for an attack, and close the connection.
 
 Guarantees:
-    - A task is started once: Ray's own retries are off.
+    - A task is started once: Ray's own retries are off, and what died with its worker is sent
+      again only if the board says that it has not begun.
     - A connection that the user has made to Ray stays as it is.
 
 Assumes:
@@ -24,7 +25,6 @@ Assumes:
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 import threading
@@ -54,10 +54,14 @@ from parallel_facade.backends._probe import (
     host_and_port,
     within,
 )
+from parallel_facade.backends._ray_board import Board
 from parallel_facade.backends._remote import EngineFuture, RemoteBackend
 
 INIT_SECONDS: Final = 60.0
 """How long Ray may take to connect, or to start; it says what is wrong after some 20."""
+
+MOST_SENDINGS: Final = 5
+"""How often a task is sent whose workers die before it has begun."""
 
 PLACE: Final = BUILT_IN["ray"].address
 
@@ -140,6 +144,7 @@ class RayBackend(RemoteBackend):
 
     def _send(self, inner: RayFuture) -> None:
         number = inner.number = next(self._numbers)
+        inner.times_sent += 1
         where, run = self._freest(), self._run
         if where is not None:
             there = NodeAffinitySchedulingStrategy(where, soft=False)
@@ -166,18 +171,46 @@ class RayBackend(RemoteBackend):
 
     def end(self, inner: Future[Any]) -> bool:
         assert isinstance(inner, RayFuture), "it was made by send"
-        ray.cancel(inner.reference, force=True)
+        inner.is_ended = True
+        with suppress(ray_errors.RayError):  # the board is gone, and all that it knew of
+            may_run = ray.get(self._board.doom.remote(inner.number))
+            ray.cancel(inner.reference, force=may_run)
+        self._end_dead(inner)
         return True
+
+    def _end_dead(self, inner: RayFuture) -> None:
+        """End what has died before it began, and is not sent again."""
+        if inner.death is not None and self._inner.pop(inner.number, None) is not None:
+            inner.fail_with(inner.death)
 
     # ── what comes back ───────────────────────────────────────────────────────────────────────
 
     def _note_end(self, number: int, inner: RayFuture, came: Future[Any]) -> None:
-        if self._inner.pop(number, None) is None:
+        """Take how a task has ended, in a thread of Ray's, which must not wait.
+
+        A task may be ended while it is looked at whether it has begun:
+
+            1. this   notes the death, then looks whether the task was ended
+            2. end    notes that it was ended, then looks for a death
+            3. watch  sends it again, then looks whether it was ended
+        """
+        if number not in self._inner:
             return  # it was sent anew, under another number
-        if (error := came.exception()) is not None:
+        error = came.exception()
+        if isinstance(error, DEATHS) and self._may_be_sent_again(inner):
+            inner.death = error
+            if not inner.is_ended:
+                self._watch.wake()
+                return
+        if self._inner.pop(number, None) is None:
+            return
+        if error is not None:
             inner.fail_with(error)
         else:
             inner.end_with(came.result())
+
+    def _may_be_sent_again(self, inner: RayFuture) -> bool:
+        return not inner.has_begun and inner.times_sent < MOST_SENDINGS
 
     def _read(self, board: Any) -> None:
         """Take in what tasks tell, until the board is gone."""
@@ -208,18 +241,29 @@ class RayBackend(RemoteBackend):
         for inner in list(self._inner.values()):
             if inner.host in lost:
                 inner.fail_with(ray_errors.NodeDiedError(f"nothing is heard of host {inner.host}"))
-        if is_new:
-            self._send_anew([inner for inner in list(self._inner.values()) if not inner.has_begun])
+        waiting = [inner for inner in list(self._inner.values()) if not inner.has_begun]
+        self._send_anew(waiting if is_new else [one for one in waiting if one.death is not None])
 
     def _send_anew(self, waiting: list[RayFuture]) -> None:
-        """Send what has not begun, and may have been sent to a host that is cut off."""
+        """Send what has not begun, and has died or may be on a host that is cut off."""
+        if not waiting:
+            return
         numbers = [inner.number for inner in waiting]
-        revoked = set(ray.get(self._board.revoke.remote(numbers)))
+        called_off = set(ray.get(self._board.call_off.remote(numbers)))
         for inner in waiting:
-            if inner.number in revoked and self._inner.pop(inner.number, None) is not None:
-                with suppress(Exception):  # it has ended
-                    ray.cancel(inner.reference, force=False)
-                self._send(inner)
+            if inner.number not in called_off:
+                self._end_dead(inner)
+            elif self._inner.pop(inner.number, None) is not None:
+                self._send_again(inner)
+
+    def _send_again(self, inner: RayFuture) -> None:
+        if inner.death is None:
+            with suppress(Exception):  # it has ended
+                ray.cancel(inner.reference, force=False)
+        inner.death = None
+        self._send(inner)
+        if inner.is_ended:
+            self.end(inner)
 
     # ── the end ───────────────────────────────────────────────────────────────────────────────
 
@@ -247,6 +291,9 @@ LOST: Final = (
 )
 """What Ray says of workers that are gone."""
 
+DEATHS: Final = (ray_errors.WorkerCrashedError, ray_errors.NodeDiedError)
+"""What Ray says of workers that are gone, and may not have begun their task."""
+
 
 class RayFuture(EngineFuture):
     """What stands for an object of Ray's.
@@ -260,55 +307,27 @@ class RayFuture(EngineFuture):
         self.arguments = arguments
         self.number: int = -1
         """By which its task tells that it runs."""
+        self.times_sent: int = 0
+        """Each time under another number."""
+        self.death: BaseException | None = None
+        """What Ray said of its worker's end, where the task may not have begun."""
+        self.is_ended: bool = False
+        """The caller wants it no more."""
         self.reference: Any = None
         """Ray's."""
         self.host: str | None = None
         """The id of the host where the task runs, as soon as that is known."""
 
 
-class Board:
-    """Where tasks tell that they run, and are told whether they may; an actor of Ray's."""
-
-    def __init__(self) -> None:
-        self._notes: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
-        self._begun: set[int] = set()
-        self._revoked: set[int] = set()
-
-    async def begin(self, number: int, host: str) -> bool:
-        """Take in that task *number* is about to run on *host*; return whether it may."""
-        if number in self._revoked:
-            return False
-        self._begun.add(number)
-        await self._notes.put((number, host))
-        return True
-
-    async def revoke(self, numbers: list[int]) -> list[int]:
-        """Let those of the tasks *numbers* that have not begun never begin; return them."""
-        revoked = [number for number in numbers if number not in self._begun]
-        self._revoked.update(revoked)
-        return revoked
-
-    async def take(self, lowest: int) -> list[tuple[int, str]]:
-        """Return what was told and not taken, waiting for something.
-
-        Args:
-            lowest: The lowest number of a task that has not ended.
-        """
-        self._begun = {number for number in self._begun if number >= lowest}
-        notes = [await self._notes.get()]
-        while not self._notes.empty():
-            notes.append(self._notes.get_nowait())
-        return notes
-
-
 def run_noted(board: Any, number: int, *arguments: Any) -> Any:
-    """Tell that the task runs, and run it; in a worker.
+    """Tell that the task runs, and run it; in a worker, which ends if it may not.
 
     It waits until that was heard: what has not told may be sent to another host, and run there.
     """
-    if ray.get(board.begin.remote(number, ray.get_runtime_context().get_node_id())):
+    here = ray.get_runtime_context()
+    if ray.get(board.begin.remote(number, here.get_node_id(), here.get_worker_id())):
         return run_remote(*arguments)
-    return None
+    raise SystemExit(0)
 
 
 def _asker() -> Any:

@@ -341,7 +341,7 @@ def test_task_timeout_ends_only_the_slow_item(backend, gate):
     results = pmap(
         lambda x: never_opened.pass_through() if x == 1 else x,
         range(4),
-        task_timeout=0.5,
+        task_timeout=1,
         return_exceptions=True,
     )
 
@@ -357,7 +357,7 @@ def test_an_item_that_takes_too_long_is_an_error_and_others_go_on(backend, gate)
     outcomes = pmap(
         lambda x: slow.pass_through(x) if x == 1 else x,
         range(4),
-        task_timeout=0.5,
+        task_timeout=1,
         return_exceptions=True,
     )
     slow.wait_for_arrivals(1)

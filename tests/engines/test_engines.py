@@ -186,6 +186,53 @@ def test_a_scheduler_that_dies_ends_the_call_and_the_next_one_finds_another(clus
         assert pmap(abs, [-1], backend=f"dask:{second}") == [1]
 
 
+@pytest.fixture
+def ray_of_one_worker():
+    with Pool(workers=1, backend="ray:local") as pool:
+        yield pool
+
+
+@needs_ray
+def test_a_worker_of_ray_that_may_be_ended_for_one_task_takes_up_no_other(
+    ray_of_one_worker, gate, tmp_path
+):
+    import ray
+
+    def pass_in(worker_gate):
+        worker_gate.pass_through()
+        return os.getpid()
+
+    pool, first = ray_of_one_worker, gate()
+    running = pool.apply_async(pass_in, (first,))
+    first.wait_for_arrivals(1)
+    board = pool._backend._board
+    # What the end of task 0 begins with; it ends by itself before Ray has come to end it.
+    assert ray.get(board.doom.remote(0))
+    first.open()
+    pid = running.result()
+
+    def tell(x):
+        (tmp_path / f"{x}-{os.getpid()}").touch()
+        return os.getpid()
+
+    followers = pool.pmap(tell, [0, 1])
+
+    assert pid not in followers
+    assert len(list(tmp_path.iterdir())) == 2, "each ran once"
+    assert not ray.get(board.doom.remote(0)), "it does not run, so that nothing is ended for it"
+
+
+@needs_ray
+def test_a_task_whose_workers_die_before_it_begins_is_lost_after_some_tries(ray_of_one_worker):
+    import ray
+
+    numbers = list(range(100))
+    assert ray.get(ray_of_one_worker._backend._board.call_off.remote(numbers)) == numbers
+
+    with pytest.raises(WorkerCrashedError):
+        ray_of_one_worker.pmap(abs, [-1])
+
+
 @needs_ray
 def test_ray_fails_the_items_of_a_dead_worker_or_runs_them_again_on_request(cluster, tmp_path):
     cluster(ray_cluster())

@@ -87,7 +87,7 @@ BACKEND_LAYERS = [
     {"_launch"},
     {"_departures", "_desk"},
     {"_switchboard"},
-    {"_serial", "_thread", "_borrowed", "_watch", "_hosts"},
+    {"_serial", "_thread", "_borrowed", "_watch", "_hosts", "_ray_board"},
     {"_process", "_remote", "_probe"},
     {"_dask_local"},
     {"_executor", "_dask", "_ray", "_ppft"},

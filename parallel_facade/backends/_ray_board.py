@@ -1,0 +1,78 @@
+"""Which tasks may begin in which worker of a Ray cluster, agreed in one place.
+
+    worker ── "may I begin?" ──►  Board  ◄── "call it off", "I am about to end it" ── caller
+
+Ray stops a task by ending its worker, and takes its time for that. Meanwhile
+
+    1. task A   ends by itself
+    2. task B   is given to the same worker
+    3. Ray      ends the worker, and B with it
+
+So a worker in which a task is about to be stopped takes up no other, and ends.
+
+Guarantees:
+    - A task that was called off before it began never begins.
+    - A worker that may be ended for one task begins no other.
+
+Assumes:
+    - It is an actor of Ray's: its methods run one at a time, but for where they wait.
+    - A worker runs one task at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Board:
+    """Where tasks tell that they run, and are told whether they may; an actor of Ray's."""
+
+    def __init__(self) -> None:
+        self._notes: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+        self._begun: set[int] = set()
+        self._called_off: set[int] = set()
+        self._latest: dict[int, str] = {}  # where, of each task that no other has followed there
+        self._running: dict[str, int] = {}  # the same, the other way round
+        self._doomed: set[str] = set()  # workers that may be ended at any time
+
+    async def begin(self, number: int, host: str, worker: str) -> bool:
+        """Take in that task *number* is about to run on *host* in *worker*; return whether it may.
+
+        A worker that may not shall end.
+        """
+        if number in self._called_off or worker in self._doomed:
+            return False
+        self._latest.pop(self._running.get(worker, -1), None)
+        self._running[worker] = number
+        self._latest[number] = worker
+        self._begun.add(number)
+        await self._notes.put((number, host))
+        return True
+
+    async def call_off(self, numbers: list[int]) -> list[int]:
+        """Let those of the tasks *numbers* that have not begun never begin; return them."""
+        called_off = [number for number in numbers if number not in self._begun]
+        self._called_off.update(called_off)
+        return called_off
+
+    async def doom(self, number: int) -> bool:
+        """Let nothing else begin where task *number* runs; return whether it may run.
+
+        One that has not begun never begins.
+        """
+        if await self.call_off([number]) or number not in self._latest:
+            return False
+        self._doomed.add(self._latest[number])
+        return True
+
+    async def take(self, lowest: int) -> list[tuple[int, str]]:
+        """Return what was told and not taken, waiting for something.
+
+        Args:
+            lowest: The lowest number of a task that has not ended.
+        """
+        self._begun = {number for number in self._begun if number >= lowest}
+        notes = [await self._notes.get()]
+        while not self._notes.empty():
+            notes.append(self._notes.get_nowait())
+        return notes
