@@ -3,6 +3,8 @@
 #   make demo    the main job on real input, on every back-end
 #   make test    the suite, against the built wheel
 #   make test-clusters   the contract on real clusters, and how they fail; needs mpiexec for MPI
+#   make test-tools      the tools that people use it with, each for real
+#   make docs    the site, in docs/_build/html
 #   make lint    style            make types   type checkers       make wheel   the distribution
 #   make check   all of these
 #   make chaos   2,000 random faults on real pools; FAULTS=, MINUTES= and SEED= change that
@@ -24,7 +26,7 @@ MINUTES ?= 20
 
 OUT ?= docs/explanation/performance
 
-.PHONY: demo test test-tools docs docs-links test-clusters test-dask test-ray test-engines test-mpi worker lint types wheel check bench bench-short chaos endurance clean
+.PHONY: demo test everything test-tools docs docs-links test-clusters test-dask test-ray test-engines test-mpi worker lint types wheel check bench bench-short chaos endurance clean
 
 demo: $(VENV)/wheel
 	$(BIN)/python -m parallel_facade demo
@@ -33,6 +35,9 @@ demo: $(VENV)/wheel
 test: $(VENV)/wheel $(VENV)/test
 	cd tests && ../$(BIN)/python -c 'import parallel_facade as p; assert "site-packages" in p.__file__'
 	cd tests && ../$(BIN)/python -X dev -m pytest $(TESTS)
+
+# What the targets below need, by one pip after the other: two at a time spoil an environment.
+everything: $(VENV)/wheel $(VENV)/test $(VENV)/clusters $(VENV)/tools $(VENV)/docs $(VENV)/lint
 
 CLUSTERS := $(VENV)/wheel $(VENV)/test $(VENV)/clusters
 

@@ -28,6 +28,24 @@ from parallel_facade._worker import Call, Chunk, is_worker
 from parallel_facade.backends import Backend
 
 
+class Unseen:
+    """Stands for the notes of a call that nobody watches."""
+
+    def traced(self, carrier: Carrier) -> Carrier:
+        """Return *carrier*."""
+        return carrier
+
+    def listener(self, hear: Callable[[bytes], object]) -> Callable[[bytes], object]:
+        """Return *hear*."""
+        return hear
+
+    def note_submitted(self, first: int) -> None:
+        """Forget it."""
+
+    def note_end(self) -> None:
+        """Forget it."""
+
+
 class CallTrace:
     """What one call is seen to do.
 
@@ -54,6 +72,10 @@ class CallTrace:
         """Take what a worker has said of a chunk; in any thread. What is over, is over."""
         if self.ended is None:
             self._times.append(remark)
+
+    def traced(self, carrier: Carrier) -> Carrier:
+        """Return what does as *carrier*, and has it noted."""
+        return TracedCarrier(carrier, self)
 
     def listener(self, hear: Callable[[bytes], object]) -> Callable[[bytes], object]:
         """Return what takes remarks about times, and gives all others to *hear*."""
@@ -145,19 +167,21 @@ def _size(part: Any) -> int:
     return len(received.data) + sum(int(loan.size) for loan in received.loans)
 
 
+UNSEEN: Final = Unseen()
+
 Watcher = Callable[[CallTrace], object]
 
 watchers: Final[list[Watcher]] = []
 """Called with each call that begins; a watcher that is added sees what begins from then on."""
 
 
-def trace_call(func: Callable[..., Any], backend: Backend, workers: int) -> CallTrace | None:
-    """Return what takes notes of a call that begins; `None` if nobody watches.
+def trace_call(func: Callable[..., Any], backend: Backend, workers: int) -> CallTrace | Unseen:
+    """Return what takes notes of a call that begins, or forgets them if nobody watches.
 
     Calls that a task makes are a part of the task.
     """
     if not watchers or is_worker() or is_inside.get():
-        return None
+        return UNSEEN
     trace = CallTrace(func, backend, workers)
     for watch in list(watchers):
         watch(trace)

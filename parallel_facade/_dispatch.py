@@ -27,7 +27,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final
 
-from parallel_facade._call_trace import TracedCarrier, trace_call
+from parallel_facade._call_trace import trace_call
 from parallel_facade._carriers import Carrier, carrier_for
 from parallel_facade._chunking import Sizer
 from parallel_facade._deadlines import Deadline
@@ -120,14 +120,12 @@ class Map:
         is_passive: bool = True,
     ) -> None:
         self._backend = backend
-        self._carrier: Carrier = carrier_for(backend, options)
         self._options = options
         self.total = total
         self._deadline = Deadline(options.timeout)
         workers = _workers(backend, options)
         self._trace = trace_call(call.func, backend, workers)
-        if self._trace is not None:
-            self._carrier = TracedCarrier(self._carrier, self._trace)
+        self._carrier: Carrier = self._trace.traced(carrier_for(backend, options))
         self._window = _window(backend, options, workers)
         self._runs_in_caller = backend.capabilities.runs_in_caller
         self._can_take_back = backend.capabilities.can_take_back and options.task_timeout is None
@@ -171,7 +169,7 @@ class Map:
             self._carrier.place_once()
         self._handle = backend.put(self._carrier.pack_call(call))
         say = self._mailbox.say
-        backend.listen(self._handle, say if self._trace is None else self._trace.listener(say))
+        backend.listen(self._handle, self._trace.listener(say))
 
     # ── the consumer's steps ──────────────────────────────────────────────────────────────────
 
@@ -275,8 +273,7 @@ class Map:
         """
         self._supply.drop_all()
         self._verdicts.close()
-        if self._trace is not None:
-            self._trace.note_end()
+        self._trace.note_end()
         if self._pid != os.getpid():
             # In a forked child the futures are the parent's, and their locks may be held for ever.
             # To let go of them would have the child's copy of an engine tell the engine so.
@@ -310,8 +307,7 @@ class Map:
         if (handle := self._handle) is None:  # closed by the input, or by another thread
             return
         more = {}
-        if self._trace is not None:
-            self._trace.note_submitted(packed.chunk.first)
+        self._trace.note_submitted(packed.chunk.first)
         if self._backend.capabilities.can_queue:
             more["is_short"] = self._sizer.is_short(len(packed.chunk.items))
         try:

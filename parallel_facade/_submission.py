@@ -19,7 +19,7 @@ from concurrent.futures import CancelledError, Future
 from typing import Any, Final
 
 from parallel_facade._async_result import AsyncResult
-from parallel_facade._call_trace import TracedCarrier, trace_call
+from parallel_facade._call_trace import trace_call
 from parallel_facade._carriers import Carrier, carrier_for
 from parallel_facade._delivery import Delivery
 from parallel_facade._errors import TaskTimeoutError, described
@@ -58,16 +58,13 @@ class Submission:
         self._backend = backend
         self._options = options
         self._decisions = decisions
-        self._carrier: Carrier = carrier_for(backend, options)
         self._trace = trace_call(call.func, backend, max(1, backend.capacity()))
-        if self._trace is not None:
-            self._carrier = TracedCarrier(self._carrier, self._trace)
+        self._carrier: Carrier = self._trace.traced(carrier_for(backend, options))
         packed_call = self._carrier.pack_call(call)
         try:
             self._cargo = self._carrier.pack_chunk(Chunk(0, [arguments]))
         except BaseException:
-            if self._trace is not None:
-                self._trace.note_end()
+            self._trace.note_end()
             raise
         self._handle = backend.put(packed_call)
         self._earlier: list[str] = []  # how earlier attempts ended
@@ -76,8 +73,7 @@ class Submission:
         self._alarm: threading.Timer | None = None
         self._inner: Future[Any]  # the current attempt, from the first on
         self.result: AsyncResult[Any] = AsyncResult(delivery)
-        hear = self.result._hear
-        backend.listen(self._handle, hear if self._trace is None else self._trace.listener(hear))
+        backend.listen(self._handle, self._trace.listener(self.result._hear))
 
     def start(self, on_end: Callable[[], object] | None = None) -> None:
         """Make the first attempt, and start the clock.
@@ -138,8 +134,7 @@ class Submission:
         return self._inner.running()
 
     def _attempt(self) -> None:
-        if self._trace is not None:
-            self._trace.note_submitted(0)
+        self._trace.note_submitted(0)
         try:
             self._inner = self._backend.submit(
                 self._handle, self._cargo, self._options.task_timeout
@@ -230,8 +225,7 @@ class Submission:
             self._backend.stop(self._inner)
 
     def _end(self) -> None:
-        if self._trace is not None:
-            self._trace.note_end()
+        self._trace.note_end()
         if self._alarm is not None:
             self._alarm.cancel()
         # What refers to this object. A failure nobody asks for is told of when its result goes,

@@ -116,16 +116,16 @@ def test_memory_stays_flat_over_a_long_lazy_map(backend):
     use(5_000)
     tracemalloc.start()
     try:
-        use(100_000)
+        use(50_000)
         before = tracemalloc.get_traced_memory()[0]
-        use(600_000)
+        use(300_000)
         after = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
 
     # The smallest object is 16 bytes. What is in flight when it ends, some chunks of up to 16,384
     # items, differs.
-    assert after - before < 600_000 * 16 / 3
+    assert after - before < 300_000 * 16 / 3
 
 
 def test_memory_stays_flat_over_many_maps(backend):
