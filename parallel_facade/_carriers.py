@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from parallel_facade import _namespaces
+from parallel_facade._bars import is_on_terminal
 from parallel_facade._errors import described
 from parallel_facade._hearing import packed_hearing
 from parallel_facade._options import Options
@@ -100,6 +101,7 @@ class PayloadCarrier:
         by_value: As in `Encoder`.
         is_remote: Whether workers may be on other machines.
         relay: Whether the caller hears what tasks say.
+        has_bar: Whether a bar is on the caller's terminal.
     """
 
     def __init__(
@@ -110,11 +112,13 @@ class PayloadCarrier:
         *,
         is_remote: bool = False,
         relay: bool = False,
+        has_bar: bool = False,
     ) -> None:
         self._encoder = Encoder(new_scope(), serializer, shelf=shelf, by_value=by_value)
         self._takes_cargo = shelf is not None
         self._is_remote = is_remote
         self._relay = relay
+        self._has_bar = has_bar
         self._form = "one"
 
     def pack_call(self, call: Call, name: str = THE_CALLABLE) -> Any:
@@ -134,11 +138,14 @@ class PayloadCarrier:
             _import_path(),
             _working_folder(),
             self._is_remote,
-            packed_hearing(is_remote=self._is_remote) if self._relay else None,
+            self._packed_hearing() if self._relay else None,
             call.take_times is not None,
         )
         data = pickle.dumps((tuple(surroundings), cargo.data), PROTOCOL)
         return self._as_taken(cargo._replace(data=data))
+
+    def _packed_hearing(self) -> bytes:
+        return packed_hearing(is_remote=self._is_remote, has_bar=self._has_bar)
 
     def _as_taken(self, cargo: Cargo) -> Any:
         return cargo if self._takes_cargo else cargo.data
@@ -212,6 +219,7 @@ def carrier_for(backend: Backend, options: Options) -> Carrier:
             options.by_value,
             is_remote=can.is_remote,
             relay=options.relay,
+            has_bar=is_on_terminal(options.progress),
         )
     return ObjectCarrier()
 

@@ -2,7 +2,7 @@
 
     caller                                               worker
     Hearing: levels, filters, streams ──with the call──► Telling
-    show ◄── in the thread that waits for the call ◄──── remark, sent at once
+    show_all ◄── in the thread that waits for the call ◄──── remark, sent at once
 
 Guarantees:
     - A remark is shown before what its item came to is given to anybody.
@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
+from parallel_facade._bars import above_bars
 from parallel_facade._plain import PROTOCOL
 
 STREAMS: Final = ("stdout", "stderr")
@@ -48,11 +49,12 @@ class Hearing(NamedTuple):
     streams: tuple[str, ...]
 
 
-def hearing_now(*, is_remote: bool) -> Hearing:
+def hearing_now(*, is_remote: bool, has_bar: bool) -> Hearing:
     """Return what this program wants to hear now.
 
     Args:
         is_remote: Whether workers write to other terminals than this program does.
+        has_bar: Whether there is a bar, on whose line workers of the same terminal would write.
     """
     # A copy: another thread may make a logger just now.
     loggers = list(logging.root.manager.loggerDict.items())
@@ -62,13 +64,13 @@ def hearing_now(*, is_remote: bool) -> Hearing:
         levels,
         logging.root.manager.disable,
         [sent for one in warnings.filters for sent in _as_sent(*one)],
-        tuple(name for name in STREAMS if is_remote or _is_replaced(name)),
+        tuple(name for name in STREAMS if is_remote or has_bar or _is_replaced(name)),
     )
 
 
-def packed_hearing(*, is_remote: bool) -> bytes:
+def packed_hearing(*, is_remote: bool, has_bar: bool) -> bytes:
     """Return what this program wants to hear now as it travels; see `hearing_now`."""
-    return pickle.dumps(tuple(hearing_now(is_remote=is_remote)), PROTOCOL)
+    return pickle.dumps(tuple(hearing_now(is_remote=is_remote, has_bar=has_bar)), PROTOCOL)
 
 
 @functools.lru_cache(maxsize=4)
@@ -125,13 +127,18 @@ def ignore(remark: bytes) -> None:
 
 def show_all(said: deque[bytes]) -> None:
     """Show the remarks in *said*, each once, whoever else does so at the same time."""
-    while said:
-        show(said.popleft())
+    if not said:
+        return
+    with above_bars() as has_bars:
+        while said:
+            _show(said.popleft(), has_bars=has_bars)
 
 
-def show(remark: bytes) -> None:
+def _show(remark: bytes, *, has_bars: bool) -> None:
     """Log, print or warn of what a task did."""
     kind, *fields = pickle.loads(remark)
+    if kind == PRINTED and has_bars and not fields[-1].endswith(("\n", "\r")):
+        fields[-1] += "\n"
     try:
         _SHOWN_BY[kind](*fields)
     except Exception:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+from parallel_facade._bars import new_bar
 from parallel_facade._deadlines import Clock
 
 
@@ -132,7 +131,7 @@ def open_reporter(
 
     def begin() -> None:
         nonlocal bar
-        bar = _new_bar(progress if isinstance(progress, str) else None, total)
+        bar = new_bar(progress if isinstance(progress, str) else None, total)
 
     def finish() -> None:
         if bar is not None:
@@ -151,26 +150,3 @@ def open_reporter(
 def _nothing_is_asked() -> int:
     """A bar does not show what is in flight."""
     return 0
-
-
-def _new_bar(description: str | None, total: int | None) -> Any:
-    how: dict[str, Any] = {"total": total, "desc": description, "unit": "item"}
-    if not _is_in_notebook():
-        from tqdm import tqdm
-
-        # disable=None shows the bar on a terminal only, so that logs and pipes stay clean.
-        return tqdm(**how, disable=None)
-    if find_spec("ipywidgets") is None:
-        from tqdm import tqdm
-
-        return tqdm(**how)
-    from tqdm.notebook import tqdm as widget
-
-    return widget(**how)
-
-
-def _is_in_notebook() -> bool:
-    """Return whether what this process writes is shown in a notebook."""
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    return shell is not None and hasattr(shell, "kernel")

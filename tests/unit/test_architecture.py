@@ -26,6 +26,7 @@ LAYERS = [
         "_interrupts",
         "_segments",
         "_stores",
+        "_bars",
     },
     {"_scopes", "_code", "_plain", "_sources", "_deep", "_identity", "_registry", "_progress"},
     {"_hearing"},
@@ -172,7 +173,7 @@ def test_each_foreign_library_is_imported_in_its_own_place():
     assert places == {
         "pathos": {"_process", "_thread", "_serial", "_ppft"},
         "dill": {"_dilling"},
-        "tqdm": {"_progress"},
+        "tqdm": {"_bars"},
         "multiprocess": {
             "_fork_server",
             "_launch",
