@@ -11,10 +11,12 @@ from __future__ import annotations
 import functools
 import io
 import pickle
+import types
+import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
-from parallel_facade._plain import PROTOCOL
+from parallel_facade._plain import PROTOCOL, is_plain
 
 Reduce = Callable[[Any], Any]
 """Returns an object's reduction, or `NotImplemented` to leave it to the pickler."""
@@ -38,6 +40,51 @@ def dump_by_dill(obj: Any, reduce: Reduce) -> bytes:
 def load_nested(payload: bytes) -> Any:
     """Return what dill wrote into a payload."""
     return pickle.loads(payload)
+
+
+# ── code objects, which never change: each is taken apart and put together once ───────────────────
+
+KEPT_BYTES: Final = 1 << 16
+"""Code whose payload is larger is not kept: one with constants of megabytes would stay for ever."""
+
+MOST_KEPT: Final = 1024
+"""Code objects that are kept on either side."""
+
+_dumped: dict[int, tuple[weakref.ref[types.CodeType], bytes]] = {}  # by id: `==` ignores the file
+
+
+def dump_code(code: types.CodeType, reduce: Reduce) -> bytes:
+    """Return *code* as `dump_by_dill` does."""
+    known, payload = _dumped.get(id(code), (None, b""))
+    if known is not None and known() is code:
+        return payload
+    payload = dump_by_dill(code, reduce)
+    if len(payload) <= KEPT_BYTES and _is_plain(code):
+        if len(_dumped) >= MOST_KEPT:
+            _dumped.clear()
+        _dumped[id(code)] = weakref.ref(code), payload
+    return payload
+
+
+def _is_plain(code: types.CodeType) -> bool:
+    """Return whether what is written of *code* depends on nothing but itself."""
+    return all(
+        _is_plain(one) if type(one) is types.CodeType else is_plain(one) for one in code.co_consts
+    )
+
+
+def load_code(payload: bytes) -> types.CodeType:
+    """Return the code that `dump_code` wrote."""
+    return _load_small_code(payload) if len(payload) <= KEPT_BYTES else load_nested(payload)
+
+
+@functools.lru_cache(maxsize=MOST_KEPT)
+def _load_small_code(payload: bytes) -> types.CodeType:
+    code: types.CodeType = load_nested(payload)
+    return code
+
+
+# ── what dill carries ─────────────────────────────────────────────────────────────────────────────
 
 
 def _dispatch() -> dict[type, Any]:

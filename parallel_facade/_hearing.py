@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import operator
 import pickle
 import re
 import sys
@@ -63,7 +64,7 @@ def hearing_now(*, is_remote: bool, has_bar: bool) -> Hearing:
     return Hearing(
         levels,
         logging.root.manager.disable,
-        [sent for one in warnings.filters for sent in _as_sent(*one)],
+        _all_as_sent(list(warnings.filters)),
         tuple(name for name in STREAMS if is_remote or has_bar or _is_replaced(name)),
     )
 
@@ -77,6 +78,20 @@ def packed_hearing(*, is_remote: bool, has_bar: bool) -> bytes:
 def unpacked_hearing(data: bytes) -> Hearing:
     """Return what a caller wants to hear: for most calls of a worker the very same object."""
     return Hearing(*pickle.loads(data))
+
+
+_last_sent: tuple[list[Any], list[WarningFilter]] = [], []
+"""The filters of the last call, which most programs never change, and what was sent of them."""
+
+
+def _all_as_sent(filters: list[Any]) -> list[WarningFilter]:
+    global _last_sent
+    known, sent = _last_sent
+    # By identity: the class of a category may define __eq__, which must not run here.
+    if len(known) != len(filters) or not all(map(operator.is_, known, filters)):
+        sent = [part for one in filters for part in _as_sent(*one)]
+        _last_sent = filters, sent
+    return sent
 
 
 def _as_sent(

@@ -37,7 +37,9 @@ from parallel_facade._ctypes_classes import (
 )
 from parallel_facade._dilling import (
     dump_by_dill,
+    dump_code,
     is_carried_by_dill,
+    load_code,
     load_nested,
 )
 from parallel_facade._enums import reduce_member
@@ -47,6 +49,7 @@ from parallel_facade._freshness import Follower
 from parallel_facade._identity import token_for
 from parallel_facade._importable import (
     NEVER_IMPORTED,
+    OURSELVES,
     find_path,
     is_importable,
     is_importable_module,
@@ -131,9 +134,13 @@ class Reducer:
 
     def reduce_by_dill(self, obj: Any) -> tuple[Any, ...]:
         """Return how to rebuild *obj* from what dill writes."""
-        return load_nested, (dump_by_dill(obj, self._reduce_code),)
+        return load_nested, (dump_by_dill(obj, self._reduce_part),)
 
-    def _reduce_code(self, obj: Any) -> Any:
+    def reduce_code(self, code: types.CodeType) -> tuple[Any, ...]:
+        """Return how to rebuild *code*."""
+        return load_code, (dump_code(code, self._reduce_part),)
+
+    def _reduce_part(self, obj: Any) -> Any:
         """Return what `reduce` does for the parts of what dill carries."""
         kind = type(obj)
         return self.reduce(obj) if id(kind) in _BY_ID or issubclass(kind, type) else NotImplemented
@@ -260,9 +267,24 @@ def object_at(module: str, path: str) -> Any:
     return functools.reduce(getattr, path.split("."), import_module(module))
 
 
+_ours: dict[int, Any] = {}  # id → a function or class of this library, which is in every payload
+
+
+def _is_ours(obj: Any, found: tuple[str, str]) -> bool:
+    """Return whether *obj*, *found* by its name, is the library's own; that is noted."""
+    is_ours = found[0].partition(".")[0] == OURSELVES and found[1] == obj.__qualname__
+    if is_ours:
+        _ours[id(obj)] = obj
+    return is_ours
+
+
 def _reduce_function(reducer: Reducer, function: types.FunctionType) -> Any:
+    if id(function) in _ours:
+        return NotImplemented
     if (found := find_path(function)) is not None:
-        return _reduce_named(reducer, function, found)
+        return (
+            NotImplemented if _is_ours(function, found) else _reduce_named(reducer, function, found)
+        )
     reducer.function_cells.update(map(id, function.__closure__ or ()))
     if id(function) in reducer.shells:
         reducer.shells.discard(id(function))
@@ -271,10 +293,12 @@ def _reduce_function(reducer: Reducer, function: types.FunctionType) -> Any:
 
 
 def _reduce_class(reducer: Reducer, cls: type) -> Any:
+    if id(cls) in _ours:
+        return NotImplemented
     if cls.__module__ == "builtins":
         return _reduce_builtin_class(cls)
     if (found := find_path(cls)) is not None:
-        return _reduce_named(reducer, cls, found)
+        return NotImplemented if _is_ours(cls, found) else _reduce_named(reducer, cls, found)
     if cls.__module__ == "_ctypes":
         return reduce_metaclass(cls)
     return _reduce_class_by_value(reducer, cls)
@@ -421,6 +445,7 @@ Handler = Callable[[Reducer, Any], Any]
 
 RULES: Final[tuple[tuple[Callable[[type], bool], Handler], ...]] = (
     (lambda kind: id(kind) in _BY_ID, lambda reducer, obj: _BY_ID[id(type(obj))](reducer, obj)),
+    (lambda kind: kind is types.CodeType, lambda reducer, code: reducer.reduce_code(code)),
     (lambda kind: issubclass(kind, type), _reduce_class),
     (lambda kind: issubclass(kind, DESCRIPTORS), _BY_ID[id(property)]),
     (is_carried_by_dill, lambda reducer, obj: reducer.reduce_by_dill(obj)),

@@ -147,13 +147,14 @@ def test_arrays_travel_by_the_c_pickler():
 
 def test_dill_is_never_asked_to_walk_data(monkeypatch):
     """dill is for code and what pickle refuses; nothing here should need it."""
-    asked = []
+    asked, dump = [], _dilling.dump_by_dill
 
     def dump_by_dill(obj, reduce):
         asked.append(type(obj))
-        return _dilling.dump_by_dill(obj, reduce)
+        return dump(obj, reduce)
 
     monkeypatch.setattr(_pickling, "dump_by_dill", dump_by_dill)
+    monkeypatch.setattr(_dilling, "dump_by_dill", dump_by_dill)
     data = list(range(10))
 
     class Local:
@@ -176,6 +177,45 @@ def test_dill_is_never_asked_to_walk_data(monkeypatch):
         there_and_back(obj)
 
     assert set(asked) == {types.CodeType}
+
+
+def function_from(source, file, **more):
+    space = {"__name__": "__main__", **more}
+    exec(compile(source, file, "exec"), space)
+    return space["f"]
+
+
+def test_code_is_taken_apart_once_and_keeps_its_file(monkeypatch):
+    ones, others = (function_from("def f(x): return x + 0.0", f"{name}.py") for name in "ab")
+    assert ones.__code__ == others.__code__, "the file is no part of what == compares"
+
+    assert there_and_back(ones).__code__.co_filename == "a.py"
+    assert there_and_back(others).__code__.co_filename == "b.py"
+
+    monkeypatch.setattr(_dilling, "dump_by_dill", None)
+    again = there_and_back(ones)
+    assert (again(1), again.__code__.co_filename) == (1, "a.py")
+
+
+def test_code_that_holds_more_than_constants_is_taken_apart_each_time():
+    class Kept:
+        pass
+
+    def f():
+        return "in its place"
+
+    constants = tuple(Kept if one == "in its place" else one for one in f.__code__.co_consts)
+    f.__code__ = f.__code__.replace(co_consts=constants)
+
+    for _ in range(2):
+        assert there_and_back(f)().__name__ == "Kept"
+
+
+def test_large_constants_are_not_kept():
+    f = function_from(f"def f(): return {'x' * 100_000!r}", "large.py")
+
+    assert there_and_back(f)() == "x" * 100_000
+    assert id(f.__code__) not in _dilling._dumped
 
 
 def test_a_refusal_names_the_part_and_a_way_out():
