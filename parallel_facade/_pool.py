@@ -27,6 +27,7 @@ from parallel_facade._async_result import AsyncResult
 from parallel_facade._calls import Target, background_call, callbacks, eager_map, lazy_map
 from parallel_facade._config import Config, is_forced, resolve, usable_cpus
 from parallel_facade._delivery import CLOSE_PATIENCE, Delivery
+from parallel_facade._dispatch import Map
 from parallel_facade._errors import ConfigurationError, PoolClosedError
 from parallel_facade._exiting import freeze_daemons, freezing_daemons, note_end
 from parallel_facade._opening import backend_name, open_backend
@@ -206,11 +207,27 @@ class Pool(Executor):
         ...     pool.pmap(pow, [2, 3], [5, 2])
         [32, 9]
         """
-        target = self._target()
-        options = self._options(settings, retry_on, return_exceptions=return_exceptions)
-        run = eager_map(target, func, iterables, options, strict=strict)
+        run = self._map(func, iterables, settings, retry_on, return_exceptions, strict=strict)
         return collect(run, return_exceptions=return_exceptions)
 
+    @overload
+    async def amap(
+        self,
+        func: Callable[..., R],
+        /,
+        *iterables: Iterable[Any],
+        return_exceptions: Literal[False] = ...,
+        **options: Unpack[PoolMapOptions],
+    ) -> list[R]: ...
+    @overload
+    async def amap(
+        self,
+        func: Callable[..., R],
+        /,
+        *iterables: Iterable[Any],
+        return_exceptions: bool,
+        **options: Unpack[PoolMapOptions],
+    ) -> list[R | Exception]: ...
     async def amap(
         self,
         func: Callable[..., Any],
@@ -234,9 +251,7 @@ class Pool(Executor):
         >>> asyncio.run(main())
         [32, 9]
         """
-        target = self._target()
-        options = self._options(settings, retry_on, return_exceptions=return_exceptions)
-        run = eager_map(target, func, iterables, options, strict=strict)
+        run = self._map(func, iterables, settings, retry_on, return_exceptions, strict=strict)
         return await collect_async(run, return_exceptions=return_exceptions)
 
     def imap(
@@ -345,9 +360,7 @@ class Pool(Executor):
         settings |= {"timeout": timeout, "chunksize": chunksize}
         if buffersize is not None:
             return self.imap(fn, *iterables, buffersize=buffersize, **settings)
-        target = self._target()
-        options = self._options(settings, (), return_exceptions=False)
-        run = eager_map(target, fn, iterables, options, strict=False, submits_all=True)
+        run = self._map(fn, iterables, settings, (), False, strict=False, submits_all=True)
         results: ResultIterator[R] = ResultIterator(run, return_exceptions=False)
         run.check_ahead()
         run.fill()
@@ -458,6 +471,22 @@ class Pool(Executor):
         """Return where a call made here and now goes."""
         name = backend_name(self._backend_setting)
         return Target(self._backend_here(), name, self._max_tasks)
+
+    def _map(
+        self,
+        func: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        settings: dict[str, Any],
+        retry_on: Any,
+        return_exceptions: Any,
+        *,
+        strict: bool,
+        submits_all: bool = False,
+    ) -> Map:
+        """Return a map over inputs that are read now."""
+        target = self._target()
+        options = self._options(settings, retry_on, return_exceptions=return_exceptions)
+        return eager_map(target, func, iterables, options, strict=strict, submits_all=submits_all)
 
     def _options(
         self, settings: dict[str, Any], retry_on: Any, *, return_exceptions: Any

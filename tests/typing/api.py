@@ -58,6 +58,11 @@ async def wait_for_it() -> None:
         assert_type(value, float)
 
 
+async def wait_for_all(pool: Pool) -> None:
+    assert_type(await pool.amap(half, [1]), list[float])
+    assert_type(await pool.amap(half, [1], return_exceptions=True), list[float | Exception])
+
+
 with Pool(backend="thread", workers=2) as pool:
     executor: Executor = pool
     assert_type(pool.pmap(half, [1]), list[float])
