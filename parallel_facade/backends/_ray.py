@@ -173,7 +173,7 @@ class RayBackend(RemoteBackend):
         assert isinstance(inner, RayFuture), "it was made by send"
         inner.is_ended = True
         with suppress(ray_errors.RayError):  # the board is gone, and all that it knew of
-            may_run = ray.get(self._board.doom.remote(inner.number))
+            may_run = bool(ray.get(self._board.doom.remote(inner.number)))
             ray.cancel(inner.reference, force=may_run)
         self._end_dead(inner)
         return True
