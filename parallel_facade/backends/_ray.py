@@ -241,16 +241,22 @@ class RayBackend(RemoteBackend):
         for inner in list(self._inner.values()):
             if inner.host in lost:
                 inner.fail_with(ray_errors.NodeDiedError(f"nothing is heard of host {inner.host}"))
-        waiting = [inner for inner in list(self._inner.values()) if not inner.has_begun]
-        self._send_anew(waiting if is_new else [one for one in waiting if one.death is not None])
+        # A death may be known before the note that the task had begun; the board has both.
+        self._send_anew(
+            [
+                inner
+                for inner in list(self._inner.values())
+                if inner.death is not None or (is_new and not inner.has_begun)
+            ]
+        )
 
-    def _send_anew(self, waiting: list[RayFuture]) -> None:
+    def _send_anew(self, doubtful: list[RayFuture]) -> None:
         """Send what has not begun, and has died or may be on a host that is cut off."""
-        if not waiting:
+        if not doubtful:
             return
-        numbers = [inner.number for inner in waiting]
+        numbers = [inner.number for inner in doubtful]
         called_off = set(ray.get(self._board.call_off.remote(numbers)))
-        for inner in waiting:
+        for inner in doubtful:
             if inner.number not in called_off:
                 self._end_dead(inner)
             elif self._inner.pop(inner.number, None) is not None:
