@@ -24,7 +24,7 @@ from parallel_facade._timeline import (
     is_times,
     unpack_times,
 )
-from parallel_facade._worker import Call, Chunk, is_worker
+from parallel_facade._worker import Call, Chunk, is_worker, name_of
 from parallel_facade.backends import Backend
 
 
@@ -56,8 +56,7 @@ class CallTrace:
     """
 
     def __init__(self, func: Callable[..., Any], backend: Backend, workers: int) -> None:
-        name = getattr(func, "__qualname__", None)
-        self.name: str = name if isinstance(name, str) else type(func).__qualname__
+        self.name: str = name_of(func)
         self.sends_bytes = backend.capabilities.needs_serialization
         self.workers = workers
         self.began = time.time()

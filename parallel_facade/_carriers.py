@@ -19,7 +19,14 @@ from parallel_facade._plain import PROTOCOL
 from parallel_facade._scopes import new_scope
 from parallel_facade._segments import Shelf
 from parallel_facade._stores import Store
-from parallel_facade._worker import THE_ARGUMENTS, THE_CALLABLE, Call, Chunk, Surroundings
+from parallel_facade._worker import (
+    THE_ARGUMENTS,
+    THE_CALLABLE,
+    Call,
+    Chunk,
+    Surroundings,
+    name_of,
+)
 from parallel_facade.backends import Backend
 
 
@@ -123,13 +130,10 @@ class PayloadCarrier:
 
     def pack_call(self, call: Call, name: str = THE_CALLABLE) -> Any:
         """Return *call*, which messages call *name*, as a payload."""
-        # By its name, not by its repr(): that of a bound method holds the repr() of its object,
-        # which may be long, slow or broken, and is not needed when all goes well.
-        func_name = getattr(call.func, "__qualname__", type(call.func).__qualname__)
         self._form = call.form
         cargo = self._encoder.encode_callable(
             call[: Call._fields.index("take_times")],
-            f"{name} {func_name}",
+            f"{name} {name_of(call.func)}",
             lambda: {"func": call.func},
         )
         surroundings = Surroundings(

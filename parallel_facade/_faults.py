@@ -22,7 +22,7 @@ from parallel_facade._errors import (
     WorkerCrashedError,
 )
 from parallel_facade._options import check_positive
-from parallel_facade._worker import FORMS, Call, is_worker
+from parallel_facade._worker import FORMS, Call, is_worker, name_of
 
 CRASH: Final = "crash"
 HANG: Final = "hang"
@@ -144,7 +144,7 @@ class Faulty:
     def __init__(
         self, func: Callable[..., Any], form: str, planned: dict[int, Fault], noted: Path
     ) -> None:
-        self.__qualname__ = getattr(func, "__qualname__", type(func).__qualname__)
+        self.__qualname__ = name_of(func)
         self._func = func
         self._form = form
         self._planned = dict(planned)

@@ -56,6 +56,16 @@ class Call(NamedTuple):
     take_times: Callable[[bytes], object] | None = None
 
 
+def name_of(func: Callable[..., Any]) -> str:
+    """Return what *func* calls itself.
+
+    Not its repr(): that of a bound method holds the repr() of its object, which may be long, slow
+    or broken.
+    """
+    name = getattr(func, "__qualname__", None)
+    return name if isinstance(name, str) else type(func).__qualname__
+
+
 class Chunk(NamedTuple):
     """Consecutive items sent together.
 

@@ -234,6 +234,29 @@ def test_a_task_whose_workers_die_before_it_begins_is_lost_after_some_tries(ray_
 
 
 @needs_ray
+def test_a_death_that_is_known_before_the_note_of_its_beginning_is_a_crash(
+    ray_of_one_worker, tmp_path, monkeypatch
+):
+    backend, held = ray_of_one_worker._backend, []
+    take_notes, note_end = backend._take_notes, backend._note_end
+
+    def note_end_first(*arguments):
+        note_end(*arguments)
+        take_notes(held)
+
+    monkeypatch.setattr(backend, "_take_notes", held.extend)
+    monkeypatch.setattr(backend, "_note_end", note_end_first)
+
+    def die(x):
+        (tmp_path / str(os.getpid())).touch()
+        os._exit(3)
+
+    with pytest.raises(WorkerCrashedError):
+        ray_of_one_worker.pmap(die, [1])
+    assert len(list(tmp_path.iterdir())) == 1, "it had begun, and does not begin again"
+
+
+@needs_ray
 def test_ray_fails_the_items_of_a_dead_worker_or_runs_them_again_on_request(cluster, tmp_path):
     cluster(ray_cluster())
 
