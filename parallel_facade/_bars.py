@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -39,7 +39,13 @@ def is_on_terminal(progress: bool | str | Callable[..., object]) -> bool:
     """Return whether what the user asked for as *progress* is a bar on a terminal."""
     if callable(progress) or not progress:
         return False
-    return sys.stderr is not None and sys.stderr.isatty() and not _is_in_notebook()
+    return _is_terminal(sys.stderr) and not _is_in_notebook()
+
+
+def _is_terminal(stream: Any) -> bool:
+    with suppress(ValueError):  # of a stream that is closed
+        return hasattr(stream, "isatty") and bool(stream.isatty())
+    return False
 
 
 def _is_in_notebook() -> bool:
@@ -62,6 +68,12 @@ def above_bars() -> Iterator[bool]:
             bar.refresh()
 
 
+def as_line(text: str, stream: Any) -> str:
+    """Return *text*, with the end of its line if *stream* is where a bar would be drawn over it."""
+    is_whole = text.endswith(("\n", "\r")) or not _is_terminal(stream)
+    return text if is_whole else f"{text}\n"
+
+
 def _bars_on_terminals() -> list[Any]:
     tqdm: Any = getattr(sys.modules.get("tqdm"), "tqdm", None)
     if not getattr(tqdm, "_instances", None):
@@ -72,4 +84,4 @@ def _bars_on_terminals() -> list[Any]:
 
 def _is_drawn_on_terminal(bar: Any) -> bool:
     is_drawn = hasattr(bar, "start_t") and not bar.disable and not bar.gui
-    return is_drawn and bar.fp.isatty()
+    return is_drawn and _is_terminal(bar.fp)

@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-from parallel_facade._bars import above_bars
+from parallel_facade._bars import above_bars, as_line
 from parallel_facade._plain import PROTOCOL
 
 STREAMS: Final = ("stdout", "stderr")
@@ -152,8 +152,9 @@ def show_all(said: deque[bytes]) -> None:
 def _show(remark: bytes, *, has_bars: bool) -> None:
     """Log, print or warn of what a task did."""
     kind, *fields = pickle.loads(remark)
-    if kind == PRINTED and has_bars and not fields[-1].endswith(("\n", "\r")):
-        fields[-1] += "\n"
+    if kind == PRINTED and has_bars:
+        stream, text = fields
+        fields = [stream, as_line(text, getattr(sys, stream))]
     try:
         _SHOWN_BY[kind](*fields)
     except Exception:

@@ -62,7 +62,9 @@ def name_of(func: Callable[..., Any]) -> str:
     Not its repr(): that of a bound method holds the repr() of its object, which may be long, slow
     or broken.
     """
-    name = getattr(func, "__qualname__", None)
+    name: Any = None
+    with suppress(Exception):  # a proxy may raise whatever it is asked for
+        name = func.__qualname__
     return name if isinstance(name, str) else type(func).__qualname__
 
 

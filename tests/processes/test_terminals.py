@@ -34,15 +34,21 @@ if __name__ == "__main__":
 """
 
 
-def seen(tmp_path, *arguments):
-    """Return the lines of a terminal in which the program was run."""
+def seen(tmp_path, *arguments, stdout=None):
+    """Return the lines of a terminal in which the program was run.
+
+    Args:
+        tmp_path: Where its file shall be.
+        *arguments: Its arguments.
+        stdout: Where it shall write; `None` for to the terminal.
+    """
     (tmp_path / "program.py").write_text(PROGRAM)
     ours, its = pty.openpty()
     termios.tcsetwinsize(its, (ROWS, COLUMNS))
     with subprocess.Popen(
         [sys.executable, str(tmp_path / "program.py"), *arguments],
         stdin=its,
-        stdout=its,
+        stdout=stdout or its,
         stderr=its,
         env={**os.environ, "TERM": "xterm"},
     ) as process:
@@ -73,3 +79,15 @@ def test_what_tasks_say_is_above_the_bar(tmp_path, start_method, outer):
     assert len(bars) == 1, bars
     assert "40/40" in bars[0]
     assert lines[lines.index(bars[0]) + 1] == "over"
+
+
+def test_a_file_gets_what_tasks_print_as_it_is(tmp_path, start_method):
+    with open(tmp_path / "out", "w+") as out:
+        lines = seen(tmp_path, start_method, stdout=out)
+        out.seek(0)
+        printed = out.read()
+
+    rest = printed.replace("no end", "", 1).splitlines()
+    assert sorted(rest) == sorted([*(f"printed {x}" for x in range(40)), "over"])
+    assert "printed" not in "".join(lines)
+    assert "40/40" in "".join(lines)
