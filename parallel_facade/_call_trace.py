@@ -13,12 +13,14 @@ from threading import get_ident
 from typing import Any, Final
 
 from parallel_facade._carriers import Carrier
+from parallel_facade._errors import described
 from parallel_facade._outcomes import Report, as_received
 from parallel_facade._timeline import (
     PACK,
     PACK_CALLABLE,
     UNPACK,
     ChunkTimes,
+    Loss,
     Step,
     is_inside,
     is_times,
@@ -40,6 +42,9 @@ class Unseen:
         return hear
 
     def note_submitted(self, first: int) -> None:
+        """Forget it."""
+
+    def note_lost(self, first: int, items: int, error: BaseException) -> None:
         """Forget it."""
 
     def note_end(self) -> None:
@@ -65,6 +70,7 @@ class CallTrace:
         self.steps: list[Step] = []
         self.submissions: list[tuple[int, float]] = []
         """The first item of each chunk that was submitted, and when."""
+        self.losses: list[Loss] = []
         self._times: list[bytes] = []
 
     def take_times(self, remark: bytes) -> None:
@@ -87,6 +93,11 @@ class CallTrace:
     def note_submitted(self, first: int) -> None:
         """Note that the chunk that begins with item *first* is the back-end's."""
         self.submissions.append((first, time.time()))
+
+    def note_lost(self, first: int, items: int, error: BaseException) -> None:
+        """Note that *items* from item *first* on were lost with a worker, or stopped."""
+        if self.ended is None:
+            self.losses.append(Loss(first, items, time.time(), described(error)))
 
     def note_end(self) -> None:
         """Note that the call is over."""

@@ -475,6 +475,7 @@ class Map:
     def _lose_items(self, left: Packed, count: int, error: BaseException) -> None:
         """Run the first *count* items of *left* again, where they may; else fail them."""
         chunk = left.chunk
+        self._trace.note_lost(chunk.first, count, error)
         again = []
         for position in range(count):
             # One error each: the notes on it are about one item.

@@ -148,7 +148,10 @@ class Submission:
         if inner.cancelled() or _was_stopped(inner):
             self._end()
             self.result._cancelled()
-        elif len(self._earlier) < self._options.retries and self._may_have_failed(inner):
+            return
+        if (error := _received(inner)[0]) is not None:
+            self._trace.note_lost(0, 1, self._backend.translate(error))
+        if len(self._earlier) < self._options.retries and self._may_have_failed(inner):
             self._decisions.deliver(self._decide, inner)
         else:
             self._settle(inner)

@@ -51,6 +51,22 @@ class Step(NamedTuple):
     thread: int
 
 
+class Loss(NamedTuple):
+    """Items of which a worker has told nothing, since it was lost or stopped.
+
+    Attributes:
+        first: The index of the first.
+        items: How many they are.
+        at: When the caller knew of it.
+        why: The error, in a line.
+    """
+
+    first: int
+    items: int
+    at: float
+    why: str
+
+
 class Lane(NamedTuple):
     """Who runs chunks, one at a time.
 

@@ -1,7 +1,8 @@
 """A timeline in the trace-event format, as Perfetto and ``chrome://tracing`` open it.
 
 The format: "Trace Event Format", the Chromium project, 2016. An event of phase X is a stretch of
-time of one thread, in microseconds; one of phase M gives a process or a thread its name.
+time of one thread, in microseconds; one of phase i, a moment; one of phase M gives a process or a
+thread its name.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from parallel_facade._call_trace import CallTrace
 from parallel_facade._lanes import SEND, Visit, labels_of, stretches, visits_of
-from parallel_facade._timeline import Lane, Step
+from parallel_facade._timeline import Lane, Loss, Step
 
 Event = dict[str, Any]
 
@@ -31,6 +32,7 @@ def events_of(calls: list[CallTrace], began: float) -> dict[str, Any]:
         events += _names(0, os.getpid(), thread, "the caller", name)
     for call in calls:
         events += (_step_event(step, call, began) for step in call.steps)
+        events += (_loss_event(loss, call, began) for loss in call.losses)
     visits = visits_of(calls)
     for place, (lane, label) in enumerate(labels_of(visits).items(), start=1):
         events += _names(place, lane.pid, lane.thread, label, lane.name)
@@ -77,6 +79,19 @@ def _step_event(step: Step, call: CallTrace, zero: float) -> Event:
         items=step.items,
         bytes=step.size,
     )
+
+
+def _loss_event(loss: Loss, call: CallTrace, zero: float) -> Event:
+    return {
+        "ph": "i",
+        "name": f"lost: {_items(loss.first, loss.items, call.name)}",
+        "cat": "lost",
+        "s": "p",
+        "ts": round((loss.at - zero) * 1e6, 3),
+        "pid": os.getpid(),
+        "tid": call.steps[0].thread if call.steps else 0,
+        "args": {"call": call.name, "first": loss.first, "items": loss.items, "why": loss.why},
+    }
 
 
 def _lane_events(lane: Lane, visits: list[Visit], zero: float) -> Iterator[Event]:

@@ -54,6 +54,8 @@ class TraceReport(NamedTuple):
         argument_bytes: Size of the arguments that were sent.
         result_bytes: Size of the results that came back.
         run_seconds: How long the items ran, all together.
+        lost: Items that were lost with a worker, or stopped, once for each attempt; what they took
+            is in nothing else here.
         advice: What limits it, and what to do about that.
 
     >>> from parallel_facade import pmap, trace
@@ -72,6 +74,7 @@ class TraceReport(NamedTuple):
     argument_bytes: int
     result_bytes: int
     run_seconds: float
+    lost: int
     advice: str
 
     def __str__(self) -> str:
@@ -97,7 +100,7 @@ def report_of(calls: list[CallTrace]) -> TraceReport:
     """Return what *calls* come to."""
     if not calls:
         return TraceReport(
-            0, 0, 0.0, 0, dict.fromkeys(MEANINGS, 0.0), 0, 0, 0, 0.0, "no call was made"
+            0, 0, 0.0, 0, dict.fromkeys(MEANINGS, 0.0), 0, 0, 0, 0.0, 0, "no call was made"
         )
     facts = _Facts(calls)
     return TraceReport(
@@ -110,7 +113,8 @@ def report_of(calls: list[CallTrace]) -> TraceReport:
         argument_bytes=facts.sizes[PACK],
         result_bytes=facts.sizes[UNPACK],
         run_seconds=facts.run_seconds,
-        advice=_advice(facts),
+        lost=facts.lost,
+        advice=_advice(facts) + _about_losses(facts),
     )
 
 
@@ -133,6 +137,7 @@ class _Facts:
         self.items = sum(one.items for one in times)
         self.run_seconds = sum(one.applied for one in times)
         self.cpu_seconds = sum(one.cpu for one in times)
+        self.lost = sum(loss.items for call in calls for loss in call.losses)
 
     def per_item(self, what: str) -> float:
         """Return the bytes of an item."""
@@ -166,7 +171,7 @@ class _Facts:
 
 def _advice(facts: _Facts) -> str:
     if not facts.visits:
-        return "No worker has told of a chunk: nothing was run, or it was lost with its worker."
+        return "No worker has told of a chunk."
     if facts.shares[RUN] >= GOOD_SHARE:
         return _advice_for_run(facts)
     costs = {what: share for what, share in facts.shares.items() if what != RUN}
@@ -311,6 +316,16 @@ def _about_small_items(facts: _Facts) -> str:
     return (
         f"an item runs for {_time(facts.seconds_of_item)} only. Have each call of the function do "
         "more; or run it where nothing is sent: backend='serial'."
+    )
+
+
+def _about_losses(facts: _Facts) -> str:
+    if not facts.lost:
+        return ""
+    were = "was" if facts.lost == 1 else "were"
+    return (
+        f" {_counted(facts.lost, 'item')} {were} lost with a worker, or stopped, and what that "
+        "took is not known."
     )
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import os
 import threading
 from collections import defaultdict
 
@@ -11,6 +12,7 @@ import pytest
 from parallel_facade import (
     ConfigurationError,
     SerializationError,
+    WorkerCrashedError,
     _call_trace,
     apply_async,
     imap,
@@ -275,6 +277,23 @@ def test_a_callable_that_answers_everything_has_a_name(backend, tmp_path):
     assert {event["args"]["call"] for event in stretches(timeline, "chunk")} == {
         "test_a_callable_that_answers_everything_has_a_name.<locals>.Answers"
     }
+
+
+@pytest.mark.requires("survives_crashes")
+@pytest.mark.parametrize("is_map", [True, False])
+def test_what_is_lost_with_a_worker_is_told(backend, is_map):
+    with trace() as timeline, pytest.raises(WorkerCrashedError):
+        if is_map:
+            pmap(lambda x: os._exit(3), [1])
+        else:
+            apply_async(lambda: os._exit(3)).get()
+
+    (lost,) = [one for one in timeline.events()["traceEvents"] if one["ph"] == "i"]
+    assert (lost["args"]["first"], lost["args"]["items"]) == (0, 1)
+    assert "died" in lost["args"]["why"]
+    report = timeline.report()
+    assert (report.items, report.lost) == (0, 1)
+    assert "1 item was lost with a worker" in report.advice
 
 
 def test_the_picture_has_a_lane_for_each(backend, tmp_path):
