@@ -338,30 +338,61 @@ class Pool(Executor):
         """
         return self.apply_async(fn, args, kwargs)
 
-    def map(  # type: ignore[override]  # the standard library's takes fewer options, by position
+    @overload
+    def map(
         self,
         fn: Callable[..., R],
         /,
         *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int | None = None,
+        buffersize: int | None = ...,
+        return_exceptions: Literal[False] = ...,
+        **options: Unpack[PoolMapOptions],
+    ) -> Iterator[R]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[..., R],
+        /,
+        *iterables: Iterable[Any],
+        buffersize: int | None = ...,
+        return_exceptions: bool,
+        **options: Unpack[PoolMapOptions],
+    ) -> Iterator[R | Exception]: ...
+    def map(  # pyright: ignore[reportIncompatibleMethodOverride]  # theirs takes fn by name
+        self,
+        fn: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any],
         buffersize: int | None = None,
+        return_exceptions: bool = False,
+        retry_on: Any = (),
+        strict: bool = False,
         **settings: Any,
-    ) -> Iterator[R]:
+    ) -> Iterator[Any]:
         """Start applying *fn* to each item and return an iterator over the results, in order.
 
         As `concurrent.futures.Executor.map`: the inputs are read at once, unless *buffersize* is
-        given, and dropping the iterator cancels what has not run.
+        given, and dropping the iterator cancels what has not run. It takes the options of `pmap`,
+        too.
 
         >>> with Pool(backend="thread", workers=2) as pool:
         ...     list(pool.map(abs, [-1, 2]))
         [1, 2]
         """
-        settings |= {"timeout": timeout, "chunksize": chunksize}
         if buffersize is not None:
-            return self.imap(fn, *iterables, buffersize=buffersize, **settings)
-        run = self._map(fn, iterables, settings, (), False, strict=False, submits_all=True)
-        results: ResultIterator[R] = ResultIterator(run, return_exceptions=False)
+            return self.imap(
+                fn,
+                *iterables,
+                buffersize=buffersize,
+                return_exceptions=return_exceptions,
+                retry_on=retry_on,
+                strict=strict,
+                **settings,
+            )
+        run = self._map(
+            fn, iterables, settings, retry_on, return_exceptions, strict=strict, submits_all=True
+        )
+        results: ResultIterator[Any] = ResultIterator(run, return_exceptions=return_exceptions)
         run.check_ahead()
         run.fill()
         return results

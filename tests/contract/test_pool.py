@@ -43,6 +43,12 @@ def test_it_is_an_executor(backend):
         assert pool.submit(int, "ff", base=16).result() == 255
         assert list(pool.map(pow, [2, 3], [5, 2], timeout=60, chunksize=2)) == [32, 9]
         assert next(pool.map(abs, itertools.count(), buffersize=2)) == 0
+        for bound in (None, 2):
+            results = pool.map(lambda x: 1 // x, [1, 0], buffersize=bound, return_exceptions=True)
+            one, error = results
+            assert (one, type(error)) == (1, ZeroDivisionError)
+            with pytest.raises(ValueError, match="argument 2 is shorter"):
+                list(pool.map(pow, [1, 2], [1], buffersize=bound, strict=True))
 
 
 def test_asyncio_takes_it_as_an_executor(backend):

@@ -69,6 +69,7 @@ with Pool(backend="thread", workers=2) as pool:
     assert_type(pool.pmap(half, [1], return_exceptions=True), list[float | Exception])
     assert_type(pool.submit(half, 1).result(), float)
     some: Iterable[float] = pool.map(half, [1])
+    both: Iterable[float | Exception] = pool.map(half, [1], return_exceptions=True, buffersize=1)
 
 with config(workers=2) as settings:
     assert_type(settings, Config)
