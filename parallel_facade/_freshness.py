@@ -52,6 +52,7 @@ class Follower:
     def __init__(self, dump: Callable[[Any], bytes]) -> None:
         self._dump = dump
         self._visited: set[int] = set()
+        self._goes_by_name: Any = None  # what was found by its name just now
         # Each name once in a payload: told again inside its own value, it would be brought while
         # that value is still being rebuilt.
         self._noted: dict[tuple[Place, str], bool] = {}  # whether the news have its value
@@ -59,6 +60,7 @@ class Follower:
     def news_of(self, obj: Any) -> News:
         """Return what *obj*, which goes by name, reads in the user's modules."""
         news = News.none()
+        self._goes_by_name = obj
         self.note([obj], news)
         return news
 
@@ -124,7 +126,7 @@ class Follower:
             yield value
             if type(value) is types.ModuleType:
                 yield from self._in_module(value, code, news)
-        if is_importable(function):
+        if function is self._goes_by_name or is_importable(function):
             yield from self._in_defaults(function, (name, function.__qualname__), news)
 
     def _in_defaults(self, function: types.FunctionType, place: Place, news: News) -> Iterator[Any]:
