@@ -209,7 +209,14 @@ class DeepPickler(pickle._Pickler):
 
 def _is_registered(kind: type) -> bool:
     """Return whether the user has told `copyreg` how to reduce objects of *kind*."""
-    return not _is_unhashable(kind) and kind in copyreg.dispatch_table
+    if _is_unhashable(kind):
+        return False
+    registered = copyreg.dispatch_table.get(kind)
+    # tblib, which Dask imports, takes all exceptions there are for its own, and drops fields.
+    return registered is not None and getattr(registered, "__module__", "") != TBLIB
+
+
+TBLIB: Final = "tblib.pickling_support"
 
 
 def _is_unhashable(kind: type) -> bool:

@@ -169,6 +169,7 @@ def test_what_ends_a_program_is_raised_as_itself_even_with_return_exceptions(bac
         pmap(leave, [1], return_exceptions=True)
 
     assert caught.value.args == error.args
+    assert getattr(caught.value, "code", None) == getattr(error, "code", None)
     assert pmap(abs, [-1]) == [1]
 
 

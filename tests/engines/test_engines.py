@@ -1,5 +1,6 @@
 """Clusters that fail, refuse or are not there: each is an error with a way out, in bounded time."""
 
+import copyreg
 import gc
 import os
 import shutil
@@ -184,6 +185,42 @@ def test_a_scheduler_that_dies_ends_the_call_and_the_next_one_finds_another(clus
     with dask_cluster() as found:
         second = found["DASK_SCHEDULER_ADDRESS"]
         assert pmap(abs, [-1], backend=f"dask:{second}") == [1]
+
+
+class Told(Exception):
+    def __init__(self, what, where):
+        super().__init__(f"{what} at {where}")
+        self.where = where
+
+
+@pytest.fixture
+def exceptions_of_tblib():
+    """What Dask does in each process in which it is imported."""
+    import tblib.pickling_support
+
+    before = dict(copyreg.dispatch_table)
+    tblib.pickling_support.install()
+    yield
+    copyreg.dispatch_table.clear()
+    copyreg.dispatch_table.update(before)
+
+
+@needs_dask
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_exceptions_are_whole_where_dask_is_imported(exceptions_of_tblib, start_method):
+    def leave(_):
+        raise SystemExit(3)
+
+    def tell(_):
+        raise Told("nothing", "hand")
+
+    with Pool("process", workers=1, start_method=start_method) as pool:
+        with pytest.raises(SystemExit) as left:
+            pool.pmap(leave, [1])
+        (told,) = pool.pmap(tell, [1], return_exceptions=True)
+
+    assert left.value.code == 3
+    assert (str(told), told.where) == ("nothing at hand", "hand")
 
 
 @pytest.fixture
