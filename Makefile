@@ -42,7 +42,7 @@ everything: $(VENV)/wheel $(VENV)/test $(VENV)/clusters $(VENV)/tools $(VENV)/do
 CLUSTERS := $(VENV)/wheel $(VENV)/test $(VENV)/clusters
 
 # Each in a process of its own: Ray has one connection in a process.
-test-clusters: test-dask test-engines test-ray test-mpi
+test-clusters: test-dask test-ray test-mpi test-engines
 
 test-dask: $(CLUSTERS)
 	cd tests && ../$(BIN)/python -X dev -m pytest contract --backends dask,ppft

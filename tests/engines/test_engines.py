@@ -206,6 +206,7 @@ def exceptions_of_tblib():
 
 
 @needs_dask
+@pytest.mark.filterwarnings("ignore:start_method='fork' while other threads")
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_exceptions_are_whole_where_dask_is_imported(exceptions_of_tblib, start_method):
     def leave(_):
@@ -445,7 +446,7 @@ def test_an_array_that_a_task_changes_is_its_own(processes):
     arrays = [np.zeros(100_000) for _ in range(4)]
     with (
         distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=processes, dashboard_address=None
+            n_workers=1, threads_per_worker=1, processes=processes, dashboard_address="127.0.0.1:0"
         ) as local,
         distributed.Client(local, set_as_default=False) as client,
         Pool(client) as pool,
