@@ -120,9 +120,14 @@ def _is_importable_now(name: str) -> bool:
     return _is_found(name, origin, _path_for(name)) and _exists(origin)
 
 
+def is_ours(name: str) -> bool:
+    """Return whether the module *name* is a part of this library."""
+    return name.partition(".")[0] == OURSELVES
+
+
 def is_of_user(name: str) -> bool:
     """Return whether the module *name* is loaded, and not Python's or an installed package's."""
-    if name.partition(".")[0] == OURSELVES:
+    if is_ours(name):
         return False
     file = getattr(sys.modules.get(name), "__file__", None)
     return isinstance(file, str) and _is_users_file(file)

@@ -49,10 +49,10 @@ from parallel_facade._freshness import Follower
 from parallel_facade._identity import token_for
 from parallel_facade._importable import (
     NEVER_IMPORTED,
-    OURSELVES,
     find_path,
     is_importable,
     is_importable_module,
+    is_ours,
 )
 from parallel_facade._methods import reduce_method
 from parallel_facade._named import KINDS, Names, reduce_context, reduce_singleton
@@ -246,6 +246,9 @@ def _reduce_instance(_: Reducer, obj: Any) -> Any:
     return reduce_singleton(obj, reduced) if type(reduced) is str else reduced
 
 
+_ours: dict[int, Any] = {}  # id → a function or class of this library, which is in every payload
+
+
 def _reduce_named(reducer: Reducer | None, obj: Any, found: tuple[str, str] | None) -> Any:
     """Return how to find *obj* by its name, with what it reads in the user's modules.
 
@@ -255,6 +258,9 @@ def _reduce_named(reducer: Reducer | None, obj: Any, found: tuple[str, str] | No
         found: The module and path that `find_path` gave; `None` to leave *obj* to pickle.
     """
     if found is None:
+        return NotImplemented
+    if is_ours(found[0]) and found[1] == obj.__qualname__:
+        _ours[id(obj)] = obj
         return NotImplemented
     if reducer is not None and reducer.follower is not None:
         news = reducer.follower.news_of(obj)
@@ -274,24 +280,11 @@ def object_at(module: str, path: str) -> Any:
     return functools.reduce(getattr, path.split("."), import_module(module))
 
 
-_ours: dict[int, Any] = {}  # id → a function or class of this library, which is in every payload
-
-
-def _is_ours(obj: Any, found: tuple[str, str]) -> bool:
-    """Return whether *obj*, *found* by its name, is the library's own; that is noted."""
-    is_ours = found[0].partition(".")[0] == OURSELVES and found[1] == obj.__qualname__
-    if is_ours:
-        _ours[id(obj)] = obj
-    return is_ours
-
-
 def _reduce_function(reducer: Reducer, function: types.FunctionType) -> Any:
     if id(function) in _ours:
         return NotImplemented
     if (found := find_path(function)) is not None:
-        return (
-            NotImplemented if _is_ours(function, found) else _reduce_named(reducer, function, found)
-        )
+        return _reduce_named(reducer, function, found)
     reducer.function_cells.update(map(id, function.__closure__ or ()))
     if id(function) in reducer.shells:
         reducer.shells.discard(id(function))
@@ -305,7 +298,7 @@ def _reduce_class(reducer: Reducer, cls: type) -> Any:
     if cls.__module__ == "builtins":
         return _reduce_builtin_class(cls)
     if (found := find_path(cls)) is not None:
-        return NotImplemented if _is_ours(cls, found) else _reduce_named(reducer, cls, found)
+        return _reduce_named(reducer, cls, found)
     if cls.__module__ == "_ctypes":
         return reduce_metaclass(cls)
     return _reduce_class_by_value(reducer, cls)

@@ -29,10 +29,9 @@ class Board:
 
     def __init__(self) -> None:
         self._notes: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
-        self._begun: set[int] = set()
+        self._begun: dict[int, str] = {}  # in which worker
         self._called_off: set[int] = set()
-        self._latest: dict[int, str] = {}  # where, of each task that no other has followed there
-        self._running: dict[str, int] = {}  # the same, the other way round
+        self._latest: dict[str, int] = {}  # what each worker has begun last
         self._doomed: set[str] = set()  # workers that may be ended at any time
 
     async def begin(self, number: int, host: str, worker: str) -> bool:
@@ -42,10 +41,8 @@ class Board:
         """
         if number in self._called_off or worker in self._doomed:
             return False
-        self._latest.pop(self._running.get(worker, -1), None)
-        self._running[worker] = number
-        self._latest[number] = worker
-        self._begun.add(number)
+        self._begun[number] = worker
+        self._latest[worker] = number
         await self._notes.put((number, host))
         return True
 
@@ -60,9 +57,12 @@ class Board:
 
         One that has not begun never begins.
         """
-        if await self.call_off([number]) or number not in self._latest:
+        if await self.call_off([number]):
             return False
-        self._doomed.add(self._latest[number])
+        worker = self._begun[number]
+        if self._latest[worker] != number:
+            return False
+        self._doomed.add(worker)
         return True
 
     async def take(self, lowest: int) -> list[tuple[int, str]]:
@@ -71,7 +71,7 @@ class Board:
         Args:
             lowest: The lowest number of a task that has not ended.
         """
-        self._begun = {number for number in self._begun if number >= lowest}
+        self._begun = {number: one for number, one in self._begun.items() if number >= lowest}
         notes = [await self._notes.get()]
         while not self._notes.empty():
             notes.append(self._notes.get_nowait())
