@@ -29,4 +29,8 @@ class Deadline:
 
     def has_passed(self) -> bool:
         """Return whether the moment has come."""
-        return self.remaining() == 0.0
+        return self.is_before(self._clock())
+
+    def is_before(self, moment: float) -> bool:
+        """Return whether the deadline had passed at *moment* of its clock."""
+        return self._at <= moment

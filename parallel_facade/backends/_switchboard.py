@@ -307,6 +307,7 @@ class Switchboard:
 
     def _talk(self) -> None:
         while not self._closing:
+            listened_at = self._clock()
             for key, events in self._selector.select(self._seconds_to_next()):
                 if key.data is None:
                     with suppress(BlockingIOError):
@@ -320,7 +321,7 @@ class Switchboard:
             with self._lock:
                 self._desk.hand_out()
             if self._desk.has_timed:
-                self._stop_overdue()
+                self._stop_overdue(listened_at)
             self._end_stopped()
             for link, code in self._departures.tend():
                 self._bury(link, code)
@@ -506,13 +507,21 @@ class Switchboard:
         left = [seconds, *(task.deadline.remaining() for task in tasks)]
         return min((one for one in left if one is not None), default=None)
 
-    def _stop_overdue(self) -> None:
+    def _stop_overdue(self, listened_at: float) -> None:
+        """Have those tasks ended whose time was up when we last listened.
+
+        Not those whose time is up now:
+
+        1. switchboard  listens, and hears nothing
+        2. worker       says that it has rebuilt the callable, just in time
+        3. switchboard  is late to look at the clock, since the machine is busy
+        """
         for link in list(self._desk.links):
             with self._lock:
-                self._stop_if_overdue(link)
+                self._stop_if_overdue(link, listened_at)
 
-    def _stop_if_overdue(self, link: Link) -> None:
-        if link.task is not None and link.task.deadline.has_passed():
+    def _stop_if_overdue(self, link: Link, listened_at: float) -> None:
+        if link.task is not None and link.task.deadline.is_before(listened_at):
             limit = link.task.deadline.seconds
             what = "a task" if limit == link.task.task_timeout else "rebuilding a callable"
             self._end(link, TaskTimeoutError(f"{what} took longer than {limit:g} seconds"))

@@ -160,6 +160,36 @@ def test_the_clock_of_an_item_starts_when_it_does(clock, start_method, gate):
     running.open()
 
 
+def test_an_item_that_began_in_time_is_not_ended_by_a_late_look_at_the_clock(
+    clock, start_method, gate, monkeypatch
+):
+    loading, running, is_late = gate(), gate(), threading.Event()
+
+    with Pool(workers=1, start_method=start_method) as pool:
+        slow = LoadsSlowly(loading)
+        result = pool.apply_async(lambda: running.pass_through(slow(7)), task_timeout=5)
+        loading.wait_for_arrivals(1)
+        switchboard = pool._backend._switchboard
+        listen = switchboard._selector.select
+
+        def listen_before_it_begins(seconds):
+            switchboard._ring()
+            heard = listen(seconds)
+            if not is_late.is_set():
+                loading.open()
+                running.wait_for_arrivals(1)
+                clock.now += _desk.LOAD_PATIENCE + 1
+                is_late.set()
+            return heard
+
+        monkeypatch.setattr(switchboard._selector, "select", listen_before_it_begins)
+        clock.advance(pool, 0)
+        assert is_late.wait(PATIENCE)
+        running.open()
+
+        assert result.get(PATIENCE) == 7
+
+
 def test_a_worker_that_never_gets_to_its_item_is_replaced(clock, start_method, gate):
 
     with Pool(workers=1, start_method=start_method) as pool:
