@@ -23,18 +23,11 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from parallel_facade._code import global_names, words_in
-from parallel_facade._importable import (
-    NEVER_IMPORTED,
-    function_in,
-    is_importable,
-    is_importable_name,
-    is_of_user,
-    tell,
-    was_recoded,
-    was_replaced,
-)
+from parallel_facade._importable import NEVER_IMPORTED, is_importable, is_importable_name
 from parallel_facade._news import News, Place
+from parallel_facade._origins import is_of_user
 from parallel_facade._plain import MOST_ELEMENTS, PROTOCOL, is_plain
+from parallel_facade._replaced import function_in, tell, was_recoded, was_replaced
 from parallel_facade._sources import names_of_literals
 
 _had: dict[Place, set[str]] = {}  # place → names that a call has read there

@@ -3,35 +3,26 @@
 Guarantees:
     - A name is only trusted if an import in a new process would lead to the object of now: not for
       modules made at run time, loaded from a place of their own, or whose file is gone, and not
-      for what was replaced since a worker may have imported it.
+      for what was replaced since a worker may have imported it (`_replaced`).
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import re
 import sys
-import sysconfig
 import threading
 import types
-import weakref
-from collections.abc import Callable
 from contextlib import suppress
 from importlib.machinery import PathFinder
 from typing import Any, Final
 
 from parallel_facade._methods import mangle
+from parallel_facade._origins import is_of_user
+from parallel_facade._replaced import was_recoded, was_replaced, was_told
 
 NEVER_IMPORTED: Final = frozenset({"__main__", "__mp_main__"})
 """The user's main module is not imported in a worker: that would run the script again."""
-
-OURSELVES: Final = "parallel_facade"
-LIBRARIES: Final = ("stdlib", "platstdlib")
-
-_told: set[tuple[str, str]] = set()  # modules and paths of what workers were given another of
-_first_codes: dict[tuple[str, str], tuple[types.CodeType, ...]] = {}  # (module, path) → at sight
-_first_seen: dict[str, dict[str, Callable[[], Any]]] = {}  # module → name → function or class
 
 
 def is_importable(obj: Any) -> bool:
@@ -55,7 +46,7 @@ def find_path(obj: Any) -> tuple[str, str] | None:
     is_method = type(obj) is types.FunctionType and "." in path and is_of_user(module_name)
     if is_method and was_recoded(module_name, path, obj):
         return None
-    return None if (module_name, path) in _told else (module_name, path)
+    return None if was_told(module_name, path) else (module_name, path)
 
 
 def is_importable_module(module: types.ModuleType) -> bool:
@@ -118,125 +109,6 @@ def _is_importable_now(name: str) -> bool:
         return True
     origin = _absolute(spec.origin)
     return _is_found(name, origin, _path_for(name)) and _exists(origin)
-
-
-def is_ours(name: str) -> bool:
-    """Return whether the module *name* is a part of this library."""
-    return name.partition(".")[0] == OURSELVES
-
-
-def is_of_user(name: str) -> bool:
-    """Return whether the module *name* is loaded, and not Python's or an installed package's."""
-    if is_ours(name):
-        return False
-    file = getattr(sys.modules.get(name), "__file__", None)
-    return isinstance(file, str) and _is_users_file(file)
-
-
-@functools.lru_cache(maxsize=4096)
-def _is_users_file(file: str) -> bool:
-    return not (file.startswith(STANDARD) or INSTALLED.search(file))
-
-
-STANDARD: Final = tuple(os.path.join(sysconfig.get_path(kind), "") for kind in LIBRARIES)
-INSTALLED: Final = re.compile(r"[/\\](site|dist)-packages[/\\]")
-"""Where the modules are that do not change while a program runs."""
-
-
-def _nothing() -> None:
-    """Stand for a reference to what is no longer the first."""
-
-
-def tell(module: str, path: str) -> None:
-    """Note that workers are given another object for the dotted *path* of *module*.
-
-    When the first one is put back, its name leads to the other in workers that are warm.
-    """
-    _told.add((module, path))
-
-
-def was_replaced(module: types.ModuleType, name: str) -> bool:
-    """Return whether the function or class *name* of *module* is another than at first sight.
-
-    Workers that imported the module before still have the one of then.
-    """
-    if not is_of_user(module.__name__):
-        return False
-    if (seen := _first_seen.get(module.__name__)) is None:
-        seen = _first_seen.setdefault(module.__name__, _seen_in(module))
-    value = vars(module).get(name)
-    if name not in seen and not isinstance(value, types.FunctionType | type):
-        return False
-    if name not in seen or seen[name]() is not value or was_recoded(module.__name__, name, value):
-        # For good: when it is put back, workers still have what replaced it.
-        seen[name] = _nothing
-        return True
-    return False
-
-
-def was_recoded(module: str, path: str, value: Any) -> bool:
-    """Return whether the function at the dotted *path* of *module* has other code than at first.
-
-    That is how IPython's autoreload brings new code into functions and methods that are there.
-    """
-    codes = _codes_in(value)
-    return bool(codes) and _first_codes.setdefault((module, path), codes) != codes
-
-
-def _codes_in(value: Any) -> tuple[types.CodeType, ...]:
-    """Return the code of the functions that *value* is made of, and of those that they wrap."""
-    codes: list[types.CodeType] = []
-    stack, visited = _functions_in(value), set()
-    while stack:
-        function = stack.pop()
-        if type(function) is types.FunctionType and id(function) not in visited:
-            visited.add(id(function))
-            codes.append(function.__code__)
-            for cell in function.__closure__ or ():
-                with suppress(ValueError):  # an empty cell
-                    stack.append(cell.cell_contents)
-    return tuple(codes)
-
-
-def function_in(value: Any) -> Any:
-    """Return the function that the attribute *value* of a class is made of, or else *value*."""
-    return _functions_in(value)[0]
-
-
-def _functions_in(value: Any) -> list[Any]:
-    # By its type: to ask a user's object for an attribute may run code of the user's.
-    for kind, names in _MADE_OF.items():
-        if issubclass(type(value), kind):
-            return [getattr(value, name) for name in names]
-    return [value]
-
-
-_MADE_OF: Final[dict[type, tuple[str, ...]]] = {
-    staticmethod: ("__func__",),
-    classmethod: ("__func__",),
-    types.MethodType: ("__func__",),
-    property: ("fget", "fset", "fdel"),
-    functools.cached_property: ("func",),
-    functools._lru_cache_wrapper: ("__wrapped__",),
-}
-
-
-def _seen_in(module: types.ModuleType) -> dict[str, Callable[[], Any]]:
-    """Return the functions and classes of *module*, whose code is noted."""
-    seen: dict[str, Callable[[], Any]] = {}
-    for name, value in list(vars(module).items()):
-        if isinstance(value, types.FunctionType | type):
-            seen[name] = weakref.ref(value)
-            was_recoded(module.__name__, name, value)
-        if isinstance(value, type):
-            _note_first_codes(module, value)
-    return seen
-
-
-def _note_first_codes(module: types.ModuleType, cls: type) -> None:
-    if cls.__module__ == module.__name__:
-        for name, value in list(vars(cls).items()):
-            was_recoded(module.__name__, f"{cls.__qualname__}.{name}", value)
 
 
 @functools.lru_cache(maxsize=4096)

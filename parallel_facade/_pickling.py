@@ -52,12 +52,12 @@ from parallel_facade._importable import (
     find_path,
     is_importable,
     is_importable_module,
-    is_ours,
 )
 from parallel_facade._methods import reduce_method
 from parallel_facade._named import KINDS, Names, reduce_context, reduce_singleton
 from parallel_facade._namespaces import fill, space_module
 from parallel_facade._news import News, bring
+from parallel_facade._origins import is_ours
 from parallel_facade._plain import PROTOCOL
 from parallel_facade._values import (
     DESCRIPTORS,

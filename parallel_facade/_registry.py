@@ -130,25 +130,33 @@ def load_backend(setting: str) -> Any:
     """Return the class of the back-end that *setting* names, importing what it needs.
 
     Raises:
-        ConfigurationError: No back-end has this name, or what it needs is not installed.
+        ConfigurationError: No back-end has this name, or what it needs is not installed, or does
+            not load.
     """
     name, _, _ = check_backend_name(setting).partition(":")
     try:
-        if (place := BUILT_IN.get(name)) is None:
-            return _as_class(plug_ins()[name].load())
-        module, _, attribute = place.location.partition(":")
-        return _as_class(getattr(import_module(module), attribute))
+        loaded = _load(name)
     except ImportError as exc:
         hint = f"pip install 'parallel-facade[{name}]'"
         raise ConfigurationError(
             f"back-end {name!r} is not installed: {exc}\n\nHint: {hint}"
         ) from exc
-
-
-def _as_class(loaded: object) -> Any:
+    except Exception as exc:  # as mpi4py does where there is no MPI
+        reason = f"{type(exc).__name__}: {exc}".partition("\n")[0]
+        raise ConfigurationError(
+            f"back-end {name!r} is installed, but does not load: {reason}\n\n"
+            "Hint: something that its package builds on is missing, such as an MPI for mpi4py."
+        ) from exc
     if not isinstance(loaded, type):
         raise ConfigurationError(f"a back-end must be a class, got {loaded!r}")
     return loaded
+
+
+def _load(name: str) -> Any:
+    if (place := BUILT_IN.get(name)) is None:
+        return plug_ins()[name].load()
+    module, _, attribute = place.location.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 def nearest(name: str, known: list[str]) -> str:

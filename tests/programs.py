@@ -1,6 +1,7 @@
 """Real programs that a test starts, signals and watches to their end."""
 
 import os
+import select
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -8,6 +9,25 @@ from contextlib import contextmanager
 import psutil
 
 PATIENCE = 60
+
+
+def survivors(processes):
+    """Return those of *processes* that do not end."""
+    return [process for process in processes if not _ends(process)]
+
+
+def _ends(process):
+    """Wait for the end of *process*; it has ended also while nobody has asked for its exit code."""
+    if not hasattr(os, "pidfd_open"):
+        return psutil.wait_procs([process], timeout=PATIENCE)[1] == []
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], PATIENCE)[0])
+    finally:
+        os.close(descriptor)
 
 
 class Program:
@@ -48,7 +68,7 @@ class Program:
 
     def survivors(self):
         """Return those of its processes that do not end."""
-        return psutil.wait_procs(self.seen, timeout=PATIENCE)[1]
+        return survivors(self.seen)
 
 
 @contextmanager

@@ -7,12 +7,13 @@ import pickle
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
-from parallel_facade import Pool, apply_async, configure, pmap
+from parallel_facade import Pool, _registry, apply_async, configure, pmap
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/troubleshooting.md").read_text()
 HEADINGS = re.findall(r"^### `(.*)`$", PAGE, re.M)
@@ -106,6 +107,8 @@ PROVOKED = {
     ).get(),
     "no result after … seconds": lambda: get_too_early(),
     "no back-end is called …": lambda: pmap(abs, [1], backend="proces"),
+    "back-end … is not installed: …": lambda: with_a_plug_in("raise ImportError('no engine')"),
+    "back-end … is installed, but does not load: …": lambda: with_a_plug_in("1 / 0"),
     "no setting is called …": lambda: configure(worker=2),
     "… is not valid; expected …": lambda: pmap(abs, [1], workers=0),
     "… is not possible on the … back-end, which …": lambda: pmap(
@@ -128,6 +131,24 @@ PROVOKED = {
     "daemonic processes are not allowed to have children": lambda: in_a_pool(start_a_child),
     "Pool not running": after_close,
 }
+
+
+def with_a_plug_in(code):
+    """Ask for a back-end that a distribution announces, whose module is *code*."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        about = Path(folder, "announces-0.dist-info")
+        about.mkdir()
+        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: announces\nVersion: 0\n")
+        (about / "entry_points.txt").write_text(
+            "[parallel_facade.backends]\nannounced = announced_here:Backend\n"
+        )
+        Path(folder, "announced_here.py").write_text(code)
+        patch.syspath_prepend(folder)
+        _registry.plug_ins.cache_clear()
+        try:
+            pmap(abs, [1], backend="announced")
+        finally:
+            _registry.plug_ins.cache_clear()
 
 
 def held_lock():

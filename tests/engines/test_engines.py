@@ -26,6 +26,7 @@ from engines_here import (
     reason_to_skip,
     running,
 )
+from programs import survivors
 
 from parallel_facade import (
     BackendLostError,
@@ -481,8 +482,7 @@ def test_a_local_cluster_ends_with_a_caller_that_is_killed(tmp_path):
 
     assert ended.returncode == -signal.SIGKILL
     assert workers
-    gone, alive = psutil.wait_procs(_processes(workers), timeout=60)
-    assert alive == []
+    assert survivors(_processes(workers)) == []
 
 
 def _processes(pids):

@@ -4,6 +4,7 @@ import os
 
 import psutil
 import pytest
+from programs import survivors
 
 kernels = pytest.importorskip("jupyter_client.manager", reason="jupyter_client is not installed")
 pytest.importorskip("ipykernel", reason="ipykernel is not installed")
@@ -128,7 +129,7 @@ def test_a_kernel_that_is_shut_down_leaves_no_worker(kernel, notebook, tmp_path)
 
     kernel.shutdown_kernel(now=True)
 
-    assert psutil.wait_procs(started, timeout=PATIENCE)[1] == []
+    assert survivors(started) == []
 
 
 def test_progress_is_shown_in_a_cell(notebook):

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
+from programs import survivors
 
 from parallel_facade import Pool, TaskTimeoutError, apply_async
 from parallel_facade.backends import _departures, _desk, _switchboard
@@ -96,8 +97,7 @@ def test_what_the_item_started_ends_with_it(
                 result.get(PATIENCE)
         assert pool.pmap(abs, [-1], timeout=PATIENCE) == [1]
 
-    _, alive = psutil.wait_procs(started, timeout=PATIENCE)
-    assert alive == []
+    assert survivors(started) == []
 
 
 def test_an_item_may_clean_up_when_it_is_told_to_end(clock, start_method, gate, tmp_path):

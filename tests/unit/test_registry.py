@@ -1,11 +1,13 @@
 """Finding back-ends: built in, announced by a distribution, missing, unknown."""
 
+import re
 from importlib.metadata import EntryPoint
 
 import pytest
 
 from parallel_facade import (
     ConfigurationError,
+    _info,
     _registry,
     config,
     cpu_count,
@@ -30,6 +32,7 @@ def plug_ins(monkeypatch):
         "loud": EntryPoint("loud", f"{__name__}:LoudBackend", GROUP),
         "absent": EntryPoint("absent", "a_module_that_nobody_has:Backend", GROUP),
         "number": EntryPoint("number", f"{__name__}:NOT_A_CLASS", GROUP),
+        "broken": EntryPoint("broken", "needs_a_library:Backend", GROUP),
     }
     monkeypatch.setattr(_registry, "plug_ins", lambda: found)
 
@@ -48,6 +51,24 @@ def test_unknown_and_not_installed_are_two_messages(plug_ins):
     ) as e:
         _registry.load_backend("absent")
     assert isinstance(e.value.__cause__, ModuleNotFoundError)
+
+
+def test_an_engine_without_the_library_under_it_is_told_of_and_the_others_are_shown(
+    plug_ins, tmp_path, monkeypatch
+):
+    (tmp_path / "needs_a_library.py").write_text(
+        "raise RuntimeError('cannot load the library\\nlib1.so: not there')"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(_info, "plug_ins", _registry.plug_ins)
+
+    with pytest.raises(
+        ConfigurationError, match="'broken' is installed, but does not load.*the library\n\nHint"
+    ) as caught:
+        pmap(abs, [1], backend="broken")
+    assert "lib1.so" in str(caught.value.__cause__)
+    assert re.search(r"broken +back-end 'broken' is installed, but", _info.info_report())
+    assert "| loud |" in _info.abilities_report(["broken", "loud"])
 
 
 def test_what_is_announced_must_be_a_class(plug_ins):

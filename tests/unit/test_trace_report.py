@@ -245,7 +245,7 @@ def test_threads_that_wait_for_something_else():
 
 
 def test_more_workers_than_cpus(monkeypatch):
-    monkeypatch.setattr("parallel_facade._trace_report.usable_cpus", lambda: 2)
+    monkeypatch.setattr("parallel_facade._trace_advice.usable_cpus", lambda: 2)
     timeline = Timeline(workers=4)
     for worker in range(4):
         timeline.chunk(worker, 0, 0, 10, cpu=5.0)
