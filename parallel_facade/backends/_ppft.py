@@ -50,6 +50,7 @@ SOCKET_SECONDS: Final = 30 * 24 * 3600
 """ppft runs a task that takes longer than this again, on another worker, for ever."""
 
 PLACE: Final = BUILT_IN["ppft"].address
+PYTHONPATH: Final = "PYTHONPATH"
 
 
 class PpftBackend(RemoteBackend):
@@ -77,10 +78,7 @@ class PpftBackend(RemoteBackend):
         pool_id = f"parallel_facade-{os.getpid()}-{id(self)}"
         # A pool makes its server without a secret, so it finds one made by us.
         table = vars(pathos.parallel)["_ParallelPool__STATE"]
-        make: Any = ppft.Server
-        self._server = table[pool_id] = make(
-            ncpus=0, ppservers=servers, secret=secret, socket_timeout=SOCKET_SECONDS
-        )
+        self._server = table[pool_id] = _make_server(servers, secret)
         self._pool = ParallelPool(nodes=0, servers=servers, id=pool_id)
         try:
             self._meet(servers)
@@ -136,6 +134,23 @@ class PpftBackend(RemoteBackend):
         for node in held["_Server__stats"].values():
             if node.rworker is not None:
                 node.rworker.close()
+
+
+def _make_server(servers: tuple[str, ...], secret: str) -> Any:
+    """Return what talks to *servers*, with the environment left as it is.
+
+    ppft puts `sys.path` into PYTHONPATH, for workers of its own, which we have none of. There it
+    would spoil every other Python that the program starts from then on.
+    """
+    make: Any = ppft.Server
+    before = os.environ.get(PYTHONPATH)
+    try:
+        return make(ncpus=0, ppservers=servers, secret=secret, socket_timeout=SOCKET_SECONDS)
+    finally:
+        if before is None:
+            os.environ.pop(PYTHONPATH, None)
+        else:
+            os.environ[PYTHONPATH] = before
 
 
 def _note_end(inner: EngineFuture, answer: bytes | None) -> None:

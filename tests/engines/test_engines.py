@@ -315,6 +315,22 @@ def test_ray_fails_the_items_of_a_dead_worker_or_runs_them_again_on_request(clus
 
 @untidy
 @needs_ppft
+@pytest.mark.parametrize("path", [None, os.path.join(os.sep, "of", "the", "user")])
+def test_ppft_leaves_the_environment_of_the_program_as_it_is(
+    cluster, untidy_ppft, monkeypatch, path
+):
+    cluster(ppft_servers())
+    if path is None:
+        monkeypatch.delenv("PYTHONPATH", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONPATH", path)
+
+    assert pmap(abs, [-1], backend="ppft") == [1]
+    assert os.environ.get("PYTHONPATH") == path
+
+
+@untidy
+@needs_ppft
 def test_the_deadline_ends_a_task_that_ppft_has_lost(cluster, untidy_ppft, tmp_path):
     cluster(ppft_servers())
 
@@ -401,7 +417,11 @@ def test_a_module_that_workers_lack_is_named_and_can_be_sent_along(cluster, tmp_
 @needs_dask
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates need the tool openssl")
 def test_the_certificates_of_dasks_settings_are_used_and_without_them_nothing_runs(tmp_path):
-    script = "from parallel_facade import pmap; print(pmap(lambda x: x + 1, range(3)))"
+    script = (
+        "from parallel_facade import pmap; from parallel_facade.backends import _dask\n"
+        "_dask.ANSWER_SECONDS = 5.0\n"
+        "print(pmap(lambda x: x + 1, range(3)))"
+    )
     command = [sys.executable, "-c", script]
     with dask_cluster(certificates=certificates_of(tmp_path)) as found:
         env = {**os.environ, **found, "PARALLEL_FACADE_BACKEND": "dask"}
