@@ -86,6 +86,13 @@ class Desk:
         """Whether a worker waits for tasks."""
         return bool(self._idle)
 
+    def has_idle_with(self, call: CallHandle) -> bool:
+        """Return whether a worker that has *call* waits for tasks."""
+        return self._idle_with(call) is not None
+
+    def _idle_with(self, call: CallHandle) -> Link | None:
+        return next((link for link in self._idle if call.number in link.known_calls), None)
+
     def runner_of(self, future: Future[Any]) -> Link | None:
         """Return the worker that has the task of *future*, if one has."""
         for link in self.links:
@@ -130,7 +137,7 @@ class Desk:
             task = self.pending.popleft()
             if task.is_wanted():
                 if not link.tasks:
-                    self._idle.popleft()
+                    self._idle.remove(link)
                 self._give(link, task)
 
     def take(self, link: Link) -> Task:
@@ -147,7 +154,7 @@ class Desk:
     def _link_for(self, task: Task) -> Link | None:
         """Return an idle link or, for a short task, one that it can wait in."""
         if self._idle:
-            return self._idle[0]
+            return self._idle_with(task.call) or self._idle[0]
         if not task.is_short:
             return None
         return next((link for link in self.links if link.has_room_for(task)), None)

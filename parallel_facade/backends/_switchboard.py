@@ -174,11 +174,11 @@ class Switchboard:
 
         Returns:
             How many items, from the first, stay with the worker; `None` if that is not known yet,
-            or there is no idle worker.
+            or there is no idle worker that could begin one earlier.
         """
         with self._lock:
             link = self._desk.runner_of(future)
-            if link is None or not self._desk.has_idle:
+            if link is None or not self._could_be_earlier(link):
                 return None
             if link.held_since is None:
                 link.hold(self._clock())
@@ -191,6 +191,20 @@ class Switchboard:
                 task.is_taken_back |= kept is not None
                 return kept
         return None
+
+    def _could_be_earlier(self, link: Link) -> bool:
+        """Return whether an idle worker may begin what the one behind *link* has not begun earlier.
+
+        Not if it has to rebuild the callable first, with which the other is ahead: the item would
+        go on from worker to worker, until all have rebuilt the callable for it.
+        """
+        task = link.task
+        if not self._desk.has_idle or task is None:
+            return False
+        if self._desk.has_idle_with(task.call):
+            return True
+        progress = _progress_now(link)
+        return progress is not None and task.stage_in(progress) is Stage.ITEMS
 
     def adopt(self, process: Any, sock: socket.socket) -> None:
         """Take over the channel of a process that was just started."""
