@@ -86,11 +86,8 @@ class Desk:
         """Whether a worker waits for tasks."""
         return bool(self._idle)
 
-    def has_idle_with(self, call: CallHandle) -> bool:
-        """Return whether a worker that has *call* waits for tasks."""
-        return self._idle_with(call) is not None
-
-    def _idle_with(self, call: CallHandle) -> Link | None:
+    def idle_with(self, call: CallHandle) -> Link | None:
+        """Return a worker that waits for tasks and was sent *call*, if there is one."""
         return next((link for link in self._idle if call.number in link.known_calls), None)
 
     def runner_of(self, future: Future[Any]) -> Link | None:
@@ -154,7 +151,7 @@ class Desk:
     def _link_for(self, task: Task) -> Link | None:
         """Return an idle link or, for a short task, one that it can wait in."""
         if self._idle:
-            return self._idle_with(task.call) or self._idle[0]
+            return self.idle_with(task.call) or self._idle[0]
         if not task.is_short:
             return None
         return next((link for link in self.links if link.has_room_for(task)), None)

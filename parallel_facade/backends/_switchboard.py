@@ -193,7 +193,7 @@ class Switchboard:
         return None
 
     def _could_be_earlier(self, link: Link) -> bool:
-        """Return whether an idle worker may begin what the one behind *link* has not begun earlier.
+        """Return whether an idle worker may begin earlier what the one behind *link* has not begun.
 
         Not if it has to rebuild the callable first, with which the other is ahead: the item would
         go on from worker to worker, until all have rebuilt the callable for it.
@@ -201,7 +201,7 @@ class Switchboard:
         task = link.task
         if not self._desk.has_idle or task is None:
             return False
-        if self._desk.has_idle_with(task.call):
+        if self._desk.idle_with(task.call) is not None:
             return True
         progress = _progress_now(link)
         return progress is not None and task.stage_in(progress) is Stage.ITEMS
