@@ -23,7 +23,7 @@ from parallel_facade._delivery import Delivery
 from parallel_facade._errors import PoolClosedError, TaskTimeoutError, described
 from parallel_facade._exiting import freeze_daemons
 from parallel_facade._hearing import show_all
-from parallel_facade._interrupts import SafeFuture
+from parallel_facade._interrupts import SafeFuture, raise_if_handlers
 from parallel_facade._outcomes import Failure, Report
 
 if TYPE_CHECKING:
@@ -109,8 +109,11 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         >>> from parallel_facade import apply_async
         >>> apply_async(abs, (-1,), backend="serial").wait()
         """
-        with suppress(TimeoutError, CancelledError):
+        self._check_process()
+        try:
             super().exception(timeout)
+        except (TimeoutError, CancelledError) as exc:
+            raise_if_handlers(exc)
 
     def ready(self) -> bool:
         """Return whether the task has ended.
@@ -143,7 +146,7 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         False
         """
         submission = self._submission
-        if submission is not None and not submission.cancel():
+        if submission is None or not submission.cancel():  # `None`: it has ended, or is just ending
             return self.cancelled()
         return super().cancel()
 
@@ -220,12 +223,15 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         is_ours_to_tell = error is not None and not isinstance(error, PoolClosedError)
         return described(error) if is_ours_to_tell and error is not None else ""
 
-    def _failure(self, timeout: float | None) -> Failure | None:
-        """Wait, and return what went wrong."""
+    def _check_process(self) -> None:
         if self._pid != os.getpid() and self._state not in ENDED:  # its lock may be held for ever
             raise PoolClosedError(
                 f"the result belongs to process {self._pid}, from which this process was forked"
             )
+
+    def _failure(self, timeout: float | None) -> Failure | None:
+        """Wait, and return what went wrong."""
+        self._check_process()
         try:
             error = super().exception(timeout)
             self._show_said()
@@ -235,7 +241,8 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         except CancelledError:
             freeze_daemons()
             raise
-        except TimeoutError:
+        except TimeoutError as exc:
+            raise_if_handlers(exc)
             raise TaskTimeoutError(f"no result after {timeout:g} seconds") from None
         if error is not None and not isinstance(error, _NotDecodedError):
             return Failure(error)

@@ -170,9 +170,18 @@ def _check_options(target: Target, options: Options) -> None:
     # refuse it would forbid to nest what works alone.
     elif options.seed is not None and not has_private_state():
         raise ConfigurationError(
-            f"seed={options.seed!r} is not possible in a worker thread, which shares one random "
-            "state with the others"
+            f"seed={options.seed!r} is not possible in a worker that shares its random state with "
+            "others\n\nHint: give seed to the outer call, on a back-end that takes it."
         )
+
+
+def _size_of(iterable: Iterable[Any]) -> int | None:
+    if not isinstance(iterable, Sized):
+        return None
+    try:
+        return len(iterable)
+    except TypeError:  # as what wraps a generator says, a bar of tqdm or our own `imap`
+        return None
 
 
 def _zipped(
@@ -192,7 +201,7 @@ def _zipped(
         stops_at_failure=not options.return_exceptions and not options.retry_on,
         seed=options.seed,
     )
-    sizes = [len(sized) for sized in iterables if isinstance(sized, Sized)]
+    sizes = [size for size in map(_size_of, iterables) if size is not None]
     total = min(sizes) if len(sizes) == len(iterables) else None
     items = iter(iterables[0]) if len(iterables) == 1 else zip(*iterables, strict=strict)
     if (faults := faults_in_force()) is not None:

@@ -160,7 +160,8 @@ class Map:
         )
         self._in_flight: dict[Future[Any], InFlight] = {}
         self.is_too_late: bool = False
-        self._looks = 0  # since something came
+        self._looks = 0  # since a report came
+        self._next_look: Deadline | None = None  # at what runs
         self._is_starved = False  # there was room in the window, and nothing to submit
         self._mailbox = Mailbox()
         self._pid = os.getpid()
@@ -344,23 +345,24 @@ class Map:
     def _seconds_to_wait(self) -> float | None:
         seconds = [self._deadline.remaining(), self._supply.seconds_to_next()]
         if self._can_take_back and self._in_flight:
-            first = STARVED_LOOK_SECONDS if self._is_starved else FIRST_LOOK_SECONDS
-            seconds.append(min(first * 2**self._looks, LONGEST_LOOK_SECONDS))
+            if self._next_look is None:
+                first = STARVED_LOOK_SECONDS if self._is_starved else FIRST_LOOK_SECONDS
+                self._next_look = Deadline(min(first * 2**self._looks, LONGEST_LOOK_SECONDS))
+            seconds.append(self._next_look.remaining())
         return min((one for one in seconds if one is not None), default=None)
 
     # ── receiving ─────────────────────────────────────────────────────────────────────────────
 
     def _receive(self, future: Future[Any] | None) -> None:
-        """Collect what has come, of which *future* is the first; or look at what runs."""
-        is_report = future is not None and future is not SAID
-        if not is_report and self._deadline.has_passed():
+        """Collect what has come, of which *future* is the first; or look at what runs.
+
+        A task that says something again and again is looked at as often as one that is silent.
+        """
+        if (future is None or future is SAID) and self._deadline.has_passed():
             raise self._too_late()
-        if future is None:
-            self._look_at_running()
-            return
-        if is_report:
-            self._looks = 0
         self._collect_all(future)
+        if self._next_look is not None and self._next_look.has_passed():
+            self._look_at_running()
 
     def _collect_all(self, future: Future[Any] | None) -> None:
         """Collect *future* and all others that have come."""
@@ -369,9 +371,8 @@ class Map:
             future = self._mailbox.take(0)
 
     def _look_at_running(self) -> None:
-        """Nothing has come for a while: take what is there, and what an idle worker could run."""
-        if not self._can_take_back:
-            return
+        """No report has come for a while: take what is there, and what an idle worker could run."""
+        self._next_look = None
         self._looks = min(self._looks + 1, MOST_DOUBLINGS)
         for future, running in list(self._in_flight.items()):
             chunk = running.chunk
@@ -396,6 +397,7 @@ class Map:
         running = self._in_flight.pop(future, None)
         if running is None:
             return
+        self._looks, self._next_look = 0, None
         if future.cancelled():
             # Not by us: what we cancel leaves _in_flight at once.
             self._lose(running, PoolClosedError("the pool was closed before the task ran"))

@@ -68,11 +68,14 @@ _open_calls: OrderedDict[str, OpenCall] = OrderedDict()
 _open_calls_lock = threading.Lock()  # guards _open_calls, where an engine's workers are threads
 
 
-def run_remote(versions: tuple[str, ...], scope: str, call: Any, chunk: Any, *buffers: Any) -> Any:
+def run_remote(
+    versions: tuple[str, ...], is_private: bool, scope: str, call: Any, chunk: Any, *buffers: Any
+) -> Any:
     """Run an encoded chunk through an encoded call, as a plain function of an engine's worker.
 
     Args:
         versions: The caller's `Versions`.
+        is_private: Whether this process runs one task at a time; see `Capabilities`.
         scope: The call's name, by which it is decoded once per worker.
         call: The call's payload; `None` for one that the worker has been sent before.
         chunk: The chunk's payload.
@@ -83,7 +86,7 @@ def run_remote(versions: tuple[str, ...], scope: str, call: Any, chunk: Any, *bu
     """
     if differences := Versions(*versions).differences(versions_here()):
         return _refusal(f"the worker cannot run this call: {', '.join(differences)}")
-    with WorkerRole():
+    with WorkerRole(is_private=is_private):
         if (opened := _opened(scope, call)) is None:
             return CALL_IS_MISSING
         loans = tuple(Fetched(unwrapped(buffer)) for buffer in buffers)

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._bars import above_bars, as_line
+from parallel_facade._interrupts import raise_if_handlers
 from parallel_facade._plain import PROTOCOL
 
 STREAMS: Final = ("stdout", "stderr")
@@ -157,7 +158,8 @@ def _show(remark: bytes, *, has_bars: bool) -> None:
         fields = [stream, as_line(text, getattr(sys, stream))]
     try:
         _SHOWN_BY[kind](*fields)
-    except Exception:
+    except Exception as exc:
+        raise_if_handlers(exc)
         # A stream that is closed, a warning that a filter makes an error: nothing that a task or
         # the call shall fail of.
         _log.debug("what a task has %s could not be shown", kind, exc_info=True)

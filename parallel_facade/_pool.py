@@ -162,7 +162,7 @@ class Pool(Executor):
                     inner_threads=inner_threads_given,
                 )
             self._asked = resolved.workers
-            _close_all_at_exit()
+            _close_all_at_exit(type(self._backend))
             _open_pools.add(self)
             _pools_by_token[self._token] = self
         except BaseException:  # Ctrl-C
@@ -587,11 +587,11 @@ def _forget_pools_after_fork() -> None:
 
 
 @functools.cache
-def _close_all_at_exit() -> None:
+def _close_all_at_exit(engine: type) -> None:  # noqa: ARG001 - once for each
     """Close what is open when the program ends.
 
-    To be called after `multiprocess` was imported: exit handlers run last in, first out, and the
-    one of `multiprocess` ends processes and removes files that a pool still needs to close well.
+    To be called after *engine*, a class of back-ends, was imported: exit handlers run last in,
+    first out, and those of `multiprocess` and Ray end what a pool needs to close well.
     """
     for _ in range(2):  # a Ctrl-C may end the first
         atexit.register(_close_all)

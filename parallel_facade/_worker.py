@@ -101,18 +101,26 @@ THE_CALLABLE: Final = "the callable"
 THE_ARGUMENTS: Final = "the arguments"
 THE_INITIALIZER: Final = "the initializer"
 
-_inside: ContextVar[bool] = ContextVar("parallel_facade_worker", default=False)
-"""A context variable, which asyncio.to_thread and its like carry into their threads."""
+_is_private: ContextVar[bool | None] = ContextVar("parallel_facade_worker", default=None)
+"""Whether this worker has its process to itself; `None` for who is no worker. A context variable,
+which asyncio.to_thread and its like carry into their threads."""
 
 
 class WorkerRole:
-    """A block in which this thread is a worker: calls that it makes of its own run in itself."""
+    """A block in which this thread is a worker: calls that it makes of its own run in itself.
+
+    Args:
+        is_private: Whether no other worker runs in this process.
+    """
+
+    def __init__(self, *, is_private: bool = False) -> None:
+        self._is_private_here = is_private
 
     def __enter__(self) -> None:
-        self._token = _inside.set(True)
+        self._token = _is_private.set(self._is_private_here)
 
     def __exit__(self, *exc_info: object) -> None:
-        _inside.reset(self._token)
+        _is_private.reset(self._token)
 
 
 _process_is_worker = False
@@ -134,12 +142,12 @@ def note_ready() -> None:
 
 def is_worker() -> bool:
     """Return whether the current thread runs tasks for somebody else's call."""
-    return _process_is_worker or _inside.get()
+    return _process_is_worker or _is_private.get() is not None
 
 
 def has_private_state() -> bool:
     """Return whether this thread, if it is a worker, has its process to itself."""
-    return _process_is_worker or not _inside.get()
+    return _process_is_worker or _is_private.get() is not False
 
 
 def run_chunk(call: Call, chunk: Chunk, catch: type[BaseException] = BaseException) -> Report:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from parallel_facade._errors import WorkerCrashedError
 from parallel_facade._far_side import run_remote
@@ -17,6 +19,10 @@ from parallel_facade.backends._remote import RemoteBackend
 
 CAPACITY_ATTRIBUTES = ("_max_workers", "num_workers")
 """Where executors of the standard library, loky and mpi4py say how many workers they have."""
+
+
+_stuck_in: Final[WeakKeyDictionary[Executor, set[Future[Any]]]] = WeakKeyDictionary()
+"""Executor → its futures of tasks that were given up, by whatever call: their workers are busy."""
 
 
 class ExecutorBackend(RemoteBackend):
@@ -31,6 +37,8 @@ class ExecutorBackend(RemoteBackend):
         super().__init__(settings)
         self._executor = executor
         self._slots = _capacity_of(executor) or settings.workers
+        with suppress(TypeError):  # of an executor that cannot be a key
+            self._stuck = _stuck_in.setdefault(executor, self._stuck)
         # Only exactly this class: one that derives from it runs its tasks in other interpreters.
         if type(executor) is ThreadPoolExecutor:
             self.capabilities = Capabilities(needs_serialization=False)

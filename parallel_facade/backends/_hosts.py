@@ -30,6 +30,9 @@ ASK_SECONDS: Final = 5.0
 SILENT_SECONDS: Final = 25.0
 """A connection is tried anew after 1, 3, 7 and 15 seconds by the system: four lost packets."""
 
+ON_ITS_WAY: Final = {0, errno.EINPROGRESS, errno.ECONNREFUSED}
+"""What a connection that is tried comes to at once, unless this system knows no way there."""
+
 Place = tuple[str, int]
 """An address and a port."""
 
@@ -82,7 +85,8 @@ class _Host:
             family = socket.getaddrinfo(*self._place, type=socket.SOCK_STREAM)[0][0]
             self._socket = socket.socket(family)
             self._socket.setblocking(False)
-            self._socket.connect_ex(self._place)
+            if self._socket.connect_ex(self._place) not in ON_ITS_WAY:
+                self.close()
 
     def _has_answered(self) -> bool:
         """Return whether the connection was taken or refused since the last look."""

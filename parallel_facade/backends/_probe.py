@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from parallel_facade._errors import BackendLostError, ConfigurationError
 from parallel_facade._far_side import Versions, versions_here
+from parallel_facade._interrupts import raise_if_handlers
 
 R = TypeVar("R")
 
@@ -108,7 +109,8 @@ def within(seconds: float, ask: Callable[[], R], what: str) -> R:
     threading.Thread(target=run, name="parallel_facade-ask", daemon=True).start()
     try:
         result: R = answer.result(seconds)
-    except TimeoutError:
+    except TimeoutError as exc:
+        raise_if_handlers(exc)
         if answer.done():
             raise
         raise BackendLostError(f"{what}: no answer within {seconds:g} seconds") from None

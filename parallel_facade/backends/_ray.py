@@ -17,7 +17,8 @@ harm: workers take so many pings for an attack, and close the connection.
 Guarantees:
     - A task is started once: Ray's own retries are off, and what died with its worker is sent
       again only if the board says that it has not begun.
-    - A connection that the user has made to Ray stays as it is.
+    - A connection that the user has made to Ray stays as it is, and one that the user has ended is
+      not made anew: any function of Ray's would do so, and start a cluster.
 
 Assumes:
     - There is one connection to Ray in a process, which several back-ends share.
@@ -65,9 +66,12 @@ MOST_SENDINGS: Final = 5
 
 PLACE: Final = BUILT_IN["ray"].address
 
+Session = tuple[str, str]
+"""What tells a connection to Ray from any other: its node and its job."""
+
 _lock = threading.Lock()  # guards the two below
-_users = 0  # back-ends that use a connection which was made here
-_connected_to = ""  # the address of that
+_users: Counter[Session] = Counter()  # back-ends, by the connection that was made here for them
+_connected_to = ""  # the address of the last one
 
 
 class RayBackend(RemoteBackend):
@@ -97,7 +101,8 @@ class RayBackend(RemoteBackend):
         self._hosts = Hosts()
         self._silent: set[str] = set()  # hosts that do not answer, and that Ray calls alive
         self._cpus: dict[str, int] = {}  # of each host that is there
-        self._is_own = _connect(settings)
+        self._to_end = _connect(settings)
+        self._session = _session_now()
         try:
             self._meet(settings)
         except BaseException:
@@ -118,8 +123,21 @@ class RayBackend(RemoteBackend):
         self._reader.start()
 
     def count(self) -> int:
+        self._check_connection()
         self._look_at_hosts()
         return sum(self._cpus.values())
+
+    @property
+    def _is_connected(self) -> bool:
+        return self._session == _session_now()
+
+    def _check_connection(self) -> None:
+        if not self._is_connected:
+            self._lost = BackendLostError(
+                "the connection to Ray was ended by the program\n\n"
+                "Hint: call ray.shutdown() after the pool has been closed."
+            )
+            raise self._lost
 
     def translate(self, error: BaseException) -> BaseException:
         """Return what happened to a worker or its host in the words of this library."""
@@ -138,6 +156,7 @@ class RayBackend(RemoteBackend):
     # ── sending ───────────────────────────────────────────────────────────────────────────────
 
     def send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
+        self._check_connection()
         inner = RayFuture(function_arguments)
         self._send(inner)
         return inner
@@ -167,11 +186,14 @@ class RayBackend(RemoteBackend):
         return min(cpus, key=lambda one: load[one] / cpus[one], default=None)
 
     def store(self, data: Any) -> Any:
+        self._check_connection()
         return ray.put(data)
 
     def end(self, inner: Future[Any]) -> bool:
         assert isinstance(inner, RayFuture), "it was made by send"
         inner.is_ended = True
+        if not self._is_connected:
+            return True  # it has ended with all others
         with suppress(ray_errors.RayError):  # the board is gone, and all that it knew of
             may_run = bool(ray.get(self._board.doom.remote(inner.number)))
             ray.cancel(inner.reference, force=may_run)
@@ -215,9 +237,12 @@ class RayBackend(RemoteBackend):
     def _read(self, board: Any) -> None:
         """Take in what tasks tell, until the board is gone."""
         with suppress(ray_errors.RayError):
-            while True:
-                lowest = min(list(self._inner), default=0)
-                self._take_notes(ray.get(board.take.remote(lowest)))
+            self._read_on(board)
+
+    def _read_on(self, board: Any) -> None:
+        while self._is_connected:
+            lowest = min(list(self._inner), default=0)
+            self._take_notes(ray.get(board.take.remote(lowest)))
 
     def _take_notes(self, notes: list[tuple[int, str]]) -> None:
         for number, host in notes:
@@ -239,14 +264,15 @@ class RayBackend(RemoteBackend):
             if name not in lost and (cpus := int(node["Resources"].get("CPU", 0)))
         }
         for inner in list(self._inner.values()):
-            if inner.host in lost:
+            if inner.has_begun and inner.host in lost:
                 inner.fail_with(ray_errors.NodeDiedError(f"nothing is heard of host {inner.host}"))
         # A death may be known before the note that the task had begun; the board has both.
         self._send_anew(
             [
                 inner
                 for inner in list(self._inner.values())
-                if inner.death is not None or (is_new and not inner.has_begun)
+                if inner.death is not None
+                or (not inner.has_begun and (is_new or inner.host in lost))
             ]
         )
 
@@ -274,14 +300,17 @@ class RayBackend(RemoteBackend):
     # ── the end ───────────────────────────────────────────────────────────────────────────────
 
     def close_engine(self) -> None:
-        ray.kill(self._board)
-        self._reader.join()
-        self._hosts.close()
-        self._leave()
+        try:
+            if self._is_connected:
+                ray.kill(self._board)
+            self._reader.join()
+            self._hosts.close()
+        finally:
+            self._leave()
 
     def _leave(self) -> None:
-        if self._is_own:
-            _disconnect()
+        if self._to_end is not None:
+            _disconnect(self._to_end)
 
 
 def _place_of(node: dict[str, Any]) -> tuple[str, int]:
@@ -342,31 +371,43 @@ def _asker() -> Any:
     return ray.remote(by_value).options(num_cpus=0, max_retries=0)
 
 
-def _connect(settings: WorkerSettings) -> bool:
-    """Connect to Ray, unless this process is; return whether to end the connection, too."""
-    global _users, _connected_to
+def _session_now() -> Session | None:
+    """Return the connection of this process; `None` if there is none, and make none."""
+    if not ray.is_initialized():
+        return None
+    here = ray.get_runtime_context()
+    return here.get_node_id(), here.get_job_id()
+
+
+def _connect(settings: WorkerSettings) -> Session | None:
+    """Connect to Ray, unless this process is; return the connection if it was made here."""
+    global _connected_to
     with _lock:
-        if ray.is_initialized() and not _users:
-            return False
-        if not _users:
+        session = _session_now()
+        if session is None:
             _init(settings)
-            _connected_to = settings.address
+            session, _connected_to = _session_now(), settings.address
+            assert session is not None, "it was made just now"
+        elif session not in _users:
+            return None
         elif settings.address != _connected_to:
             raise ConfigurationError(
                 f"Ray at {settings.address} cannot be used: this program is connected to Ray at "
                 f"{_connected_to}, and there is one connection in a process\n\n"
                 "Hint: close the pools that use it, or run the other call in another program."
             )
-        _users += 1
-    return True
+        _users[session] += 1
+    return session
 
 
-def _disconnect() -> None:
-    global _users
+def _disconnect(session: Session) -> None:
+    """Let go of a connection that was made here, and end it after the last of its users."""
     with _lock:
-        _users -= 1
-        if not _users:
-            ray.shutdown()
+        _users[session] -= 1
+        if not _users[session]:
+            del _users[session]
+            if session == _session_now():
+                ray.shutdown()
 
 
 def _init(settings: WorkerSettings) -> None:

@@ -108,7 +108,8 @@ class RemoteFuture(SafeFuture[Any]):
         super().__init__()
         self.task: RemoteTask | None = task
         """`None` when it has ended: nothing of it shall wait for the garbage collector."""
-        self._cancelling = threading.RLock()  # so that waiters are told once; R for callbacks
+        self._is_sent = False
+        self._cancelling = threading.RLock()  # guards _is_sent, tells once; R for callbacks
 
     @property
     def inner(self) -> Future[Any] | None:
@@ -121,7 +122,16 @@ class RemoteFuture(SafeFuture[Any]):
         inner = self.inner
         if self.done() or (inner is not None and not inner.cancel()):
             return self.cancelled()
-        return self.end_cancelled()
+        with self._cancelling:
+            if inner is None and self._is_sent:  # on its way to the engine, perhaps once more
+                return self.cancelled()
+            return self.end_cancelled()
+
+    def may_be_sent(self) -> bool:
+        """Return whether somebody waits for the task; from now on the engine has to cancel it."""
+        with self._cancelling:
+            self._is_sent = not self.done()
+            return self._is_sent
 
     def end_cancelled(self) -> bool:
         """End as cancelled, and return whether that worked."""
@@ -265,7 +275,7 @@ class RemoteBackend(Backend):
             self._hand_out()
         else:
             self._start_or_forget(task)
-        if task_timeout is not None or self.capabilities.is_remote:
+        if task_timeout is not None or self.capabilities.is_remote or self._stuck:
             self._watch.wake()
         return task.future
 
@@ -282,11 +292,13 @@ class RemoteBackend(Backend):
         """End the running task behind *future*, where the engine can."""
         with self._lock:
             task = self._tasks.get(future)  # type: ignore[call-overload]
-        if task is None or task.inner is None or not self.capabilities.can_stop_running_task:
+        if task is None or not self.capabilities.can_stop_running_task:
             return False
-        inner = task.inner
         task.future.end_cancelled()  # first, as the engine may tell of its end at once
-        return self.end(inner)
+        if (inner := task.inner) is not None:
+            return self.end(inner)
+        # If it is on its way, it is ended as soon as it is there.
+        return bool(task.future.cancelled())
 
     def drop(self, handle: RemoteCall) -> None:
         """Let the engine's store forget the call."""
@@ -345,12 +357,25 @@ class RemoteBackend(Backend):
             self._in_engine -= 1
 
     def _start(self, task: RemoteTask, *, again: bool = False) -> None:
+        """Send *task*, if somebody waits for it still.
+
+        It may be given up while it is on its way:
+
+            1. this  notes the engine's future, then looks whether the task has ended
+            2. stop  notes that the task has ended, then looks for the engine's future
+        """
+        if not task.future.may_be_sent():
+            self._leave_engine()
+            return
         call = self._call_for(task.call, again=again)
         chunk = Parcel(task.chunk.data)
         buffers = [one.stored for one in task.chunk.segments]
-        inner = self.send((self._versions, task.call.scope, call, chunk, *buffers))
+        private = self.capabilities.has_private_state
+        inner = self.send((self._versions, private, task.call.scope, call, chunk, *buffers))
         task.inner = inner
         inner.add_done_callback(lambda inner: self._arrived(task, inner))
+        if task.future.done() and not inner.done() and not inner.cancel():
+            self.end(inner)
 
     def _call_for(self, call: RemoteCall, *, again: bool) -> Any:
         """Return what to send of the call with the next chunk: it, or what stands for it."""
@@ -393,6 +418,7 @@ class RemoteBackend(Backend):
 
     def _start_again(self, task: RemoteTask) -> None:
         self._enter_engine()
+        task.deadline = None
         try:
             self._start(task, again=True)
         except Exception as exc:
@@ -432,6 +458,7 @@ class RemoteBackend(Backend):
         with self._lock:
             tasks = list(self._tasks.values())
         if not tasks:
+            self._without_workers = None
             return None
         self._look_at_workers(tasks)
         seconds = [LOOK_SECONDS]
@@ -454,8 +481,8 @@ class RemoteBackend(Backend):
         return inner.has_begun if isinstance(inner, EngineFuture) else inner.running()
 
     def _time_out(self, task: RemoteTask) -> None:
-        inner = task.inner
-        assert inner is not None, "it runs"
+        if (inner := task.inner) is None:  # it has just come back
+            return
         # First, since to cancel the engine's future ends ours as cancelled.
         self._fail(task, TaskTimeoutError(f"a task took longer than {task.seconds:g} seconds"))
         if not inner.cancel() and not self.end(inner):

@@ -51,6 +51,14 @@ class Watch:
             thread.join()
 
     def _run(self) -> None:
+        try:
+            self._look_on()
+        except BaseException:  # a fault of ours, which threading shows; the next wake begins anew
+            with self._changed:
+                self._is_running = False
+            raise
+
+    def _look_on(self) -> None:
         while self._goes_on(self._look()):
             pass
 

@@ -5,11 +5,13 @@ import concurrent.futures
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 
 import pytest
 
 from parallel_facade import (
+    AsyncResult,
     ConfigurationError,
     Pool,
     SerializationError,
@@ -18,6 +20,7 @@ from parallel_facade import (
     apply_async,
     pmap,
 )
+from parallel_facade._submission import Submission
 
 PATIENCE = 30
 
@@ -315,3 +318,41 @@ def test_a_stop_iteration_can_be_awaited(backend):
 
     with pytest.raises(RuntimeError, match="the function raised StopIteration"):
         asyncio.run(main())
+
+
+def test_a_result_that_is_just_ending_cannot_be_cancelled(backend, monkeypatch):
+    said = []
+    end = Submission._end
+
+    def end_and_be_asked(submission):
+        end(submission)
+        said.append(submission.result.cancel())
+
+    monkeypatch.setattr(Submission, "_end", end_and_be_asked)
+    result = apply_async(abs, (-1,))
+
+    assert result.get(PATIENCE) == 1
+    assert set(said) == {False}
+
+
+class Alarm(TimeoutError):
+    """What a program raises in a handler when its own time is up."""
+
+
+@pytest.mark.parametrize("ask", [AsyncResult.get, AsyncResult.wait])
+def test_a_time_out_of_the_users_own_is_raised_as_it_is(backend, monkeypatch, ask):
+    def handler(*_):
+        raise Alarm("theirs")
+
+    def ask_and_be_interrupted(*_):
+        signal.raise_signal(signal.SIGUSR1)
+
+    result = apply_async(abs, (-1,))
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with monkeypatch.context() as patch, pytest.raises(Alarm, match="theirs"):
+            patch.setattr(concurrent.futures.Future, "exception", ask_and_be_interrupted)
+            ask(result)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert result.get(PATIENCE) == 1

@@ -18,6 +18,7 @@ from parallel_facade import (
     TaskTimeoutError,
     WorkerCrashedError,
     config,
+    imap,
     pmap,
     trace,
 )
@@ -596,9 +597,16 @@ def test_a_nested_call_may_ask_for_what_its_worker_cannot_do(backend):
     assert pmap(lambda n: pmap(abs, [-n], task_timeout=60), [1, 2]) == [[1], [2]]
 
 
-def test_a_nested_seed_is_refused_where_the_random_state_is_shared(backend):
-    if backend.name not in {"thread", "executor-thread"}:
-        pytest.skip("its workers have their random state to themselves")
+def test_a_nested_seed_is_refused_only_where_the_random_state_is_shared(backend):
+    def row(n):
+        return pmap(lambda _: random.random(), range(n), seed=1)
 
-    with pytest.raises(ConfigurationError, match="seed=1 is not possible in a worker thread"):
-        pmap(lambda n: pmap(abs, [-n], seed=1), [1])
+    if backend.capabilities.has_private_state:
+        assert pmap(row, [3]) == [pmap(lambda _: random.random(), range(3), seed=1)]
+        return
+    with pytest.raises(ConfigurationError, match="seed=1 is not possible in a worker that shares"):
+        pmap(row, [3])
+
+
+def test_an_iterable_that_does_not_know_its_length_is_as_good_as_any(backend):
+    assert pmap(abs, imap(lambda x: -x, iter(range(5)))) == [0, 1, 2, 3, 4]

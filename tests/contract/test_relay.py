@@ -8,11 +8,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import warnings
 
 import pytest
 
 from parallel_facade import Pool, WorkerCrashedError, apply_async, config, imap, pmap
+
+PATIENCE = 30
 
 
 class Keeper(logging.Handler):
@@ -327,3 +330,20 @@ def test_handlers_that_a_worker_has_set_up_are_called(start_method, tmp_path, lo
 
     assert file.read_text().split("\n") == ["at 1", "at 2", ""]
     assert logger.keeper.texts == ["at 1", "at 2"]
+
+
+@pytest.mark.requires("can_take_back")
+def test_a_task_that_talks_all_the_time_holds_no_other_up(backend, tmp_path):
+    heard = tmp_path / "heard"
+
+    def talk(x):
+        until = time.monotonic() + PATIENCE
+        while x == 1 and not heard.exists():
+            print("on and on")
+            assert time.monotonic() < until, "nobody had the outcome of item 0 meanwhile"
+        return x
+
+    results = imap(talk, [0, 1], chunksize=2)
+    assert next(results) == 0
+    heard.touch()
+    assert next(results) == 1

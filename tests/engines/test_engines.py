@@ -295,6 +295,46 @@ def test_a_death_that_is_known_before_the_note_of_its_beginning_is_a_crash(
     assert len(list(tmp_path.iterdir())) == 1, "it had begun, and does not begin again"
 
 
+USES_RAY = """
+import ray, time
+from parallel_facade import BackendLostError, Pool
+
+Pool(workers=1, backend="thread").close()  # it is there before Ray is imported
+pool = Pool(workers=1, backend="ray:local")
+assert pool.pmap(lambda x: x + 1, [1]) == [2]
+"""
+
+ENDS_RAY = """
+running = pool.apply_async(time.sleep, (3600,))
+ray.shutdown()
+for ask in (running.get, lambda: pool.pmap(abs, [1])):
+    try:
+        ask()
+    except BackendLostError as error:
+        assert "ray.shutdown()" in str(error), error
+    assert not ray.is_initialized()
+"""
+
+BEGINS_ANOTHER = """
+ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR")
+pool.close(cancel=True)
+assert ray.is_initialized()
+with Pool(backend="ray:local") as another:
+    assert another.pmap(abs, [-1]) == [1]
+assert ray.is_initialized()
+"""
+
+
+@needs_ray
+@pytest.mark.parametrize("more", ["", ENDS_RAY, ENDS_RAY + BEGINS_ANOTHER])
+def test_a_connection_to_ray_that_has_ended_is_not_made_anew(more):
+    ended = subprocess.run(
+        [sys.executable, "-c", USES_RAY + more], capture_output=True, text=True, check=False
+    )
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 @needs_ray
 def test_ray_fails_the_items_of_a_dead_worker_or_runs_them_again_on_request(cluster, tmp_path):
     cluster(ray_cluster())

@@ -1,5 +1,6 @@
 """Signals to programs, and the ends of programs: at once, without a word, and nothing stays."""
 
+import logging
 import os
 import signal
 import threading
@@ -214,6 +215,48 @@ def test_what_a_handler_raises_is_no_failure_of_an_item(start_method, when, rais
             assert pool.pmap(abs, [-1]) == [1]
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.fixture
+def alarm():
+    """A signal whose handler raises `Alarm`, and that comes when the fixture is called."""
+
+    def handler(*_):
+        raise Alarm("now")
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    yield lambda: signal.raise_signal(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_what_a_handler_raises_while_a_remark_is_shown_ends_the_call(start_method, alarm, caplog):
+    def log(x):
+        logging.getLogger("tests.signals").warning("at %s", x)
+
+    class Shows(logging.Handler):
+        def emit(self, record):
+            alarm()
+
+    logger, shows = logging.getLogger("tests.signals"), Shows()
+    logger.addHandler(shows)
+    with Pool(workers=1, start_method=start_method) as pool:
+        with pytest.raises(Alarm, match="now"):
+            pool.pmap(log, [1])
+        logger.removeHandler(shows)
+        assert pool.pmap(abs, [-1]) == [1]
+
+
+def test_what_a_handler_raises_while_input_is_pulled_ends_the_call_at_once(start_method, alarm):
+    def items():
+        yield -1
+        alarm()
+        yield -2
+
+    with Pool(workers=2, start_method=start_method) as pool:
+        results = pool.imap(abs, items())
+        with pytest.raises(Alarm, match="now"):
+            next(results)
+        assert pool.pmap(abs, [-1]) == [1]
 
 
 def test_a_pool_may_be_closed_by_a_collection_in_its_own_thread(start_method):

@@ -86,3 +86,10 @@ def test_hosts_that_nobody_asks_for_are_forgotten(hosts, clock, silent_place):
     hosts.silent_among({})
 
     assert hosts.silent_among({"a": silent_place}) == set()
+
+
+def test_a_host_to_which_the_system_knows_no_way_is_silent_after_a_while(hosts, clock):
+    nowhere = ("255.255.255.255", 9)  # to connect to all hosts at once is refused here, not there
+    said = [hosts.silent_among({"a": nowhere}) for _ in times(clock, SILENT_SECONDS + 2)]
+
+    assert said[-1] == {"a"}

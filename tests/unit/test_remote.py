@@ -1,0 +1,180 @@
+"""What engines have in common, on one whose every step is the test's: races, limits, the watch."""
+
+import threading
+
+import pytest
+
+from parallel_facade import BackendLostError
+from parallel_facade._far_side import CALL_IS_MISSING
+from parallel_facade.backends import Capabilities, WorkerSettings
+from parallel_facade.backends._executor import ExecutorBackend
+from parallel_facade.backends._remote import EngineFuture, RemoteBackend
+from parallel_facade.backends._watch import Watch
+
+PATIENCE = 30
+ENDED = b"a report"
+
+
+class Engine(RemoteBackend):
+    """An engine that does what the test says, when it says so."""
+
+    capabilities = Capabilities(
+        needs_serialization=True, can_time_tasks=True, can_stop_running_task=True
+    )
+
+    def __init__(self, clock, workers=1):
+        super().__init__(WorkerSettings(workers, start_timeout=60.0), clock)
+        self.workers = workers
+        self.sent = []
+        self.ended = []
+        self.on_send = lambda: None
+
+    def send(self, function_arguments):
+        self.on_send()
+        self.sent.append(EngineFuture())
+        return self.sent[-1]
+
+    def end(self, inner):
+        self.ended.append(inner)
+        return True
+
+    def count(self):
+        return self.workers
+
+    def close_engine(self):
+        pass
+
+    def only_future(self):
+        (future,) = self._tasks
+        return future
+
+
+@pytest.fixture
+def engine(clock):
+    engine = Engine(clock)
+    yield engine
+    engine.close(cancel=True)
+
+
+def submit(engine, task_timeout=None):
+    return engine.submit(engine.put(b"call"), b"chunk", task_timeout)
+
+
+def test_what_is_on_its_way_to_the_engine_runs(engine):
+    said = []
+    engine.on_send = lambda: said.append(engine.only_future().cancel())
+
+    future = submit(engine)
+    engine.sent[0].end_with(ENDED)
+
+    assert said == [False]
+    assert [one.data for one in future.result(0)] == [ENDED]
+
+
+def test_what_is_sent_once_more_as_its_worker_lacks_the_call_runs(engine):
+    said = []
+    future = submit(engine)
+    engine.on_send = lambda: said.append(engine.only_future().cancel())
+
+    engine.sent[0].end_with(CALL_IS_MISSING)
+    engine.sent[1].end_with(ENDED)
+
+    assert said == [False]
+    assert [one.data for one in future.result(0)] == [ENDED]
+
+
+def test_what_is_stopped_on_its_way_is_ended_when_it_is_there(engine):
+    said = []
+    engine.on_send = lambda: said.append(engine.stop(engine.only_future()))
+
+    future = submit(engine)
+
+    assert (said, future.cancelled(), engine.ended) == ([True], True, engine.sent)
+
+
+def test_what_waits_is_cancelled_and_never_sent(engine):
+    submit(engine)
+    waiting = submit(engine)
+
+    assert waiting.cancel()
+    engine.sent[0].end_with(ENDED)
+    assert len(engine.sent) == 1
+
+
+def test_a_time_that_is_up_just_when_its_task_comes_back_is_no_matter(engine):
+    future = submit(engine)
+    task = future.task
+    engine.sent[0].end_with(ENDED)
+
+    engine._time_out(task)
+
+    assert [one.data for one in future.result(0)] == [ENDED]
+
+
+def test_the_time_of_a_task_begins_anew_when_it_is_sent_once_more(engine, clock):
+    future = submit(engine, task_timeout=10.0)
+    engine.sent[0].has_begun = True
+    task = future.task
+    assert engine._seconds_left(task) == 10
+    clock.now += 9
+    engine.sent[0].end_with(CALL_IS_MISSING)
+    engine.sent[1].has_begun = True
+
+    assert engine._seconds_left(task) == 10
+    engine.sent[1].end_with(ENDED)
+
+
+def test_a_call_does_not_pay_for_the_time_that_another_had_no_workers(clock):
+    engine = Engine(clock, workers=0)
+    first = submit(engine)
+    engine._look()
+    first.cancel()
+    assert engine._look() is None, "there is nothing to look at"
+    clock.now += 1000
+    second = submit(engine)
+
+    engine._look()
+    assert not second.done()
+    clock.now += 61
+    engine._look()
+    with pytest.raises(BackendLostError, match="no worker for 60 seconds"):
+        second.result(0)
+    engine.close(cancel=True)
+
+
+def test_an_executor_whose_workers_never_come_back_is_known_to_the_next_call():
+    class Stubborn:
+        """An executor with one worker, of which no task can be stopped."""
+
+        _max_workers = 1
+
+        def submit(self, *_):
+            return EngineFuture()
+
+    executor, settings = Stubborn(), WorkerSettings(1, start_timeout=60.0)
+    before = ExecutorBackend(settings, executor)
+    inner = before.send(())
+    before._note_stuck(inner)
+
+    assert ExecutorBackend(settings, executor).capacity() == 0
+    inner.end_with(ENDED)
+    assert ExecutorBackend(settings, executor).capacity() == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_watch_looks_again_after_a_look_that_failed():
+    looks, looked = [], threading.Event()
+
+    def look():
+        looks.append(1)
+        if len(looks) == 1:
+            raise LookupError("once")
+        looked.set()
+
+    watch = Watch(look)
+    watch.wake()
+    watch.join()
+    watch.wake()
+
+    assert looked.wait(PATIENCE)
+    watch.join()
