@@ -144,6 +144,7 @@ class PayloadCarrier:
             self._is_remote,
             self._packed_hearing() if self._relay else None,
             call.take_times is not None,
+            None if self._is_remote else _authkey(),
         )
         data = pickle.dumps((tuple(surroundings), cargo.data), PROTOCOL)
         return self._as_taken(cargo._replace(data=data))
@@ -206,6 +207,16 @@ def _working_folder() -> str:
         return os.getcwd()
     except OSError:  # it was removed
         return ""
+
+
+def _authkey() -> bytes | None:
+    """Return the key of this process for `multiprocessing`, once managers may have been made.
+
+    The workers are processes of `multiprocess`, which has a key of its own.
+    """
+    if "multiprocessing.managers" not in sys.modules:
+        return None
+    return bytes(sys.modules["multiprocessing.process"].current_process().authkey)
 
 
 def _import_path() -> list[str]:

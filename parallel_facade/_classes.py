@@ -30,6 +30,7 @@ from parallel_facade._identity import class_for, known_token, remember, token_fo
 from parallel_facade._namespaces import MAIN, publish, space_module
 from parallel_facade._news import News, bring
 from parallel_facade._plain import is_plain
+from parallel_facade._values import keep_alive
 
 
 class _Example(TypedDict):
@@ -157,12 +158,16 @@ def define_class(
     if (known := class_for(token)) is not None:
         if token in _received and not _are_same(known.__bases__, bases):
             known.__bases__ = bases
+        keep_alive(known)
         return known
     cls = (
         new_enum(metaclass, name, bases, body)
         if issubclass(metaclass, enum.EnumType)
         else _new_plain(metaclass, name, bases, body)
     )
+    # What comes later names it by its token, and the call may refer to it weakly only, such as in
+    # the registry of an abstract class.
+    keep_alive(cls)
     remember(cls, token)
     _received[token] = ("", frozenset())
     if _has_library_hook(bases):

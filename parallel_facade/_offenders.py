@@ -186,6 +186,12 @@ RESOURCE: Final = (
     "leave it out in __getstate__, create it in the worker with Pool(initializer=...), "
     "or use backend='thread'"
 )
+INHERITED: Final = "through inheritance"
+"""Said by `multiprocessing` and `multiprocess` of what only the making of a process hands over."""
+FROM_MANAGER: Final = (
+    "take it from a manager, as in multiprocessing.Manager().Lock(), whose objects travel, or use "
+    "backend='thread'"
+)
 RESULT: Final = "return the data in it, not the object"
 DEEP: Final = "it is nested too deeply, or without end; send it in a flat form, such as a list"
 
@@ -193,6 +199,8 @@ DEEP: Final = "it is nested too deeply, or without end; send it in a flat form, 
 def _remedy(obj: Any, error: BaseException, returning: bool) -> str:
     if isinstance(error, RecursionError):
         return DEEP
+    if INHERITED in str(error):
+        return FROM_MANAGER
     return REMEDIES.get(type(obj).__name__) or (RESULT if returning else RESOURCE)
 
 

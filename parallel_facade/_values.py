@@ -26,7 +26,7 @@ _keeper = _Keeper()
 
 
 class KeptAlive:
-    """A block that gives a list of the referents of the weak references rebuilt in it."""
+    """A block that gives a list of what was rebuilt in it and may be referred to weakly only."""
 
     def __enter__(self) -> list[Any]:
         self._before, _keeper.kept = _keeper.kept, []
@@ -109,13 +109,13 @@ def _members(collection: Any) -> Any:
 
 def new_weak_collection(kind: Callable[[Any], Any], members: list[Any]) -> Any:
     """Return a weak set or dictionary of *members*."""
-    _keep(members)
+    keep_alive(members)
     return kind(members)
 
 
 def new_weakref(kind: Callable[[Any], Any], referent: Any) -> Any:
     """Return a weak reference or proxy to *referent*."""
-    _keep(referent)
+    keep_alive(referent)
     return kind(referent)
 
 
@@ -128,7 +128,8 @@ class _Gone:
     """Nobody holds an instance of this."""
 
 
-def _keep(referent: Any) -> None:
+def keep_alive(referent: Any) -> None:
+    """Let *referent* live as long as what is rebuilt in a `KeptAlive`; elsewhere do nothing."""
     if _keeper.kept is not None:
         _keeper.kept.append(referent)
 

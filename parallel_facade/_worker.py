@@ -364,6 +364,8 @@ class Surroundings(NamedTuple):
         is_remote: Whether the worker has a `sys.path` of its own.
         hearing: What the caller wants to hear while tasks run; `None` for nothing.
         is_timed: Whether the caller makes a timeline.
+        authkey: What lets the worker in at managers of `multiprocessing`, which the caller may have
+            made; `None` for nothing.
     """
 
     scope: str
@@ -373,6 +375,7 @@ class Surroundings(NamedTuple):
     is_remote: bool = False
     hearing: bytes | None = None
     is_timed: bool = False
+    authkey: bytes | None = None
 
     def apply(self) -> None:
         """Make names of modules and files mean here what they mean to the caller."""
@@ -385,6 +388,10 @@ class Surroundings(NamedTuple):
         with suppress(OSError):  # on another machine there may be no such folder
             if self.folder and os.getcwd() != self.folder:
                 os.chdir(self.folder)
+        if self.authkey is not None:
+            from multiprocessing import process  # its managers are used here, where few are
+
+            process.current_process().authkey = self.authkey
 
 
 class OpenCall:

@@ -7,6 +7,7 @@ import abc
 import copyreg
 import enum
 import functools
+import gc
 import io
 import operator
 import types
@@ -497,6 +498,28 @@ def test_registries_metaclasses_and_virtual_subclasses(backend):
     assert pmap(lambda key: Plugin.registry[key]().run(4), ["double"]) == [8]
     assert pmap(lambda _: (Tagged.tag, type(Tagged()).__name__), [0]) == [("t", "Tagged")]
     assert pmap(lambda x: isinstance(x, Shape), [Foreign(), 1, "no"]) == [True, True, False]
+
+
+class Collects:
+    """Has the collector run where it is rebuilt."""
+
+    def __setstate__(self, state):
+        gc.collect()
+
+    def __getstate__(self):
+        return "something"
+
+
+def test_a_class_that_only_a_registry_knows_lives_as_long_as_the_call(backend):
+    class Shape(abc.ABC):
+        pass
+
+    class Foreign:
+        pass
+
+    Shape.register(Foreign)
+
+    assert pmap(lambda pair: isinstance(pair[1], Shape), [(Collects(), Foreign())]) == [True]
 
 
 def test_type_variables_new_types_and_generic_classes(backend):

@@ -129,6 +129,9 @@ PROVOKED = {
     "Can't get attribute … on <module …__main__…": by_a_name_that_is_not_there,
     "bdb.BdbQuit": at_a_breakpoint,
     "daemonic processes are not allowed to have children": lambda: in_a_pool(start_a_child),
+    "… objects should only be shared between processes through inheritance": lambda: pmap(
+        lambda x, lock: x, [1], [multiprocessing.Lock()], backend="process"
+    ),
     "Pool not running": after_close,
 }
 

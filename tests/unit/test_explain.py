@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import multiprocessing
 import os
 import re
 import socket
@@ -10,6 +11,7 @@ import threading
 import types
 
 import hostile
+import multiprocess
 import pytest
 
 from parallel_facade import Explanation, SerializationError, config, explain, pmap
@@ -186,6 +188,8 @@ def test_the_remedy_fits_the_part(held):
     assert "release it" in remedy(held)
     assert "list" in remedy(x for x in [])
     assert "span" in remedy(re.match("a", "a"))
+    assert "Manager()" in remedy(multiprocessing.Lock())
+    assert "Manager()" in remedy(multiprocess.Event())
     assert remedy(sys._getframe())
 
 
