@@ -17,7 +17,11 @@ extensions = [
 ]
 myst_heading_anchors = 3
 nitpicky = True
-nitpick_ignore = [("py:exc", "CancelledError"), ("py:class", "Offender")]
+nitpick_ignore = [
+    ("py:exc", "CancelledError"),
+    ("py:class", "Offender"),
+    ("py:class", "collections.abc.Callable"),
+]
 exclude_patterns = ["_build"]
 
 html_theme = "furo"

@@ -106,21 +106,26 @@ def pmap(
     Args:
         func: Any callable: a lambda, a closure, a bound method, a function of a notebook.
         *iterables: One for each argument of *func*. They are read before anything runs.
-        backend: How to run: ``"process"``, ``"thread"``, ``"serial"``, or an executor.
+        backend: How to run: ``"process"``, ``"thread"``, ``"serial"``, a cluster such as
+            ``"dask:tcp://HOST:8786"``, an executor, or a `Pool`.
         workers: Workers at most.
         chunksize: Items that are begun together, by one worker; `None` is 1. How many are sent in
             one message follows from the time that they are measured to take.
         timeout: Seconds for the whole call.
         task_timeout: Seconds for one item, from the moment it starts. When they have passed, its
-            worker is stopped, with the processes that the item has started.
-        retries: Additional attempts for items lost to a crash or a *task_timeout*.
+            worker is stopped, with the processes that the item has started; on executors and
+            clusters other than Ray the item is given up, and its code may go on. Threads and the
+            serial back-end refuse it.
+        retries: Additional attempts for items lost to a crash or a *task_timeout*; `None` asks the
+            configuration, whose default is none.
         retry_delay: Seconds between two attempts at an item; other items go on meanwhile.
         retry_on: Exception classes for which *retries* applies as well.
         return_exceptions: Put an exception in its item's place instead of raising.
         progress: `True` for a bar, a description for a bar with it, or a callable that is given a
             `Progress`.
-        seed: Start an independent random stream for each item index, in `random` and
-            `numpy.random`, so that results do not depend on back-end, workers or chunks.
+        seed: Start an independent random stream for each item index, in `random`, `numpy.random`
+            and `rng`, so that results do not depend on back-end, workers or chunks. Refused where
+            tasks share a process: on threads, executors, Dask workers of several threads.
         strict: Raise `ValueError` if the iterables differ in length.
         serializer: ``"dill"``, or ``"pickle"`` for the standard library only.
 
@@ -129,6 +134,7 @@ def pmap(
         SerializationError: *func*, an item or a result cannot travel.
         TaskTimeoutError: *timeout* or *task_timeout* has passed.
         WorkerCrashedError: A worker died.
+        BackendLostError: A cluster cannot be reached, or has no workers.
 
     What *func* raises is raised here as it is, for the item with the lowest index that failed,
     with the worker's traceback as its cause and the item in a note. Every error that ends the call
@@ -277,6 +283,7 @@ def imap(
         SerializationError: *func*, an item or a result cannot travel.
         TaskTimeoutError: *timeout* or *task_timeout* has passed.
         WorkerCrashedError: A worker died.
+        BackendLostError: A cluster cannot be reached, or has no workers.
 
     >>> import itertools
     >>> next(imap(abs, itertools.count(-3)))
@@ -352,6 +359,7 @@ def apply_async(
     Raises:
         ConfigurationError: An option has a bad value, or the back-end cannot honour it.
         SerializationError: *func* or an argument cannot travel.
+        BackendLostError: A cluster cannot be reached, or has no workers.
 
     >>> apply_async(divmod, (7, 2)).get()
     (3, 1)

@@ -154,7 +154,8 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         """Cancel the task, also while it runs, and return whether that worked.
 
         On the process back-end its worker is stopped, with the processes that it has started, and
-        replaced. Threads, the caller itself and foreign executors cannot be stopped.
+        replaced; Ray ends it, too. Threads, the caller itself, executors and other clusters cannot
+        be stopped.
 
         >>> from parallel_facade import apply_async
         >>> import time

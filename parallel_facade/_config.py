@@ -43,7 +43,7 @@ class Config(NamedTuple):
         start_method: How worker processes start; `None` takes the platform's safe one.
         inner_threads: Threads that libraries such as BLAS and OpenMP use in each worker process;
             0 for as many as they like, `None` for the worker's share of the CPUs.
-        chunksize: Items per chunk; `None` lets the library choose.
+        chunksize: Items that are begun together, by one worker; `None` is 1.
         timeout: Seconds for a whole call; `None` for no limit.
         task_timeout: Seconds for one task; `None` for no limit.
         retries: Additional attempts after the first.

@@ -159,10 +159,10 @@ class Backend(ABC):
     """Whether somebody has to call `close` for workers to end."""
 
     seconds_in_chunk: float = TARGET_SECONDS
-    """Work in a chunk, where that is free: ten times what a message costs, or more."""
+    """Seconds of work in a chunk, where that is free; ten times what a message costs, or more."""
 
     chunks_in_flight: int = 2
-    """For each worker: one runs, others wait so that it does not idle. More delay cancelling."""
+    """How many a worker has; one runs, others wait so that it does not idle. More delay cancelling."""
 
     @property
     def is_usable(self) -> bool:

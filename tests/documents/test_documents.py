@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 from pathlib import Path
@@ -83,9 +84,32 @@ def test_the_table_of_settings_is_complete():
     from parallel_facade._config import SETTINGS
 
     page = (ROOT / "docs" / "reference" / "configuration.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| `PARALLEL_FACADE_(\w+)` \|", page, re.M))
 
-    for name in SETTINGS:
-        assert f"| `{name}` | `PARALLEL_FACADE_{name.upper()}` |" in page
+    assert rows == {name: name.upper() for name in SETTINGS}
+
+
+MAPS = {"pmap", "imap"}
+GROUPS = {"calls": {*MAPS, "apply_async"}, "maps": MAPS, "–": set()}
+
+
+def test_the_tables_say_of_what_each_option_is_an_argument():
+    page = (ROOT / "docs" / "reference" / "configuration.md").read_text()
+    said = {}
+    tables = page.partition("## Settings")[2].partition("## ")[0]
+    for names, where in re.findall(r"^\| (`[^|]+`) \| ([^|]+) \|", tables, re.M):
+        words = where.replace("`", "").split(", ")
+        takers = set().union(*(GROUPS.get(word, {word}) for word in words))
+        said |= dict.fromkeys(re.findall(r"\w+", names), takers)
+    takes = {
+        verb: set(inspect.signature(getattr(parallel_facade, verb)).parameters)
+        for verb in (*GROUPS["calls"], "Pool")
+    }
+    what_is_mapped = {"func", "iterables", "args", "kwds"}
+
+    assert said.keys() >= set().union(*takes.values()) - what_is_mapped
+    for name, takers in said.items():
+        assert takers == {verb for verb, options in takes.items() if name in options}, name
 
 
 def test_the_table_of_capabilities_is_true():
