@@ -162,7 +162,7 @@ class Backend(ABC):
     """Seconds of work in a chunk, where that is free; ten times what a message costs, or more."""
 
     chunks_in_flight: int = 2
-    """How many a worker has; one runs, others wait so that it does not idle. More delay cancelling."""
+    """How many a worker has; one runs, others wait, so that it is never idle. More end later."""
 
     @property
     def is_usable(self) -> bool:
