@@ -6,7 +6,7 @@
 #   make test-tools      the tools that people use it with, each for real
 #   make docs    the site, in docs/_build/html
 #   make lint    style            make types   type checkers       make wheel   the distribution
-#   make check   all of these
+#   make check   the suite, style, types and the distribution
 #   make chaos   2,000 random faults on real pools; FAULTS=, MINUTES= and SEED= change that
 #   make bench   every workload over every other library that is installed; writes OUT=
 #   make endurance   10,000 calls, 1,000 pools, a lazy map over 1,000,000 items
