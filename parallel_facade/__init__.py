@@ -9,7 +9,8 @@ Where to start reading:
     _shared      the warm pools that the verbs borrow
     _pool        Pool, which owns the workers of one back-end
     _dispatch    the loop behind every map: window, order, deadlines, retries
-    _worker      what runs on the far side
+    _open_call   what runs on the far side: the callable is rebuilt
+    _worker      and there the items run through it
     _pickling    how objects become bytes: functions, classes, data
     _explain     why something cannot
     _config      settings, and where each comes from

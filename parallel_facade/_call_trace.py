@@ -15,6 +15,7 @@ from typing import Any, Final
 from parallel_facade._carriers import Carrier
 from parallel_facade._errors import described
 from parallel_facade._outcomes import Report, as_received
+from parallel_facade._roles import is_worker
 from parallel_facade._timeline import (
     PACK,
     PACK_CALLABLE,
@@ -26,7 +27,7 @@ from parallel_facade._timeline import (
     is_times,
     unpack_times,
 )
-from parallel_facade._worker import Call, Chunk, is_worker, name_of
+from parallel_facade._worker import Call, Chunk, name_of
 from parallel_facade.backends import Backend
 
 

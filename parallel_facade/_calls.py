@@ -20,8 +20,9 @@ from parallel_facade._options import (
     check_positive,
     check_switch,
 )
+from parallel_facade._roles import has_private_state, is_worker
 from parallel_facade._submission import Submission
-from parallel_facade._worker import Call, has_private_state, is_worker
+from parallel_facade._worker import Call
 from parallel_facade.backends import Backend
 
 WHAT_WORKERS_NEED: Final = 0

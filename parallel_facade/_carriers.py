@@ -12,6 +12,7 @@ from parallel_facade import _namespaces
 from parallel_facade._bars import is_on_terminal
 from parallel_facade._errors import described
 from parallel_facade._hearing import packed_hearing
+from parallel_facade._open_call import Surroundings
 from parallel_facade._options import Options
 from parallel_facade._outcomes import Report, decode_report, first_traceback, have_failures
 from parallel_facade._payload import Cargo, Encoder
@@ -19,14 +20,7 @@ from parallel_facade._plain import PROTOCOL
 from parallel_facade._scopes import new_scope
 from parallel_facade._segments import Shelf
 from parallel_facade._stores import Store
-from parallel_facade._worker import (
-    THE_ARGUMENTS,
-    THE_CALLABLE,
-    Call,
-    Chunk,
-    Surroundings,
-    name_of,
-)
+from parallel_facade._worker import THE_ARGUMENTS, THE_CALLABLE, Call, Chunk, name_of
 from parallel_facade.backends import Backend
 
 
@@ -242,7 +236,7 @@ def carrier_for(backend: Backend, options: Options) -> Carrier:
 def pack_initializer(
     initializer: Callable[[], object], serializer: str, by_value: tuple[str, ...]
 ) -> bytes:
-    """Return *initializer* as a payload for `_worker.run_initializer`."""
+    """Return *initializer* as a payload for `_open_call.run_initializer`."""
     call = Call(initializer, "call", stops_at_failure=True, seed=None)
     carrier = PayloadCarrier(serializer, by_value=by_value)
     packed: bytes = carrier.pack_call(call, "the initializer")

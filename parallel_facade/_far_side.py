@@ -21,10 +21,12 @@ from collections import OrderedDict
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._errors import ConfigurationError
+from parallel_facade._open_call import OpenCall
 from parallel_facade._outcomes import Failure, Received, encode_unread
 from parallel_facade._payload import Encoder
+from parallel_facade._roles import WorkerRole
 from parallel_facade._stores import Fetched, Parcel, unwrapped
-from parallel_facade._worker import THE_CALLABLE, OpenCall, WorkerRole
+from parallel_facade._worker import THE_CALLABLE
 
 CALL_IS_MISSING: Final = b""
 """Comes back in place of a report, which is never empty: the worker does not know the call."""

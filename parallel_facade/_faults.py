@@ -22,7 +22,8 @@ from parallel_facade._errors import (
     WorkerCrashedError,
 )
 from parallel_facade._options import check_positive
-from parallel_facade._worker import FORMS, Call, is_worker, name_of
+from parallel_facade._roles import is_worker
+from parallel_facade._worker import FORMS, Call, name_of
 
 CRASH: Final = "crash"
 HANG: Final = "hang"

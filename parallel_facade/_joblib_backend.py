@@ -29,8 +29,8 @@ from parallel_facade._api import apply_async
 from parallel_facade._async_result import AsyncResult
 from parallel_facade._config import check_settings, config, resolve
 from parallel_facade._errors import ConfigurationError
+from parallel_facade._roles import is_worker
 from parallel_facade._shared import borrow
-from parallel_facade._worker import is_worker
 
 NAME: Final = "parallel_facade"
 

@@ -7,7 +7,7 @@ from typing import Any
 from parallel_facade._carriers import pack_initializer
 from parallel_facade._options import check_capabilities
 from parallel_facade._registry import load_backend, with_address
-from parallel_facade._worker import is_worker
+from parallel_facade._roles import is_worker
 from parallel_facade.backends import Backend, WorkerSettings
 
 

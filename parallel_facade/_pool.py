@@ -39,8 +39,8 @@ from parallel_facade._options import (
     make_options,
 )
 from parallel_facade._results import ResultIterator, collect, collect_async
+from parallel_facade._roles import is_worker
 from parallel_facade._signatures import PoolMapOptions
-from parallel_facade._worker import is_worker
 from parallel_facade.backends import Backend, WorkerSettings
 
 R = TypeVar("R")

@@ -24,7 +24,7 @@ from parallel_facade._exiting import freeze_daemons
 from parallel_facade._interrupts import SafeCondition
 from parallel_facade._pool import Pool
 from parallel_facade._registry import with_address
-from parallel_facade._worker import is_worker
+from parallel_facade._roles import is_worker
 
 IDLE_SECONDS: Final = 300.0
 """Shorter: a notebook pays the start of its workers again after each pause. Longer: memory of

@@ -9,7 +9,8 @@ it.
 from parallel_facade._errors import BackendLostError, WorkerCrashedError
 from parallel_facade._far_side import run_remote
 from parallel_facade.backends import Backend, Capabilities, WorkerLost, WorkerSettings
-from parallel_facade.backends._remote import EngineFuture, RemoteBackend
+from parallel_facade.backends._remote import RemoteBackend
+from parallel_facade.backends._remote_tasks import EngineFuture
 
 __all__ = [
     "Backend",

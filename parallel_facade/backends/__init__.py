@@ -18,10 +18,14 @@
         _causes        why workers died, in words
         _serve         the worker's end
     _remote        what all engines of others have in common: bytes to workers that they own
+        _remote_tasks  what stands for a call and its tasks on the way
         _executor      in any concurrent.futures.Executor
         _mpi           in ranks of MPI                   mpi4py.futures
         _dask          in workers of a Dask cluster      distributed
+        _dask_local    a Dask cluster on this machine
         _ray           in workers of a Ray cluster
+        _ray_board     where tasks of Ray ask whether they may begin
+        _hosts         whether the hosts of a cluster answer
         _ppft          in ppservers                      pathos ParallelPool
         _watch         the thread that ends what takes too long
         _probe         what is asked of workers before any code is sent

@@ -44,7 +44,8 @@ from parallel_facade.backends._probe import (
     host_and_port,
     within,
 )
-from parallel_facade.backends._remote import EngineFuture, RemoteBackend
+from parallel_facade.backends._remote import RemoteBackend
+from parallel_facade.backends._remote_tasks import EngineFuture
 
 CAPABILITIES: Final = Capabilities(
     needs_serialization=True,

@@ -38,7 +38,8 @@ from parallel_facade.backends._probe import (
     check_worker,
     host_and_port,
 )
-from parallel_facade.backends._remote import EngineFuture, RemoteBackend, RemoteCall
+from parallel_facade.backends._remote import RemoteBackend
+from parallel_facade.backends._remote_tasks import EngineFuture, RemoteCall
 
 DEADLINE_SECONDS: Final = 3600.0
 """For a task without `task_timeout`."""

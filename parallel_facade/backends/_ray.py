@@ -56,7 +56,8 @@ from parallel_facade.backends._probe import (
     within,
 )
 from parallel_facade.backends._ray_board import Board
-from parallel_facade.backends._remote import EngineFuture, RemoteBackend
+from parallel_facade.backends._remote import RemoteBackend
+from parallel_facade.backends._remote_tasks import EngineFuture
 
 INIT_SECONDS: Final = 60.0
 """How long Ray may take to connect, or to start; it says what is wrong after some 20."""

@@ -24,19 +24,15 @@ from typing import Any, Final
 from multiprocess import process
 
 from parallel_facade._errors import ConfigurationError
+from parallel_facade._open_call import OpenCall, run_initializer
 from parallel_facade._outcomes import Received, captured, encode_unread
 from parallel_facade._payload import Cargo, Encoder
 from parallel_facade._plain import PROTOCOL
+from parallel_facade._roles import make_process_a_worker, note_ready
 from parallel_facade._scopes import new_scope
 from parallel_facade._segments import CAN_SHARE, Returned, Segment, Shelf
 from parallel_facade._telling import note_inherited
-from parallel_facade._worker import (
-    THE_INITIALIZER,
-    OpenCall,
-    make_process_a_worker,
-    note_ready,
-    run_initializer,
-)
+from parallel_facade._worker import THE_INITIALIZER
 from parallel_facade.backends import WorkerSettings
 from parallel_facade.backends._deafness import ignore_interrupts
 from parallel_facade.backends._frames import (

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 from parallel_facade._errors import PoolClosedError
 from parallel_facade._interrupts import SafeFuture
 from parallel_facade._outcomes import Report
-from parallel_facade._worker import Call, Chunk, WorkerRole, run_as_worker
+from parallel_facade._roles import WorkerRole
+from parallel_facade._worker import Call, Chunk, run_as_worker
 from parallel_facade.backends import Backend, Capabilities, WorkerSettings
 
 _pool_numbers = itertools.count()

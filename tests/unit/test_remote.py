@@ -8,7 +8,8 @@ from parallel_facade import BackendLostError
 from parallel_facade._far_side import CALL_IS_MISSING
 from parallel_facade.backends import Capabilities, WorkerSettings
 from parallel_facade.backends._executor import ExecutorBackend
-from parallel_facade.backends._remote import EngineFuture, RemoteBackend
+from parallel_facade.backends._remote import RemoteBackend
+from parallel_facade.backends._remote_tasks import EngineFuture
 from parallel_facade.backends._watch import Watch
 
 PATIENCE = 30
