@@ -11,25 +11,23 @@ Guarantees:
 
 from __future__ import annotations
 
-import atexit
 import functools
 import os
-import signal
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import suppress
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from parallel_facade._async_result import AsyncResult
 from parallel_facade._calls import Target, background_call, callbacks, eager_map, lazy_map
+from parallel_facade._closing import close_at_exit, forget
 from parallel_facade._config import Config, is_forced, resolve, usable_cpus
 from parallel_facade._delivery import CLOSE_PATIENCE, Delivery
 from parallel_facade._dispatch import Map
 from parallel_facade._errors import ConfigurationError, PoolClosedError
-from parallel_facade._exiting import freeze_daemons, freezing_daemons, note_end
+from parallel_facade._exiting import freeze_daemons, freezing_daemons
 from parallel_facade._opening import backend_name, open_backend
 from parallel_facade._options import (
     Options,
@@ -45,7 +43,6 @@ from parallel_facade.backends import Backend, WorkerSettings
 
 R = TypeVar("R")
 
-_open_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 _pools_by_token: weakref.WeakValueDictionary[str, Pool] = weakref.WeakValueDictionary()
 
 
@@ -162,8 +159,7 @@ class Pool(Executor):
                     inner_threads=inner_threads_given,
                 )
             self._asked = resolved.workers
-            _close_all_at_exit(type(self._backend))
-            _open_pools.add(self)
+            close_at_exit(self, type(self._backend))
             _pools_by_token[self._token] = self
         except BaseException:  # Ctrl-C
             self.close(cancel=True)
@@ -437,7 +433,7 @@ class Pool(Executor):
         patience = 0 if self._backend.runs_here() else CLOSE_PATIENCE
         self._decisions.close(patience)
         self._delivery.close(patience)
-        _open_pools.discard(self)
+        forget(self)
 
     def let_go(self) -> None:
         """End the use of a back-end that belongs to somebody else, without waiting for anything.
@@ -449,7 +445,7 @@ class Pool(Executor):
         """
         with self._lock:
             self._closed = True
-        _open_pools.discard(self)
+        forget(self)
         self._decisions.close(patience=0)
         self._delivery.close(patience=0)
 
@@ -568,34 +564,5 @@ def _pool_by_token(token: str) -> Pool:
         pool = Pool(backend="serial")
         pool._token = token
         _pools_by_token[token] = pool
-        _open_pools.discard(pool)
+        forget(pool)
     return pool
-
-
-def _close_all() -> None:
-    note_end()
-    with suppress(ValueError):  # of a thread that is not the main one
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            # From here on a Ctrl-C ends the program at once; with it go its workers.
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-    for pool in list(_open_pools):
-        pool.close(cancel=True)
-
-
-def _forget_pools_after_fork() -> None:
-    _open_pools.clear()
-
-
-@functools.cache
-def _close_all_at_exit(engine: type) -> None:  # noqa: ARG001 - once for each
-    """Close what is open when the program ends.
-
-    To be called after *engine*, a class of back-ends, was imported: exit handlers run last in,
-    first out, and those of `multiprocess` and Ray end what a pool needs to close well.
-    """
-    for _ in range(2):  # a Ctrl-C may end the first
-        atexit.register(_close_all)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pools_after_fork)

@@ -14,6 +14,8 @@
         _handover      what a worker is given: _journal, _lifeline, _start_messages
         _inner_threads   how many threads libraries may use in it
         _switchboard   the thread that talks to all workers
+        _desk          which worker has which task
+        _looks         what a task that runs is done with, and what an idle worker may have
         _departures    workers on their way out, with what they started: _family
         _causes        why workers died, in words
         _serve         the worker's end
