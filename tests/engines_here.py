@@ -15,9 +15,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
+import pytest
 
 START_SECONDS = 120
 """A cluster that takes longer to start is broken."""
+
+PROJECT = Path(__file__).parents[1]
+
+MPI_AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 WORKERS = 2
@@ -224,3 +229,17 @@ def reason_to_skip(name: str) -> str:
         if _core.SharedPool is None:
             return "not started by mpiexec ... -m mpi4py.futures -m pytest"
     return ""
+
+
+def needs(name: str) -> pytest.MarkDecorator:
+    """Return the mark of a test that is skipped where the engine called *name* is not there."""
+    reason = reason_to_skip(name)
+    return pytest.mark.skipif(bool(reason), reason=reason or "it is there")
+
+
+def die_once(folder: Path, x: int) -> int:
+    """Kill the worker that runs item 5, the first time."""
+    if x == 5 and not (folder / "died").exists():
+        (folder / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
