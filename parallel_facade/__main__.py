@@ -1,7 +1,14 @@
 """``python -m parallel_facade``."""
 
+import os
 import sys
 
 from parallel_facade._cli import main
 
-sys.exit(main())
+try:
+    code = main()
+    sys.stdout.flush()
+except BrokenPipeError:  # whoever reads has enough, such as `head`
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    code = 1
+sys.exit(code)

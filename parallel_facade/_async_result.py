@@ -23,7 +23,7 @@ from parallel_facade._delivery import Delivery
 from parallel_facade._errors import PoolClosedError, TaskTimeoutError, described
 from parallel_facade._exiting import freeze_daemons
 from parallel_facade._hearing import show_all
-from parallel_facade._interrupts import SafeFuture, raise_if_handlers
+from parallel_facade._interrupts import SafeFuture
 from parallel_facade._outcomes import Failure, Report
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         try:
             super().exception(timeout)
         except (TimeoutError, CancelledError) as exc:
-            raise_if_handlers(exc)
+            if not _is_from_waiting(exc):
+                raise
 
     def ready(self) -> bool:
         """Return whether the task has ended.
@@ -243,7 +244,8 @@ class AsyncResult(SafeFuture[R], Generic[R]):
             freeze_daemons()
             raise
         except TimeoutError as exc:
-            raise_if_handlers(exc)
+            if not _is_from_waiting(exc):
+                raise
             raise TaskTimeoutError(f"no result after {timeout:g} seconds") from None
         if error is not None and not isinstance(error, _NotDecodedError):
             return Failure(error)
@@ -297,6 +299,14 @@ class AsyncResult(SafeFuture[R], Generic[R]):
     def _fail_with(self, error: BaseException) -> None:
         with suppress(InvalidStateError):
             self.set_exception(error)
+
+
+def _is_from_waiting(error: BaseException) -> bool:
+    """Return whether the wait itself has raised *error*, not a signal's handler in the middle."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback is not None and traceback.tb_frame.f_code is Future.exception.__code__
 
 
 # Users see it in tracebacks and in help() under the name they import it by.

@@ -171,8 +171,8 @@ def _check_options(target: Target, options: Options) -> None:
     # refuse it would forbid to nest what works alone.
     elif options.seed is not None and not has_private_state():
         raise ConfigurationError(
-            f"seed={options.seed!r} is not possible in a worker that shares its random state with "
-            "others\n\nHint: give seed to the outer call, on a back-end that takes it."
+            f"seed={options.seed!r} is not possible in a worker that may share its random state "
+            "with others\n\nHint: give seed to the outer call, on a back-end that takes it."
         )
 
 

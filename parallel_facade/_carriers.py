@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from parallel_facade import _namespaces
 from parallel_facade._bars import is_on_terminal
+from parallel_facade._config import settings_for_tasks
 from parallel_facade._errors import described
 from parallel_facade._hearing import packed_hearing
 from parallel_facade._open_call import Surroundings
@@ -101,6 +102,7 @@ class PayloadCarrier:
         shelf: The back-end's, which then takes a `Cargo`; `None` for one that takes bytes.
         by_value: As in `Encoder`.
         is_remote: Whether workers may be on other machines.
+        has_children: Whether workers are processes that this one has started.
         relay: Whether the caller hears what tasks say.
         has_bar: Whether a bar is on the caller's terminal.
     """
@@ -112,12 +114,14 @@ class PayloadCarrier:
         by_value: tuple[str, ...] = (),
         *,
         is_remote: bool = False,
+        has_children: bool = False,
         relay: bool = False,
         has_bar: bool = False,
     ) -> None:
         self._encoder = Encoder(new_scope(), serializer, shelf=shelf, by_value=by_value)
         self._takes_cargo = shelf is not None
         self._is_remote = is_remote
+        self._has_children = has_children
         self._relay = relay
         self._has_bar = has_bar
         self._form = "one"
@@ -138,7 +142,8 @@ class PayloadCarrier:
             self._is_remote,
             self._packed_hearing() if self._relay else None,
             call.take_times is not None,
-            None if self._is_remote else _authkey(),
+            _authkey() if self._has_children else None,
+            settings_for_tasks() or None,
         )
         data = pickle.dumps((tuple(surroundings), cargo.data), PROTOCOL)
         return self._as_taken(cargo._replace(data=data))
@@ -227,6 +232,7 @@ def carrier_for(backend: Backend, options: Options) -> Carrier:
             backend.shelf,
             options.by_value,
             is_remote=can.is_remote,
+            has_children=can.has_children,
             relay=options.relay,
             has_bar=is_on_terminal(options.progress),
         )
@@ -234,10 +240,14 @@ def carrier_for(backend: Backend, options: Options) -> Carrier:
 
 
 def pack_initializer(
-    initializer: Callable[[], object], serializer: str, by_value: tuple[str, ...]
+    initializer: Callable[[], object],
+    serializer: str,
+    by_value: tuple[str, ...],
+    *,
+    has_children: bool,
 ) -> bytes:
     """Return *initializer* as a payload for `_open_call.run_initializer`."""
     call = Call(initializer, "call", stops_at_failure=True, seed=None)
-    carrier = PayloadCarrier(serializer, by_value=by_value)
+    carrier = PayloadCarrier(serializer, by_value=by_value, has_children=has_children)
     packed: bytes = carrier.pack_call(call, "the initializer")
     return packed

@@ -270,6 +270,37 @@ def get_config() -> Config:
     return resolve({})
 
 
+FOR_CALLS_OF_TASKS: Final = (
+    "chunksize",
+    "timeout",
+    "retries",
+    "retry_delay",
+    "seed",
+    "serializer",
+    "by_value",
+    "relay",
+)
+"""Settings that count for a call that a task makes, which its worker runs itself."""
+
+
+def settings_for_tasks() -> dict[str, Any]:
+    """Return what was configured here, in code, that calls of tasks shall find, too."""
+    given = {**_configured, **_scoped.get()}
+    return {name: given[name] for name in FOR_CALLS_OF_TASKS if name in given}
+
+
+def adopt_settings(settings: dict[str, Any]) -> None:
+    """Have *settings* of a caller's in force in this context, a worker's."""
+    _scoped.set(settings)
+
+
+def forget_settings() -> None:
+    """Take back all that was configured: in a worker that was forked from its caller."""
+    global _configured
+    _configured = {}
+    _scoped.set({})
+
+
 _forced: list[str] = []
 """Back-ends that all calls go to, whatever they ask for; the last one counts."""
 
@@ -392,8 +423,9 @@ def _parsed(variable: str, name: str, text: str) -> Any:
 @functools.cache
 def _warn_of_unknown_variables() -> None:
     known = [PREFIX + name.upper() for name in SETTINGS]
+    known += sorted(name for name in ADDRESSES if name.startswith(PREFIX))
     for variable in os.environ:
-        if variable.startswith(PREFIX) and variable not in {*known, *ADDRESSES}:
+        if variable.startswith(PREFIX) and variable not in known:
             warnings.warn(
                 f"unknown environment variable {variable}{nearest(variable, known)}; "
                 f"known: {', '.join(known)}",

@@ -195,6 +195,8 @@ class Map:
         if self._backend.capabilities.is_remote:
             self._count_workers()
         while self._submits_all or len(self._in_flight) < self._window:
+            if self._supply.is_over:
+                return
             if self._deadline.has_passed():
                 raise self._too_late()
             if self._runs_in_caller and self.has_next and not self._submits_all:
@@ -365,10 +367,17 @@ class Map:
             self._look_at_running()
 
     def _collect_all(self, future: Future[Any] | None) -> None:
-        """Collect *future* and all others that have come."""
-        while future is not None:
+        """Collect *future* and all others that have come by now.
+
+        Not those that come meanwhile: tasks may say more than can be shown, and a time limit waits.
+        """
+        if future is None:
+            return
+        self._collect(future)
+        for _ in range(self._mailbox.count):
+            if (future := self._mailbox.take(0)) is None:
+                return
             self._collect(future)
-            future = self._mailbox.take(0)
 
     def _look_at_running(self) -> None:
         """No report has come for a while: take what is there, and what an idle worker could run."""

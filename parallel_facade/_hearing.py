@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._bars import above_bars, as_line
-from parallel_facade._interrupts import raise_if_handlers
+from parallel_facade._interrupts import came_from_handler
 from parallel_facade._plain import PROTOCOL
 
 STREAMS: Final = ("stdout", "stderr")
@@ -142,12 +142,23 @@ def ignore(remark: bytes) -> None:
 
 
 def show_all(said: deque[bytes]) -> None:
-    """Show the remarks in *said*, each once, whoever else does so at the same time."""
+    """Show the remarks in *said*, each once, whoever else does so at the same time.
+
+    Not those that come meanwhile: a task may say more than can be shown.
+    """
     if not said:
         return
     with above_bars() as has_bars:
-        while said:
-            _show(said.popleft(), has_bars=has_bars)
+        _show_first(len(said), said, has_bars=has_bars)
+
+
+def _show_first(count: int, said: deque[bytes], *, has_bars: bool) -> None:
+    for _ in range(count):
+        try:
+            remark = said.popleft()
+        except IndexError:  # somebody else has shown it
+            return
+        _show(remark, has_bars=has_bars)
 
 
 def _show(remark: bytes, *, has_bars: bool) -> None:
@@ -159,7 +170,8 @@ def _show(remark: bytes, *, has_bars: bool) -> None:
     try:
         _SHOWN_BY[kind](*fields)
     except Exception as exc:
-        raise_if_handlers(exc)
+        if came_from_handler(exc):
+            raise
         # A stream that is closed, a warning that a filter makes an error: nothing that a task or
         # the call shall fail of.
         _log.debug("what a task has %s could not be shown", kind, exc_info=True)

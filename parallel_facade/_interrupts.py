@@ -23,7 +23,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from types import CodeType, MethodType
+from types import CodeType, FrameType, MethodType
 from typing import Any, Final, TypeVar
 
 R = TypeVar("R")
@@ -55,19 +55,52 @@ _NEW_FUTURE: Final = vars(Future())
 
 
 def raise_if_handlers(error: BaseException) -> None:
-    """Raise what a signal's handler of the user's raised, if that is behind *error*.
+    """Raise what a signal's handler of the user's raised, if that is behind *error*, caught here.
 
     It is raised between any two steps of the main thread, also where the user's objects are pickled
     or rebuilt, and is then no fault of theirs.
     """
+    if codes := _codes_of_handlers():
+        for seen in _behind(error):
+            if not codes.isdisjoint(_codes_in(seen)):
+                raise seen
+
+
+def came_from_handler(error: BaseException) -> bool:
+    """Return whether a signal's handler of the user's raised *error*."""
+    return not _codes_of_handlers().isdisjoint(_codes_in(error))
+
+
+def _codes_of_handlers() -> set[CodeType | None]:
+    """Return the code of the handlers that may run in this thread."""
     if threading.current_thread() is not threading.main_thread():
-        return
-    codes = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
+        return set()
+    return {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
+
+
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    """Give *error*, and what led to it since the ``try`` that has caught it was entered.
+
+    What the program was handling before that is the context of all that is raised meanwhile.
+    """
+    handled = _frames_around(error)
     seen: BaseException | None = error
-    while seen is not None and codes:
-        if not codes.isdisjoint(_codes_in(seen)):
-            raise seen
-        seen = seen.__cause__ or seen.__context__
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+        if seen is not None and seen.__traceback__ is not None:
+            seen = None if seen.__traceback__.tb_frame in handled else seen
+
+
+def _frames_around(error: BaseException) -> set[FrameType]:
+    """Return the frames of those who have called the one that has caught *error*."""
+    traceback = error.__traceback__
+    frame = None if traceback is None else traceback.tb_frame.f_back
+    found = set()
+    while frame is not None:
+        found.add(frame)
+        frame = frame.f_back
+    return found
 
 
 def _code_of(handler: Any) -> CodeType | None:

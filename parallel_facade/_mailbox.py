@@ -47,6 +47,11 @@ class Mailbox:
         except queue.Empty:
             return None
 
+    @property
+    def count(self) -> int:
+        """How many futures can be taken now."""
+        return self._arrived.qsize()
+
     async def arrival(self, timeout: float | None) -> None:
         """Wait in a coroutine until a future can be taken, *timeout* seconds at most."""
         import asyncio  # whoever comes here has it already, and others need not wait for it

@@ -11,6 +11,11 @@ def note_item(error: BaseException, index: int, item: object, doing: str = "runn
     _note(error, f"while {doing} item {index}: {_shown(item)}")
 
 
+def note_initializer(error: BaseException) -> None:
+    """Say on *error* that it is none of an item's."""
+    _note(error, "while the pool's initializer ran in a new worker")
+
+
 def note_attempts(error: BaseException, earlier: list[str]) -> None:
     """Say on *error*, the last of several attempts, how the *earlier* ones ended."""
     for number, description in enumerate(earlier, start=1):

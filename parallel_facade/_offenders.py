@@ -164,12 +164,17 @@ def _type_name(obj: Any) -> str:
     return kind.__qualname__
 
 
+LOCK: Final = (
+    "release it before the call, or leave it out in __getstate__; each worker then has a lock of "
+    "its own. One for all comes from multiprocessing.Manager().Lock()"
+)
+
 REMEDIES: Final = {
     "generator": "make a list of it, or send the function that makes it and its arguments",
     "coroutine": "run it in the function: asyncio.run(...)",
     "async_generator": "collect it into a list first",
-    "lock": "release it before the call, or leave it out in __getstate__",
-    "RLock": "release it before the call, or leave it out in __getstate__",
+    "lock": LOCK,
+    "RLock": LOCK,
     "TextIOWrapper": "send its path, and open it in the function",
     "BufferedReader": "send its path, and open it in the function",
     "BufferedWriter": "send its path, and open it in the function",

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from parallel_facade import _namespaces, _news
 from parallel_facade._classes import pinning_attributes
+from parallel_facade._config import adopt_settings
 from parallel_facade._errors import SerializationError, described
 from parallel_facade._hearing import Hearing, unpacked_hearing
 from parallel_facade._ledger import Ledger, Log
@@ -56,6 +57,7 @@ class Surroundings(NamedTuple):
         is_timed: Whether the caller makes a timeline.
         authkey: What lets the worker in at managers of `multiprocessing`, which the caller may have
             made; `None` for nothing.
+        settings: What the caller has configured, for calls that tasks make.
     """
 
     scope: str
@@ -66,6 +68,7 @@ class Surroundings(NamedTuple):
     hearing: bytes | None = None
     is_timed: bool = False
     authkey: bytes | None = None
+    settings: dict[str, Any] | None = None
 
     def apply(self) -> None:
         """Make names of modules and files mean here what they mean to the caller."""
@@ -106,6 +109,8 @@ class OpenCall:
         self._kept: list[Any] = []  # what only weak references of the callable refer to
         # Context variables that travelled are set here, and for this call alone.
         self._context = copy_context()
+        if not is_made_here(self.scope):
+            self._context.run(adopt_settings, self._surroundings.settings or {})
 
     def run(  # noqa: PLR0917 - what each kind of worker has of these differs
         self,

@@ -40,7 +40,12 @@ def open_backend(
         cls = load_backend(name)
         _check(name, cls, settings)
         if settings.initializer is not None and cls.capabilities.needs_serialization:
-            payload = pack_initializer(settings.initializer, serializer, by_value)  # type: ignore[arg-type]
+            payload = pack_initializer(
+                settings.initializer,  # type: ignore[arg-type]  # not packed yet
+                serializer,
+                by_value,
+                has_children=cls.capabilities.has_children,
+            )
             settings = settings._replace(initializer=payload)
         opened: Backend = cls(settings._replace(address=address))
         return opened

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from parallel_facade._config import Config, is_forced
 from parallel_facade._errors import ConfigurationError
+from parallel_facade._roles import is_worker
 from parallel_facade.backends import Capabilities
 
 ErrorTypes = tuple[type[BaseException], ...]
@@ -45,7 +46,7 @@ class Requirement(NamedTuple):
 
 REQUIREMENTS = (
     Requirement("task_timeout", "can_time_tasks", "cannot stop a task that runs"),
-    Requirement("seed", "has_private_state", "shares one random state among its workers"),
+    Requirement("seed", "has_private_state", "may share one random state among its workers"),
     Requirement("inner_threads", "can_limit_threads", "does not start its workers itself"),
     Requirement("initializer", "can_initialize", "does not start its workers itself"),
     Requirement("max_tasks_per_worker", "can_recycle", "cannot replace its workers"),
@@ -74,9 +75,16 @@ def check_capabilities(name: str, capabilities: Capabilities, **wanted: object) 
 
 
 def make_options(
-    resolved: Config, *, retry_on: object, return_exceptions: object, workers: int | None
+    resolved: Config,
+    *,
+    retry_on: object,
+    return_exceptions: object,
+    workers: int | None,
+    chunksize_given: bool,
 ) -> Options:
     """Return the options of a call from its settings and its own arguments.
+
+    A *chunksize* that is only configured is for calls without a *task_timeout*.
 
     Raises:
         ConfigurationError: An option has a bad value, or contradicts another.
@@ -84,12 +92,13 @@ def make_options(
     chunksize = resolved.chunksize
     task_timeout = _or_none(resolved.task_timeout)
     if task_timeout is not None:
-        if chunksize not in (None, 1):
+        is_in_force = not (is_worker() or is_forced())
+        if chunksize not in (None, 1) and chunksize_given and is_in_force:
             raise ConfigurationError(
                 f"chunksize={chunksize!r} and task_timeout={task_timeout!r} exclude each "
                 "other: a task is timed alone\n\nHint: leave chunksize out."
             )
-        chunksize = 1
+        chunksize = 1 if is_in_force else chunksize
     return Options(
         chunksize=chunksize,
         timeout=_or_none(resolved.timeout),

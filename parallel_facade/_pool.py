@@ -40,6 +40,7 @@ from parallel_facade._results import ResultIterator, collect, collect_async
 from parallel_facade._roles import is_worker
 from parallel_facade._signatures import PoolMapOptions
 from parallel_facade.backends import Backend, WorkerSettings
+from parallel_facade.backends._inner_threads import check_inner_threads_of_forks
 
 R = TypeVar("R")
 
@@ -158,6 +159,8 @@ class Pool(Executor):
                     self._backend.capabilities,
                     inner_threads=inner_threads_given,
                 )
+                if inner_threads_given and resolved.start_method == "fork":
+                    check_inner_threads_of_forks(inner_threads_given)
             self._asked = resolved.workers
             close_at_exit(self, type(self._backend))
             _pools_by_token[self._token] = self
@@ -528,7 +531,11 @@ class Pool(Executor):
         resolved = resolve(settings)
         workers = resolved.workers if settings.get("workers") is not None else self._asked
         return make_options(
-            resolved, retry_on=retry_on, return_exceptions=return_exceptions, workers=workers
+            resolved,
+            retry_on=retry_on,
+            return_exceptions=return_exceptions,
+            workers=workers,
+            chunksize_given=settings.get("chunksize") is not None,
         )
 
     def _backend_here(self) -> Backend:

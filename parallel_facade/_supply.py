@@ -24,7 +24,7 @@ from parallel_facade._carriers import Carrier
 from parallel_facade._chunking import Sizer
 from parallel_facade._deadlines import Deadline
 from parallel_facade._errors import SerializationError
-from parallel_facade._interrupts import raise_if_handlers
+from parallel_facade._interrupts import came_from_handler
 from parallel_facade._outcomes import Failure
 from parallel_facade._plain import ATOMS
 from parallel_facade._worker import Chunk
@@ -171,7 +171,8 @@ class Supply:
         try:
             self._pull_into(items, size)
         except Exception as exc:
-            raise_if_handlers(exc)
+            if came_from_handler(exc):
+                raise
             # What was pulled before is run, and its results are given first, as a loop would do.
             self.input_error = exc
             self.is_exhausted = True

@@ -70,6 +70,8 @@ class Capabilities(NamedTuple):
         can_limit_threads: Sets libraries a number of threads in each worker.
         can_take_back: `take_back` works.
         can_queue: `submit` takes ``is_short``: the chunk may wait for a worker behind another.
+        has_children: Its workers are processes that this one has started, and nobody else reads
+            what they are sent.
     """
 
     needs_serialization: bool
@@ -86,6 +88,7 @@ class Capabilities(NamedTuple):
     can_limit_threads: bool = False
     can_take_back: bool = False
     can_queue: bool = False
+    has_children: bool = False
 
 
 class WorkerSettings(NamedTuple):

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any, Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from parallel_facade._errors import WorkerCrashedError
 from parallel_facade._far_side import run_remote
@@ -21,8 +22,9 @@ CAPACITY_ATTRIBUTES = ("_max_workers", "num_workers")
 """Where executors of the standard library, loky and mpi4py say how many workers they have."""
 
 
-_stuck_in: Final[WeakKeyDictionary[Executor, set[Future[Any]]]] = WeakKeyDictionary()
-"""Executor → its futures of tasks that were given up, by whatever call: their workers are busy."""
+_stuck_in: Final[WeakKeyDictionary[Executor, WeakSet[Future[Any]]]] = WeakKeyDictionary()
+"""Executor → its futures of tasks that were given up, by whatever call: their workers are busy. The
+executor holds a future that is not resolved; here it would hold the executor, by its callbacks."""
 
 
 class ExecutorBackend(RemoteBackend):
@@ -36,16 +38,23 @@ class ExecutorBackend(RemoteBackend):
     def __init__(self, settings: WorkerSettings, executor: Executor) -> None:
         super().__init__(settings)
         self._executor = executor
-        self._slots = _capacity_of(executor) or settings.workers
-        with suppress(TypeError):  # of an executor that cannot be a key
-            self._stuck = _stuck_in.setdefault(executor, self._stuck)
+        capacity = _capacity_of(executor)
+        self._slots = capacity or settings.workers
+        if capacity is not None:  # else there may be more workers than are known to be busy
+            with suppress(TypeError):  # of an executor that cannot be a key
+                self._stuck = _stuck_in.setdefault(executor, WeakSet())
         # Only exactly this class: one that derives from it runs its tasks in other interpreters.
         if type(executor) is ThreadPoolExecutor:
             self.capabilities = Capabilities(needs_serialization=False)
 
     def put(self, call: Any) -> Any:
-        """Give the call a name, by which a worker knows it when it comes again."""
-        return super().put(call) if self.capabilities.needs_serialization else call
+        """Give the call a name, by which a worker knows it when it comes again.
+
+        For threads of this process keep the context variables of the caller with it instead.
+        """
+        return (
+            super().put(call) if self.capabilities.needs_serialization else (call, copy_context())
+        )
 
     def listen(self, handle: Any, hear: Callable[[bytes], object]) -> None:
         """Listen to workers in other processes."""
@@ -58,7 +67,8 @@ class ExecutorBackend(RemoteBackend):
         """Submit *chunk* to the executor."""
         if self.capabilities.needs_serialization:
             return super().submit(handle, chunk, task_timeout, **more)
-        return self._executor.submit(run_as_worker, handle, chunk)
+        call, context = handle
+        return self._executor.submit(context.copy().run, run_as_worker, call, chunk)
 
     def drop(self, handle: Any) -> None:
         """Forget the call; its workers do so when others have come."""
@@ -67,7 +77,11 @@ class ExecutorBackend(RemoteBackend):
         """Return a `WorkerCrashedError` in place of the executor's own word for it."""
         if not isinstance(error, BrokenExecutor):
             return error
-        crash = WorkerCrashedError(f"the executor lost its workers: {error}", exitcode=None)
+        crash = WorkerCrashedError(
+            f"the executor lost its workers: {error}\n\n"
+            "Hint: it takes nothing more; go on with a new executor.",
+            exitcode=None,
+        )
         crash.__cause__ = error
         return crash
 

@@ -12,7 +12,10 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import Final
+
+from parallel_facade._errors import ConfigurationError
 
 VARIABLES: Final = (
     "OMP_NUM_THREADS",
@@ -43,10 +46,24 @@ def variables_for(count: int | None) -> dict[str, str]:
     return dict.fromkeys(VARIABLES, str(count))
 
 
+def check_inner_threads_of_forks(count: int) -> None:
+    """Raise `ConfigurationError` if forked workers could not be told to use *count* threads."""
+    if find_spec("threadpoolctl") is None and _is_any_loaded():
+        raise ConfigurationError(
+            f"inner_threads={count!r} is not possible without threadpoolctl in forked workers, "
+            "whose libraries are loaded already\n\n"
+            "Hint: pip install threadpoolctl, or start_method='forkserver'."
+        )
+
+
+def _is_any_loaded() -> bool:
+    return any(module in sys.modules for module in LOADING)
+
+
 def limit_inner_threads(variables: dict[str, str]) -> None:
     """Set *variables*, and tell libraries that are loaded already."""
     os.environ.update(variables)
-    if not variables or not any(module in sys.modules for module in LOADING):
+    if not variables or not _is_any_loaded():
         return
     number = next(iter(variables.values()))
     with suppress(ImportError, ValueError):  # OMP_NUM_THREADS may be a list

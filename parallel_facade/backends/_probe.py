@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from parallel_facade._errors import BackendLostError, ConfigurationError
 from parallel_facade._far_side import Versions, versions_here
-from parallel_facade._interrupts import raise_if_handlers
+from parallel_facade._interrupts import came_from_handler
 
 R = TypeVar("R")
 
@@ -110,8 +110,7 @@ def within(seconds: float, ask: Callable[[], R], what: str) -> R:
     try:
         result: R = answer.result(seconds)
     except TimeoutError as exc:
-        raise_if_handlers(exc)
-        if answer.done():
+        if answer.done() or came_from_handler(exc):
             raise
         raise BackendLostError(f"{what}: no answer within {seconds:g} seconds") from None
     return result

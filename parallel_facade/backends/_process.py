@@ -24,6 +24,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, Final
 
+from parallel_facade._notes import note_initializer
 from parallel_facade._outcomes import decode_report
 from parallel_facade._payload import Cargo
 from parallel_facade._segments import CAN_SHARE, Shelf
@@ -50,6 +51,7 @@ class ProcessBackend(Backend):
         needs_serialization=True,
         survives_crashes=True,
         tells_what_ran=True,
+        has_children=True,
         can_stop_running_task=True,
         can_time_tasks=True,
         has_private_state=True,
@@ -137,7 +139,9 @@ class ProcessBackend(Backend):
     def translate(self, error: BaseException) -> BaseException:
         """Return what the user's initializer raised, or the error that says why a worker died."""
         if isinstance(error, InitializerError):
-            return decode_report([error.report]).failures[0].to_raise()
+            raised = decode_report([error.report]).failures[0].to_raise()
+            note_initializer(raised)
+            return raised
         return error.error if isinstance(error, WorkerLost) else error
 
     def stop(self, future: Future[Any]) -> bool:

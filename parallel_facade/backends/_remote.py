@@ -36,6 +36,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, Final
+from weakref import WeakSet
 
 from parallel_facade._deadlines import Clock, Deadline
 from parallel_facade._errors import BackendLostError, PoolClosedError, TaskTimeoutError
@@ -86,7 +87,9 @@ class RemoteBackend(Backend):
         self._tasks: dict[RemoteFuture, RemoteTask] = {}
         self._waiting: deque[RemoteTask] = deque()
         self._in_engine = 0
-        self._stuck: set[Future[Any]] = set()  # the engine's, of tasks that were given up
+        # The engine's, of tasks that were given up: which run, and which are yet to be ended.
+        self._stuck: set[Future[Any]] | WeakSet[Future[Any]] = set()
+        self._unwanted: deque[Future[Any]] = deque()
         self._slots = settings.workers
         self._closed = False
         self._engine_is_open = True
@@ -253,8 +256,9 @@ class RemoteBackend(Backend):
 
         It may be given up while it is on its way:
 
-            1. this  notes the engine's future, then looks whether the task has ended
-            2. stop  notes that the task has ended, then looks for the engine's future
+            1. this   notes the engine's future, then looks whether the task has ended
+            2. stop   notes that the task has ended, then looks for the engine's future
+            3. watch  ends it: this may be a thread of the engine's, which must not ask it anything
         """
         if not task.future.may_be_sent():
             self._leave_engine()
@@ -266,8 +270,9 @@ class RemoteBackend(Backend):
         inner = self.send((self._versions, private, task.call.scope, call, chunk, *buffers))
         task.inner = inner
         inner.add_done_callback(lambda inner: self._arrived(task, inner))
-        if task.future.done() and not inner.done() and not inner.cancel():
-            self.end(inner)
+        if task.future.done() and not inner.done():
+            self._unwanted.append(inner)
+            self._watch.wake()
 
     def _call_for(self, call: RemoteCall, *, again: bool) -> Any:
         """Return what to send of the call with the next chunk: it, or what stands for it."""
@@ -310,7 +315,6 @@ class RemoteBackend(Backend):
 
     def _start_again(self, task: RemoteTask) -> None:
         self._enter_engine()
-        task.deadline = None
         try:
             self._start(task, again=True)
         except Exception as exc:
@@ -347,6 +351,7 @@ class RemoteBackend(Backend):
     # ── looking after what takes long, in the thread of the watch ─────────────────────────────
 
     def _look(self) -> float | None:
+        self._end_unwanted()
         with self._lock:
             tasks = list(self._tasks.values())
         if not tasks:
@@ -355,25 +360,37 @@ class RemoteBackend(Backend):
         self._look_at_workers(tasks)
         seconds = [LOOK_SECONDS]
         for task in tasks:
-            if (left := self._seconds_left(task)) == 0:
-                self._time_out(task)
+            if (inner := task.inner) is None:
+                continue
+            if (left := self._seconds_left(task, inner)) == 0:
+                self._time_out(task, inner)
             elif left is not None:
                 seconds.append(left)
         return min(seconds)
 
-    def _seconds_left(self, task: RemoteTask) -> float | None:
-        """Return how long *task* may still run; `None` if there is no limit, or it does not run."""
-        if task.seconds is None or task.inner is None:
+    def _end_unwanted(self) -> None:
+        while self._unwanted:
+            inner = self._unwanted.popleft()
+            with suppress(Exception):  # the engine is lost, and the task with it
+                _ = inner.cancel() or self.end(inner)
+
+    def _seconds_left(self, task: RemoteTask, inner: Future[Any]) -> float | None:
+        """Return how long *inner* of *task* may still run; `None` without a limit, or a start."""
+        if task.seconds is None:
             return None
-        if task.deadline is None and self._has_begun(task.inner):
-            task.deadline = Deadline(task.seconds, clock=self._clock)
-        return None if task.deadline is None else task.deadline.remaining()
+        timed, deadline = task.timed
+        if timed is not inner:  # none yet, or that of a worker which lacked the call
+            if not self._has_begun(inner):
+                return None
+            deadline = Deadline(task.seconds, clock=self._clock)
+            task.timed = inner, deadline
+        return deadline.remaining()
 
     def _has_begun(self, inner: Future[Any]) -> bool:
         return inner.has_begun if isinstance(inner, EngineFuture) else inner.running()
 
-    def _time_out(self, task: RemoteTask) -> None:
-        if (inner := task.inner) is None:  # it has just come back
+    def _time_out(self, task: RemoteTask, inner: Future[Any]) -> None:
+        if task.inner is not inner:  # it has just come back
             return
         # First, since to cancel the engine's future ends ours as cancelled.
         self._fail(task, TaskTimeoutError(f"a task took longer than {task.seconds:g} seconds"))

@@ -52,7 +52,7 @@ class RemoteTask:
         is_short: It may wait in the engine, behind another.
         future: What is waited for.
         inner: The engine's own; `None` while there is none.
-        deadline: When its time is up; `None` while it does not run.
+        timed: The engine's future that has begun, and when its time is up; `None` before that.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class RemoteTask:
         self.is_short = is_short
         self.future = RemoteFuture(self)
         self.inner: Future[Any] | None = None
-        self.deadline: Deadline | None = None
+        self.timed: tuple[Future[Any] | None, Deadline] = None, Deadline(None)
 
 
 class RemoteFuture(SafeFuture[Any]):

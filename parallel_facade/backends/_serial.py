@@ -7,9 +7,11 @@ A debugger stops where the user set the breakpoint, `print` prints at once, and 
 from __future__ import annotations
 
 from concurrent.futures import Future
+from contextlib import nullcontext
 
 from parallel_facade._errors import PoolClosedError
 from parallel_facade._outcomes import Report
+from parallel_facade._roles import WorkerRole
 from parallel_facade._worker import Call, Chunk, run_chunk
 from parallel_facade.backends import Backend, Capabilities, WorkerSettings
 
@@ -50,8 +52,10 @@ class SerialBackend(Backend):
             raise PoolClosedError("the serial back-end is closed")
         self._initialize()
         future: Future[Report] = Future()
-        # Only Exception: what ends a program shall end it here, as in a plain loop.
-        future.set_result(self._pool.pipe(run_chunk, handle, chunk, Exception))
+        # A nested call draws from the seeded state as it does in a worker: in this thread.
+        with nullcontext() if handle.seed is None else WorkerRole(is_private=True):
+            # Only Exception: what ends a program shall end it here, as in a plain loop.
+            future.set_result(self._pool.pipe(run_chunk, handle, chunk, Exception))
         return future
 
     def _initialize(self) -> None:

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from multiprocess import process
 
+from parallel_facade._config import forget_settings
 from parallel_facade._errors import ConfigurationError
 from parallel_facade._open_call import OpenCall, run_initializer
 from parallel_facade._outcomes import Received, captured, encode_unread
@@ -54,6 +55,7 @@ def serve() -> None:
     """Run the caller's tasks until it closes the channel."""
     ignore_interrupts()
     make_process_a_worker()
+    forget_settings()
     _forget_parents_randomness()
     note_inherited()
     this: Any = process.current_process()

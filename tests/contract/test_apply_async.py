@@ -356,3 +356,31 @@ def test_a_time_out_of_the_users_own_is_raised_as_it_is(backend, monkeypatch, as
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert result.get(PATIENCE) == 1
+
+
+def test_what_the_program_was_handling_before_is_not_raised_again(backend, gate):
+    def handler(*_):
+        raise Alarm("theirs")
+
+    closed = gate()
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        signal.raise_signal(signal.SIGUSR1)
+    except Alarm:
+        if not backend.capabilities.runs_in_caller:
+            result = apply_async(closed.pass_through, (1,))
+            assert result.wait(0.01) is None
+            with pytest.raises(TaskTimeoutError):
+                result.get(0.01)
+            closed.wait_for_arrivals(1)
+            closed.open()
+            assert result.get(PATIENCE) == 1
+        with pytest.raises(ValueError, match="of the input"):
+            pmap(abs, broken_input())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def broken_input():
+    yield -1
+    raise ValueError("of the input")

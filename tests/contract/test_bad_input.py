@@ -115,7 +115,7 @@ def test_task_timeout_where_a_task_cannot_be_stopped(name):
 
 
 def test_seed_where_the_random_state_is_shared():
-    with pytest.raises(ConfigurationError, match="seed=1 .* shares one random state"):
+    with pytest.raises(ConfigurationError, match="seed=1 .* may share one random state"):
         pmap(abs, [1], backend="thread", seed=1)
 
 

@@ -1,6 +1,7 @@
 """What `imap` promises, on every back-end."""
 
 import asyncio
+import concurrent.futures
 import gc
 import itertools
 import operator
@@ -11,6 +12,7 @@ import pytest
 
 from parallel_facade import PoolClosedError, SerializationError, TaskTimeoutError, imap, pmap
 from parallel_facade._chunking import MOST_ITEMS
+from parallel_facade._deadlines import Deadline
 
 PATIENCE = 60
 
@@ -362,3 +364,14 @@ def test_iterators_dropped_by_the_garbage_collector_hold_nobody_up(backend):
         gc.set_threshold(*thresholds)
 
     assert first == [0] * 60
+
+
+def test_what_has_ended_is_given_also_when_the_time_is_up(backend, monkeypatch):
+    if backend.capabilities.runs_in_caller:
+        pytest.skip("nothing ends before it is asked for")
+    with imap(abs, [-1, -2, -3], timeout=3600, ordered=False) as results:
+        taken = [next(results)]
+        run = results._slices.run
+        concurrent.futures.wait(list(run._in_flight), PATIENCE)
+        monkeypatch.setattr(run, "_deadline", Deadline(0))
+        assert sorted([*taken, *results]) == [1, 2, 3]

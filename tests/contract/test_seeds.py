@@ -69,5 +69,13 @@ def test_a_nested_seed_is_refused_only_where_the_random_state_is_shared(backend)
     if backend.capabilities.has_private_state:
         assert pmap(row, [3]) == [pmap(lambda _: random.random(), range(3), seed=1)]
         return
-    with pytest.raises(ConfigurationError, match="seed=1 is not possible in a worker that shares"):
+    with pytest.raises(ConfigurationError, match="not possible in a worker that may share"):
         pmap(row, [3])
+
+
+@pytest.mark.requires("has_private_state")
+def test_a_seed_reaches_calls_in_tasks_too(backend):
+    def row(n):
+        return pmap(lambda _: random.random(), range(n))
+
+    assert pmap(row, [2, 3], seed=4, backend="serial") == pmap(row, [2, 3], seed=4)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import CancelledError
 
 import pytest
 from engines_here import die_once, needs, ray_cluster
@@ -136,3 +137,29 @@ def test_ray_fails_the_items_of_a_dead_worker_or_runs_them_again_on_request(clus
 
     assert [type(one) for one in outcomes] == [int] * 5 + [WorkerCrashedError] + [int] * 4
     assert retried == list(range(10))
+
+
+@needs("ray")
+def test_a_task_that_is_stopped_on_its_way_holds_no_thread_of_rays_up(
+    ray_of_one_worker, gate, monkeypatch
+):
+    pool, first = ray_of_one_worker, gate()
+    running = pool.apply_async(first.pass_through, (1,))
+    first.wait_for_arrivals(1)
+    waiting = pool.apply_async(abs, (-2,))
+    send, stopped = pool._backend.send, []
+
+    def send_and_be_stopped(arguments):
+        inner = send(arguments)
+        stopped.append(waiting.stop())
+        return inner
+
+    monkeypatch.setattr(pool._backend, "send", send_and_be_stopped)
+    first.open()
+
+    assert running.get(60) == 1
+    with pytest.raises(CancelledError):
+        waiting.get(60)
+    monkeypatch.undo()
+    assert stopped == [True]
+    assert pool.apply_async(abs, (-3,)).get(60) == 3

@@ -21,4 +21,4 @@ def test_what_a_manager_gives_travels(start_method, library):
                     place.append(x)
 
             pool.pmap(put, range(4), [numbers] * 4)
-            assert sorted(numbers) == [0, 1, 2, 3]
+            assert sorted(numbers[:]) == [0, 1, 2, 3]

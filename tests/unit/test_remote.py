@@ -1,6 +1,8 @@
 """What engines have in common, on one whose every step is the test's: races, limits, the watch."""
 
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -89,8 +91,27 @@ def test_what_is_stopped_on_its_way_is_ended_when_it_is_there(engine):
     engine.on_send = lambda: said.append(engine.stop(engine.only_future()))
 
     future = submit(engine)
+    engine._watch.join()
 
     assert (said, future.cancelled(), engine.ended) == ([True], True, engine.sent)
+
+
+def test_what_cannot_be_ended_when_it_is_there_leaves_the_count_of_tasks_right(engine):
+    def cannot(_):
+        raise LookupError("the engine is gone")
+
+    engine.on_send = lambda: engine.stop(engine.only_future())
+    engine.end = cannot
+    submit(engine)
+    engine._watch.join()
+    engine.on_send = lambda: None
+
+    running, waiting = submit(engine), submit(engine)
+    assert len(engine.sent) == 1, "the one worker is taken"
+    engine.sent[0].end_with(ENDED)
+    engine.sent[1].end_with(ENDED)
+    engine.sent[2].end_with(ENDED)
+    assert running.done() and waiting.done()
 
 
 def test_what_waits_is_cancelled_and_never_sent(engine):
@@ -107,7 +128,7 @@ def test_a_time_that_is_up_just_when_its_task_comes_back_is_no_matter(engine):
     task = future.task
     engine.sent[0].end_with(ENDED)
 
-    engine._time_out(task)
+    engine._time_out(task, engine.sent[0])
 
     assert [one.data for one in future.result(0)] == [ENDED]
 
@@ -116,12 +137,12 @@ def test_the_time_of_a_task_begins_anew_when_it_is_sent_once_more(engine, clock)
     future = submit(engine, task_timeout=10.0)
     engine.sent[0].has_begun = True
     task = future.task
-    assert engine._seconds_left(task) == 10
+    assert engine._seconds_left(task, engine.sent[0]) == 10
     clock.now += 9
     engine.sent[0].end_with(CALL_IS_MISSING)
     engine.sent[1].has_begun = True
 
-    assert engine._seconds_left(task) == 10
+    assert engine._seconds_left(task, engine.sent[1]) == 10
     engine.sent[1].end_with(ENDED)
 
 
@@ -143,23 +164,51 @@ def test_a_call_does_not_pay_for_the_time_that_another_had_no_workers(clock):
     engine.close(cancel=True)
 
 
+class Stubborn:
+    """An executor of which no task can be stopped."""
+
+    def __init__(self, workers):
+        self.held = []
+        if workers is not None:
+            self._max_workers = workers
+
+    def submit(self, *_):
+        self.held.append(EngineFuture())
+        return self.held[-1]
+
+
+def stuck_on(executor):
+    """Have a task given up that the executor goes on with; return its future there."""
+    backend = ExecutorBackend(WorkerSettings(1), executor)
+    inner = backend.send(())
+    backend._note_stuck(inner)
+    return inner
+
+
 def test_an_executor_whose_workers_never_come_back_is_known_to_the_next_call():
-    class Stubborn:
-        """An executor with one worker, of which no task can be stopped."""
+    executor = Stubborn(workers=1)
+    inner = stuck_on(executor)
 
-        _max_workers = 1
-
-        def submit(self, *_):
-            return EngineFuture()
-
-    executor, settings = Stubborn(), WorkerSettings(1, start_timeout=60.0)
-    before = ExecutorBackend(settings, executor)
-    inner = before.send(())
-    before._note_stuck(inner)
-
-    assert ExecutorBackend(settings, executor).capacity() == 0
+    assert ExecutorBackend(WorkerSettings(1), executor).capacity() == 0
     inner.end_with(ENDED)
-    assert ExecutorBackend(settings, executor).capacity() == 1
+    assert ExecutorBackend(WorkerSettings(1), executor).capacity() == 1
+
+
+def test_an_executor_that_does_not_say_how_many_workers_it_has_may_have_more():
+    executor = Stubborn(workers=None)
+    stuck_on(executor)
+
+    assert ExecutorBackend(WorkerSettings(1), executor).capacity() == 1
+
+
+def test_an_executor_with_a_task_that_never_ends_is_not_kept():
+    executor = Stubborn(workers=1)
+    stuck_on(executor)
+
+    gone = weakref.ref(executor)
+    del executor
+    gc.collect()
+    assert gone() is None
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
