@@ -13,7 +13,7 @@ def note_item(error: BaseException, index: int, item: object, doing: str = "runn
 
 def note_initializer(error: BaseException) -> None:
     """Say on *error* that it is none of an item's."""
-    _note(error, "while the pool's initializer ran in a new worker")
+    _note(error, "while the pool's initializer ran")
 
 
 def note_attempts(error: BaseException, earlier: list[str]) -> None:

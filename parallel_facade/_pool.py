@@ -146,6 +146,9 @@ class Pool(Executor):
                 f"start_method={resolved.start_method!r} is not possible on the "
                 f"{backend_name(resolved.backend)} back-end, which starts no processes of its own"
             )
+        is_forking = (resolved.backend, resolved.start_method) == ("process", "fork")
+        if inner_threads_given and is_forking and not is_worker():
+            check_inner_threads_of_forks(inner_threads_given)
         setting = resolved.backend
         if isinstance(setting, Pool):
             setting = setting._backend_here()
@@ -159,8 +162,6 @@ class Pool(Executor):
                     self._backend.capabilities,
                     inner_threads=inner_threads_given,
                 )
-                if inner_threads_given and resolved.start_method == "fork":
-                    check_inner_threads_of_forks(inner_threads_given)
             self._asked = resolved.workers
             close_at_exit(self, type(self._backend))
             _pools_by_token[self._token] = self

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from contextlib import nullcontext
 
 from parallel_facade._errors import PoolClosedError
+from parallel_facade._notes import note_initializer
 from parallel_facade._outcomes import Report
 from parallel_facade._roles import WorkerRole
 from parallel_facade._worker import Call, Chunk, run_chunk
@@ -66,6 +67,7 @@ class SerialBackend(Backend):
             try:
                 initialize()
             except BaseException as exc:
+                note_initializer(exc)
                 self._broken = exc
                 raise
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from parallel_facade._errors import PoolClosedError
 from parallel_facade._interrupts import SafeFuture
+from parallel_facade._notes import note_initializer
 from parallel_facade._outcomes import Report
 from parallel_facade._roles import WorkerRole
 from parallel_facade._worker import Call, Chunk, run_as_worker
@@ -154,6 +155,7 @@ class ThreadBackend(Backend):
             if callable(self._initializer):
                 self._initializer()
         except BaseException as exc:
+            note_initializer(exc)
             self._broken = exc
             return exc
         return None

@@ -200,7 +200,10 @@ def test_an_initializer_that_raises_reaches_the_caller(backend):
     def refuse():
         raise LookupError("no model")
 
-    with backend.pool(initializer=refuse) as pool, pytest.raises(LookupError, match="no model"):
+    with (
+        backend.pool(initializer=refuse) as pool,
+        pytest.raises(LookupError, match="no model\nwhile the pool's initializer ran"),
+    ):
         pool.pmap(abs, [1])
 
 

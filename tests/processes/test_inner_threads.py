@@ -7,6 +7,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from parallel_facade import ConfigurationError, Pool, config, cpu_count, pmap
+from parallel_facade.backends import _inner_threads
 from parallel_facade.backends._inner_threads import VARIABLES
 
 
@@ -80,3 +81,17 @@ def test_who_starts_no_processes_refuses_a_number(backend):
 def test_a_bad_number_is_refused():
     with pytest.raises(ConfigurationError, match="inner_threads=-1"):
         Pool(inner_threads=-1)
+
+
+def test_forks_that_cannot_be_told_are_refused_where_a_number_is_asked_for(monkeypatch):
+    find_spec = _inner_threads.find_spec
+    monkeypatch.setattr(
+        _inner_threads,
+        "find_spec",
+        lambda name: None if name == "threadpoolctl" else find_spec(name),
+    )
+
+    with pytest.raises(ConfigurationError, match="inner_threads=3 is not .* without threadpoolctl"):
+        Pool(workers=1, start_method="fork", inner_threads=3)
+    with Pool(workers=1, start_method="forkserver", inner_threads=3) as pool:
+        assert pool.pmap(abs, [-1]) == [1]

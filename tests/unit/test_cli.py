@@ -77,3 +77,10 @@ def test_it_runs_as_a_module():
     command = [sys.executable, "-m", "parallel_facade", "info"]
 
     assert "Settings in force" in subprocess.check_output(command, text=True)
+
+
+def test_who_reads_only_the_beginning_sees_no_traceback():
+    command = [sys.executable, "-m", "parallel_facade", "info"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        running.stdout.close()
+        assert running.stderr.read() == b""

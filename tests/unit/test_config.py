@@ -103,11 +103,13 @@ def test_a_bad_variable_names_itself_its_value_and_the_valid_ones(
         get_config()
 
 
-def test_an_unknown_variable_warns_once_with_the_nearest_known(monkeypatch):
-    monkeypatch.setenv("PARALLEL_FACADE_WORKER", "2")
+@pytest.mark.parametrize("known", ["PARALLEL_FACADE_WORKERS", "PARALLEL_FACADE_PPFT_SERVERS"])
+def test_an_unknown_variable_warns_once_with_the_nearest_known(known, monkeypatch):
+    unknown = known.removesuffix("S")
+    monkeypatch.setenv(unknown, "2")
     _warn_of_unknown_variables.cache_clear()
 
-    with pytest.warns(UserWarning, match="PARALLEL_FACADE_WORKER.*did you mean 'PARALLEL_FACADE_W"):
+    with pytest.warns(UserWarning, match=f"{unknown} .*did you mean '{known}'"):
         get_config()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
