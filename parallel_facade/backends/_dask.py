@@ -19,9 +19,12 @@ Assumes:
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import queue
+import random
+import sys
 import threading
 import warnings
 from collections import Counter
@@ -332,8 +335,28 @@ class DaskFuture(EngineFuture):
 
 def run_noted(topic: str, number: int, *arguments: Any) -> Any:
     """Tell that the task runs, and run it; in a worker."""
+    give_dask_a_generator()
     distributed.get_worker().log_event(topic, number)
     return run_remote(*arguments)
+
+
+@functools.cache
+def give_dask_a_generator() -> None:
+    """Have Dask, in this worker, draw from a generator of its own, not from that of its tasks.
+
+    1. task   is given a seed, and draws from `random`
+    2. Dask   sends a message, whose size it estimates by `random.sample`, in another thread
+    3. task   draws again, and finds one number missing
+    """
+    own = random.Random()
+    for name, module in list(sys.modules.items()):
+        space = getattr(module, "__dict__", {})
+        if name.partition(".")[0] in DRAWING and space.get("random") is random:
+            space["random"] = own
+
+
+DRAWING: Final = frozenset({"dask", "distributed", "tornado"})
+"""Packages of which a worker's other threads run code that draws."""
 
 
 def _size_of(arguments: tuple[Any, ...]) -> int:

@@ -2,11 +2,13 @@
 
 import copyreg
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from contextlib import ExitStack
 
 import psutil
@@ -250,3 +252,21 @@ def _processes(pids):
         except psutil.NoSuchProcess:
             continue
     return found
+
+
+@needs("dask")
+def test_what_dask_draws_in_a_worker_is_not_missing_in_the_tasks(cluster):
+    cluster(dask_cluster())
+
+    def draw(_):
+        from dask.sizeof import sizeof
+
+        first = random.random()
+        # As Dask does for each message of its own.
+        in_another_thread = threading.Thread(target=sizeof, args=([1] * 100,))
+        in_another_thread.start()
+        in_another_thread.join()
+        return first, random.random()
+
+    drawn = pmap(draw, range(4), seed=1, backend="dask")
+    assert drawn == pmap(lambda _: (random.random(), random.random()), range(4), seed=1)
