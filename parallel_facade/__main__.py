@@ -5,10 +5,15 @@ import sys
 
 from parallel_facade._cli import main
 
-try:
-    code = main()
-    sys.stdout.flush()
-except BrokenPipeError:  # whoever reads has enough, such as `head`
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    code = 1
-sys.exit(code)
+
+def _run() -> int:
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+sys.exit(_run())
