@@ -195,9 +195,7 @@ class Map:
         if self._backend.capabilities.is_remote:
             self._count_workers()
         while self._submits_all or len(self._in_flight) < self._window:
-            if self._supply.is_over:
-                return
-            if self._deadline.has_passed():
+            if self._deadline.has_passed() and not self._supply.is_over:
                 raise self._too_late()
             if self._runs_in_caller and self.has_next and not self._submits_all:
                 return

@@ -24,6 +24,7 @@ from parallel_facade._importable import is_importable_name
 
 _known: dict[str, Any] = {}  # token → object, on either side; they are few and small
 _tokens: dict[int, str] = {}  # id of an object in _known → its token
+_received: set[str] = set()  # tokens of objects that the other side has made
 _UNSET: Final = ("",)  # a context variable has no value, or no default
 
 TypeAliasType: Any = getattr(typing, "TypeAliasType", None)
@@ -69,12 +70,16 @@ def object_in(module: str, name: str) -> Any:
     return getattr(sys.modules[module], name)
 
 
-def reduce_singleton(obj: Any, name: str) -> Any:
-    """Return how to find or rebuild *obj*, whose `__reduce__` calls it by a global *name*."""
+def reduce_singleton(obj: Any, name: str, *, returning: bool) -> Any:
+    """Return how to find or rebuild *obj*, whose `__reduce__` calls it by a global *name*.
+
+    Its maker has it. Whoever it is sent to may be a worker that has not got it yet.
+    """
     module = str(getattr(obj, "__module__", "__main__"))
     if is_importable_name(module):
         return name
-    if (token := _tokens.get(id(obj))) is not None and _known[token] is obj:
+    token = _tokens.get(id(obj))
+    if returning and token in _received and _known[token] is obj:
         return by_token, (token, name)
     state = {
         **{slot: getattr(obj, slot) for slot in _slots_of(type(obj)) if hasattr(obj, slot)},
@@ -187,6 +192,7 @@ def new_context(values: list[tuple[ContextVar[Any], Any]]) -> Context:
 def _known_or(token: str, make: Callable[[], Any]) -> Any:
     if token not in _known:
         _remember(make(), token)
+        _received.add(token)
     return _known[token]
 
 

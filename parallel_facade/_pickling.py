@@ -239,11 +239,13 @@ def _reduce_exception(_: Reducer, error: BaseException) -> Any:
     return reduce_with_links(error, error.__reduce_ex__(PROTOCOL))
 
 
-def _reduce_instance(_: Reducer, obj: Any) -> Any:
+def _reduce_instance(reducer: Reducer, obj: Any) -> Any:
     if isinstance(obj, enum.Enum) and (member := reduce_member(obj)) is not None:
         return member
     reduced = obj.__reduce_ex__(PROTOCOL)
-    return reduce_singleton(obj, reduced) if type(reduced) is str else reduced
+    if type(reduced) is str:
+        return reduce_singleton(obj, reduced, returning=reducer.returning)
+    return reduced
 
 
 _ours: dict[int, Any] = {}  # id → a function or class of this library, which is in every payload

@@ -344,8 +344,12 @@ def test_a_time_out_of_the_users_own_is_raised_as_it_is(backend, monkeypatch, as
     def handler(*_):
         raise Alarm("theirs")
 
-    def ask_and_be_interrupted(*_):
-        signal.raise_signal(signal.SIGUSR1)
+    exception = concurrent.futures.Future.exception
+
+    def ask_and_be_interrupted(future, timeout=None):
+        if future is result and threading.current_thread() is threading.main_thread():
+            signal.raise_signal(signal.SIGUSR1)
+        return exception(future, timeout)
 
     result = apply_async(abs, (-1,))
     before = signal.signal(signal.SIGUSR1, handler)

@@ -522,6 +522,20 @@ def test_a_class_that_only_a_registry_knows_lives_as_long_as_the_call(backend):
     assert pmap(lambda pair: isinstance(pair[1], Shape), [(Collects(), Foreign())]) == [True]
 
 
+def test_a_sentinel_is_itself_in_workers_that_have_never_met_it(backend):
+    class Unset:
+        __module__ = "of_no_file"
+
+        def __reduce__(self):
+            return "UNSET"
+
+    unset = Unset()
+    for _ in range(2):
+        with backend.pool(workers=1) as pool:
+            assert pool.pmap(lambda x: x is unset, [unset, 1]) == [True, False]
+            assert pool.pmap(lambda _: unset, [0])[0] is unset
+
+
 def test_type_variables_new_types_and_generic_classes(backend):
     T = TypeVar("T")
     UserId = NewType("UserId", int)
