@@ -91,14 +91,14 @@ def make_options(
     """
     chunksize = resolved.chunksize
     task_timeout = _or_none(resolved.task_timeout)
-    if task_timeout is not None:
-        is_in_force = not (is_worker() or is_forced())
-        if chunksize not in (None, 1) and chunksize_given and is_in_force:
+    # Where it is left aside, nothing is timed: chunks are as they were asked for.
+    if task_timeout is not None and not (is_worker() or is_forced()):
+        if chunksize_given and chunksize != 1:
             raise ConfigurationError(
                 f"chunksize={chunksize!r} and task_timeout={task_timeout!r} exclude each "
                 "other: a task is timed alone\n\nHint: leave chunksize out."
             )
-        chunksize = 1 if is_in_force else chunksize
+        chunksize = 1
     return Options(
         chunksize=chunksize,
         timeout=_or_none(resolved.timeout),

@@ -21,7 +21,6 @@ from parallel_facade.backends._remote import RemoteBackend
 CAPACITY_ATTRIBUTES = ("_max_workers", "num_workers")
 """Where executors of the standard library, loky and mpi4py say how many workers they have."""
 
-
 _stuck_in: Final[WeakKeyDictionary[Executor, WeakSet[Future[Any]]]] = WeakKeyDictionary()
 """Executor → its futures of tasks that were given up, by whatever call: their workers are busy. The
 executor holds a future that is not resolved; here it would hold the executor, by its callbacks."""
@@ -52,9 +51,9 @@ class ExecutorBackend(RemoteBackend):
 
         For threads of this process keep the context variables of the caller with it instead.
         """
-        return (
-            super().put(call) if self.capabilities.needs_serialization else (call, copy_context())
-        )
+        if self.capabilities.needs_serialization:
+            return super().put(call)
+        return call, copy_context()
 
     def listen(self, handle: Any, hear: Callable[[bytes], object]) -> None:
         """Listen to workers in other processes."""
