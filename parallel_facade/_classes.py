@@ -21,11 +21,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TypedDict
 
+from parallel_facade._code import names_in_annotations
 from parallel_facade._ctypes_classes import finish_ctypes, is_made_by_ctypes, split_ctypes
 from parallel_facade._enums import NOT_CARRIED, fill_members, new_enum, split_enum, states_of
 from parallel_facade._errors import SerializationError
 from parallel_facade._freshness import Follower
-from parallel_facade._functions import classes_named, fill_function, function_state
+from parallel_facade._functions import (
+    types_among,
+    fill_function,
+    function_state,
+    names_in_annotate,
+)
 from parallel_facade._identity import class_for, known_token, remember, token_for
 from parallel_facade._namespaces import MAIN, publish, space_module
 from parallel_facade._news import News, bring
@@ -51,6 +57,12 @@ MAKERS: Final = frozenset({"abc", "typing", "enum", "_ctypes"})
 
 WITHOUT_HOOKS: Final = frozenset({"builtins", "typing", "abc", "enum"})
 """Modules whose `__init_subclass__` does no harm to a class that is made again."""
+
+ANNOTATE: Final = "__annotate_func__"
+"""Where a class keeps the function that returns its annotations, from Python 3.14 on."""
+
+ANNOTATIONS_RETURNED: Final = "__annotations_cache__"
+"""What that function has returned."""
 
 EARLY_TYPES: Final = (types.FunctionType, classmethod, staticmethod, property)
 
@@ -98,14 +110,12 @@ def reduce_family(
         follower: Sees what the methods read in the user's modules.
     """
     parts = [(member, *split(member)[1:]) for member in family]
-    ordered = sorted(functions, key=lambda function: not function.__name__.startswith("__"))
+    ordered = sorted(functions, key=_turn_of)
     steps = (
         [
             Step(put_methods, member, scope, methods, _placeholders(data))
             for member, methods, data in parts
         ],
-        # First those by which instances are made and compared: the contents of the others may
-        # hold instances.
         [
             Step(fill_function, function, function_state(function, scope, follower))
             for function in ordered
@@ -122,6 +132,15 @@ def reduce_family(
         [Step(share, scope, names) for member in family if (names := _names_in_hints(member))],
     )
     return (*reduce_shell(cls), steps, None, None, _rebuilt)
+
+
+def _turn_of(function: types.FunctionType) -> int:
+    """Return when *function* gets its contents, 0 for first."""
+    # Those by which instances are made and compared come first: the contents of the others may
+    # hold instances, and annotations lead to any class.
+    if function.__name__ == "__annotate__":
+        return 2
+    return 0 if function.__name__.startswith("__") else 1
 
 
 def methods_of(cls: type) -> list[types.FunctionType]:
@@ -264,7 +283,8 @@ def _put(cls: type, attributes: dict[str, Any]) -> None:
     put = setattr if is_made_by_ctypes(cls) else type.__setattr__
     for name, value in attributes.items():
         if name not in pinned:
-            put(cls, name, value)
+            # By this name, what an earlier one has returned is dropped, too.
+            put(cls, "__annotate__" if name == ANNOTATE else name, value)
 
 
 def class_by_token(token: str, qualname: str) -> type:
@@ -306,7 +326,8 @@ def _names_in_hints(cls: type) -> dict[str, Any]:
     if cls.__module__ != MAIN:
         return {}
     annotations = cls.__dict__.get("__annotations__", {})  # noqa: RUF063 - runs no code
-    return classes_named(annotations, vars(sys.modules[MAIN]))
+    names = names_in_annotations(annotations) | names_in_annotate(cls.__dict__.get(ANNOTATE))
+    return types_among(names, vars(sys.modules[MAIN]))
 
 
 def _split_plain(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -317,6 +338,8 @@ def _split_plain(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
         if not isinstance(own[name], types.GetSetDescriptorType):
             body[name] = own[name]
     dropped = NOT_CARRIED | body.keys()
+    if own.get(ANNOTATE) is not None:
+        dropped |= {ANNOTATIONS_RETURNED}
     if (slots := own.get("__slots__")) is not None:
         names = [name for name, value in own.items() if _is_slot(value)]
         dropped |= set(names)

@@ -6,7 +6,7 @@ import dis
 import functools
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 GLOBAL_OPERATIONS: Final = frozenset(
@@ -53,8 +53,20 @@ def names_in_main(code: types.CodeType) -> frozenset[str]:
 
 def names_in_annotations(annotations: dict[str, Any]) -> set[str]:
     """Return the words of those *annotations* that are text."""
-    texts = [value for value in annotations.values() if type(value) is str]
-    return {word for text in texts for word in WORD.findall(text)}
+    return _words_of(value for value in annotations.values() if type(value) is str)
+
+
+@functools.lru_cache(maxsize=4096)
+def names_in_texts(code: types.CodeType) -> frozenset[str]:
+    """Return the words of the texts in *code*, such as quoted annotations in what returns them."""
+    consts = (const for one in codes_in(code) for const in one.co_consts)
+    return frozenset(_words_of(const for const in consts if type(const) is str))
+
+
+@functools.lru_cache(maxsize=4096)
+def names_used(code: types.CodeType) -> frozenset[str]:
+    """Return the names that *code*, or code inside it, has for anything at all."""
+    return frozenset(name for one in codes_in(code) for name in (*one.co_names, *one.co_freevars))
 
 
 def codes_in(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -69,7 +81,9 @@ def _words_of_texts(code: types.CodeType) -> set[str]:
     found: set[str] = set()
     for one in codes_in(code):
         if LOOKS_UP_TEXT.intersection(one.co_names):
-            for const in one.co_consts:
-                if isinstance(const, str):
-                    found.update(WORD.findall(const))
+            found |= _words_of(const for const in one.co_consts if isinstance(const, str))
     return found
+
+
+def _words_of(texts: Iterable[str]) -> set[str]:
+    return {word for text in texts for word in WORD.findall(text)}

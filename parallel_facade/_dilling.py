@@ -73,6 +73,36 @@ def _is_plain(code: types.CodeType) -> bool:
     )
 
 
+CODE_FIELDS: Final = (
+    *("argcount", "posonlyargcount", "kwonlyargcount", "nlocals", "stacksize", "flags", "code"),
+    *("consts", "names", "varnames", "filename", "name", "qualname", "firstlineno", "linetable"),
+    *("exceptiontable", "freevars", "cellvars"),
+)
+"""What `types.CodeType` is made from, in order, from Python 3.11 on; attributes begin ``co_``."""
+
+
+def reduce_code(code: types.CodeType) -> tuple[Any, ...]:
+    """Return how to rebuild *code* from its fields, where dill cannot."""
+    return new_code, tuple(getattr(code, f"co_{field}") for field in CODE_FIELDS)
+
+
+def new_code(*fields: Any) -> types.CodeType:
+    """Return the code that has *fields*, in the order of `CODE_FIELDS`."""
+    return types.CodeType(*fields)
+
+
+@functools.cache
+def dill_carries_code() -> bool:
+    """Return whether dill can take code apart: 0.4.1 reads a field that Python 3.15 has not."""
+    import dill
+
+    try:
+        dill.dumps(dill_carries_code.__wrapped__.__code__, PROTOCOL)
+    except AttributeError:
+        return False
+    return True
+
+
 def load_code(payload: bytes) -> types.CodeType:
     """Return the code that `dump_code` wrote."""
     return _load_small_code(payload) if len(payload) <= KEPT_BYTES else load_nested(payload)
@@ -141,6 +171,8 @@ def _code_pickler() -> Any:
         _reduce: Reduce
 
         def reducer_override(self, obj: Any) -> Any:
+            if type(obj) is types.CodeType and not dill_carries_code():
+                return reduce_code(obj)
             return self._reduce(obj)
 
     return CodePickler

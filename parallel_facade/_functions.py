@@ -14,12 +14,20 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
-from parallel_facade._code import global_names, names_in_annotations, names_in_main, words_in
+from parallel_facade._code import (
+    global_names,
+    names_in_annotations,
+    names_in_main,
+    names_in_texts,
+    names_used,
+    words_in,
+)
 from parallel_facade._freshness import Follower
 from parallel_facade._importable import is_importable_name
 from parallel_facade._namespaces import fill, space_module
@@ -36,6 +44,9 @@ ATTRIBUTES: Final = (
     "__type_params__",
 )
 
+CLASS_NAMESPACE: Final = "__classdict__"
+"""The cell by which annotations and the bounds of type variables see the namespace of a class."""
+
 
 def reduce_function(
     function: types.FunctionType, scope: str, follower: Follower | None
@@ -47,11 +58,15 @@ def reduce_function(
 
 def reduce_shell(function: types.FunctionType, scope: str) -> tuple[Any, ...]:
     """Return how to make *function* without contents, which `function_state` has."""
-    space = function.__globals__
-    header = {name: space[name] for name in HEADER_NAMES if name in space}
-    key = "" if lives_in_a_module(function) else key_of(space)
+    key, header = address_of(function.__globals__)
     cells = function.__closure__ or ()
     return new_function, (function.__code__, scope, key, header, function.__name__, cells)
+
+
+def address_of(space: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the key and the header by which `home` finds what stands for the globals *space*."""
+    header = {name: space[name] for name in HEADER_NAMES if name in space}
+    return "" if is_of_module(space) else key_of(space), header
 
 
 def key_of(space: dict[str, Any]) -> str:
@@ -59,15 +74,11 @@ def key_of(space: dict[str, Any]) -> str:
     return f"{space.get('__name__')}:{id(space):x}"
 
 
-def lives_in_a_module(function: types.FunctionType) -> bool:
-    """Return whether *function*'s globals are those of a module that a worker can import."""
-    name = function.__globals__.get("__name__")
+def is_of_module(space: dict[str, Any]) -> bool:
+    """Return whether the globals *space* are those of a module that a worker can import."""
+    name = space.get("__name__")
     module = sys.modules.get(name) if isinstance(name, str) else None
-    return (
-        module is not None
-        and vars(module) is function.__globals__
-        and is_importable_name(str(name))
-    )
+    return module is not None and vars(module) is space and is_importable_name(str(name))
 
 
 def new_function(  # noqa: PLR0917 - pickle passes arguments by position
@@ -79,11 +90,11 @@ def new_function(  # noqa: PLR0917 - pickle passes arguments by position
     cells: tuple[types.CellType, ...],
 ) -> types.FunctionType:
     """Return a function without contents, for `fill_function`."""
-    return types.FunctionType(code, vars(_home(scope, key, header)), name, None, cells or None)
+    return types.FunctionType(code, vars(home(scope, key, header)), name, None, cells or None)
 
 
-def _home(scope: str, key: str, header: dict[str, Any]) -> types.ModuleType:
-    """Return the module in whose globals a function lives."""
+def home(scope: str, key: str, header: dict[str, Any]) -> types.ModuleType:
+    """Return the module in whose globals a function lives; `address_of` gives its address."""
     if not key:
         # Where it cannot be imported after all, its functions share a module of their own.
         with suppress(Exception):
@@ -100,7 +111,7 @@ class State(NamedTuple):
         values: The globals that it uses, of the script.
         submodules: Modules that it may reach as attributes of packages.
         kin: Classes that it may find as subclasses of those that it uses.
-        contents: Its cells, with what is in them.
+        contents: Its cells, with what is in them; of the namespace of a class, what it uses.
         attributes: Those that every function has.
         members: Those that the user gave it.
     """
@@ -121,16 +132,14 @@ def function_state(
     """Return the contents of *function*, for `fill_function`."""
     code, space = function.__code__, function.__globals__
     attributes = {name: getattr(function, name) for name in ATTRIBUTES if hasattr(function, name)}
-    annotations: dict[str, Any] = {}
-    with suppress(Exception):  # from Python 3.14 on, asking for them runs the user's code
-        annotations = attributes["__annotations__"] = function.__annotations__
+    annotations, names_in_hints = _annotations_of(function)
     names = global_names(code) | (names_in_main(code) - MODULE_NAMES)
     reads = {name: space[name] for name in sorted(names) if name in space}
-    reads |= classes_named(annotations, space)
-    contents = list(_full_cells(function.__closure__ or ()))
+    reads |= types_among(names_in_hints, space)
+    contents = list(_full_cells(function))
     within_reach = [*reads.values(), *(value for _, value in contents)]
     news = News.none()
-    in_module = lives_in_a_module(function)
+    in_module = is_of_module(space)
     if follower is not None:
         if in_module:
             follower.note_globals(function, reads, news)
@@ -143,7 +152,7 @@ def function_state(
             list(_submodules(code, within_reach)),
             list(_subclasses(code, within_reach)),
             contents,
-            attributes,
+            attributes | annotations,
             function.__dict__,
         )
     )
@@ -158,24 +167,61 @@ def fill_function(function: types.FunctionType, state: tuple[Any, ...]) -> None:
     bring(contents.scope, contents.news)
     fill(function.__globals__, contents.values)
     for cell, value in contents.contents:
-        cell.cell_contents = value
+        cell.cell_contents = value.joined(cell) if type(value) is NamespacePart else value
     for name, value in contents.attributes.items():
         setattr(function, name, value)
     function.__dict__.update(contents.members)
 
 
-def classes_named(annotations: dict[str, Any], space: dict[str, Any]) -> dict[str, Any]:
-    """Return the classes and modules that those *annotations* name that are text."""
-    found = {name: space.get(name) for name in names_in_annotations(annotations)}
+def _annotations_of(function: types.FunctionType) -> tuple[dict[str, Any], AbstractSet[str]]:
+    """Return the attribute that has *function*'s annotations, and the words of their texts."""
+    # Not evaluated, as that runs the user's code, and a name that is not defined would lose all.
+    if (annotate := getattr(function, "__annotate__", None)) is not None:
+        return {"__annotate__": annotate}, names_in_annotate(annotate)
+    if not (annotations := function.__annotations__):
+        return {}, frozenset()
+    return {"__annotations__": annotations}, names_in_annotations(annotations)
+
+
+def names_in_annotate(annotate: Any) -> frozenset[str]:
+    """Return the words of the texts in what *annotate*, which returns annotations, may return."""
+    code = getattr(annotate, "__code__", None)
+    return names_in_texts(code) if isinstance(code, types.CodeType) else frozenset()
+
+
+def types_among(names: Iterable[str], space: dict[str, Any]) -> dict[str, Any]:
+    """Return what *space* has by *names* that annotations are made of: not the script's data."""
+    found = {name: space.get(name) for name in names}
     return {
-        name: value for name, value in found.items() if isinstance(value, type | types.ModuleType)
+        name: value
+        for name, value in found.items()
+        if isinstance(value, TYPE_KINDS) or type(value).__module__ == "typing"
     }
 
 
-def _full_cells(cells: tuple[types.CellType, ...]) -> Iterator[tuple[types.CellType, Any]]:
-    for cell in cells:
+TYPE_KINDS: Final = (type, types.ModuleType, types.GenericAlias, types.UnionType)
+"""Kinds of what annotations are made of, beside those of `typing`."""
+
+
+class NamespacePart(dict[str, Any]):
+    """What one function uses of the namespace of its class, which functions share in a cell."""
+
+    def joined(self, cell: types.CellType) -> dict[str, Any]:
+        """Return this part with what others have put into *cell*."""
+        with suppress(ValueError):
+            return {**cell.cell_contents, **self}
+        return dict(self)
+
+
+def _full_cells(function: types.FunctionType) -> Iterator[tuple[types.CellType, Any]]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with suppress(ValueError):  # an empty cell has no contents, and stays empty
-            yield cell, cell.cell_contents
+            value = cell.cell_contents
+            if name == CLASS_NAMESPACE:
+                # All of it is the class itself, data that cannot travel included.
+                used = names_used(function.__code__)
+                value = NamespacePart((one, value[one]) for one in sorted(used) if one in value)
+            yield cell, value
 
 
 def _submodules(code: types.CodeType, values: list[Any]) -> Iterator[str]:

@@ -45,6 +45,7 @@ from parallel_facade._dilling import (
 from parallel_facade._enums import reduce_member
 from parallel_facade._exceptions import is_reduced_here, reduce_exception, reduce_with_links
 from parallel_facade._files import FILES, reduce_file
+from parallel_facade._forward_refs import is_forward_ref, reduce_forward_ref
 from parallel_facade._freshness import Follower
 from parallel_facade._identity import token_for
 from parallel_facade._importable import (
@@ -453,6 +454,7 @@ RULES: Final[tuple[tuple[Callable[[type], bool], Handler], ...]] = (
     (is_carried_by_dill, lambda reducer, obj: reducer.reduce_by_dill(obj)),
     (lambda kind: issubclass(kind, BaseException), _reduce_exception),
     (is_library, lambda _, library: reduce_library(library)),
+    (is_forward_ref, lambda reducer, obj: reduce_forward_ref(obj, reducer.scope)),
     (is_array_with_attributes, lambda _, array: reduce_array(array)),
     (lambda kind: issubclass(kind, enum.Enum) or _has_its_own_way(kind), _reduce_instance),
     # The pickler would look it up in the table of copyreg.

@@ -7,6 +7,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import functools
 import gc
 import inspect
 import pickle
@@ -134,24 +135,29 @@ def keep_alive(referent: Any) -> None:
         _keeper.kept.append(referent)
 
 
-DESCRIPTORS: Final = (property, classmethod, staticmethod)
+DESCRIPTORS: Final = (property, classmethod, staticmethod, functools.partialmethod)
 
 
 def reduce_descriptor(descriptor: Any) -> tuple[Any, ...]:
-    """Return how to rebuild a property, class method, static method, or one of a subclass."""
+    """Return how to rebuild a property, class, static or partial method, or one of a subclass."""
     kind = type(descriptor)
     base: Any = next(one for one in DESCRIPTORS if issubclass(kind, one))
-    parts = ("fget", "fset", "fdel", "__doc__") if base is property else ("__func__",)
-    args = tuple(getattr(descriptor, part) for part in parts)
+    keywords: dict[str, Any] = {}
+    if base is functools.partialmethod:
+        args, keywords = (descriptor.func, *descriptor.args), descriptor.keywords
+    else:
+        parts = ("fget", "fset", "fdel", "__doc__") if base is property else ("__func__",)
+        args = tuple(getattr(descriptor, part) for part in parts)
     state = {} if kind is base else dict(getattr(descriptor, "__dict__", {}))
-    made = new_descriptor, (kind, base, args)
+    made = new_descriptor, (kind, base, args, keywords)
     return (*made, state, None, None, fill_descriptor) if state else made
 
 
-def new_descriptor(kind: Any, base: Any, args: tuple[Any, ...]) -> Any:
-    """Return a descriptor of *kind*, made as its builtin *base* is."""
-    descriptor = base.__new__(kind)
-    base.__init__(descriptor, *args)
+def new_descriptor(kind: Any, base: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    """Return a descriptor of *kind*, made as *base*, of the standard library, is."""
+    # The Pythons differ in which of the two takes the arguments; each wants to see them.
+    descriptor = base.__new__(kind, *args, **keywords)
+    base.__init__(descriptor, *args, **keywords)
     return descriptor
 
 

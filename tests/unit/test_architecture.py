@@ -40,7 +40,7 @@ LAYERS = [
     {"_dilling", "_files", "_values", "_enums", "_exceptions", "_ctypes_classes", "_named"},
     {"_freshness"},
     {"_functions"},
-    {"_classes"},
+    {"_classes", "_forward_refs"},
     {"_pickling"},
     {"_parts"},
     {"_offenders"},

@@ -36,6 +36,7 @@ class Pixel(ctypes.Structure):
 
 class Network(ctypes.BigEndianStructure):
     _pack_ = 1
+    _layout_ = "ms"
     _fields_ = [("port", ctypes.c_uint16), ("colours", ctypes.c_uint8 * 3)]
 
 
