@@ -206,6 +206,24 @@ class AsyncResult(SafeFuture[R], Generic[R]):
             self.stop()
             raise
 
+    def _get_snapshot(self) -> tuple[bool, bool, R | None, BaseException | None]:
+        """Return whether it has ended, and was cancelled; its value, and its error.
+
+        From Python 3.15 on, asyncio asks this in place of `exception` and `result`.
+        """
+        if not self.done() or self.cancelled():
+            return self.done(), self.cancelled(), None, None
+        error = self.exception()
+        return True, False, self.result() if error is None else None, error
+
+    def __repr__(self) -> str:
+        if not self.done() or self.cancelled():
+            return super().__repr__()
+        # Not by what the base has, which is not what was returned or raised; nor by asking for
+        # that, which may run the user's code.
+        how = "raised" if self._has_failed() else "returned"
+        return f"<{type(self).__name__} at {id(self):#x} state=finished {how}>"
+
     def _has_failed(self) -> bool:
         """Return whether the task, which has ended, raised; without asking what."""
         return super().exception() is not None

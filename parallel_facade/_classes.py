@@ -27,10 +27,10 @@ from parallel_facade._enums import NOT_CARRIED, fill_members, new_enum, split_en
 from parallel_facade._errors import SerializationError
 from parallel_facade._freshness import Follower
 from parallel_facade._functions import (
-    types_among,
     fill_function,
     function_state,
     names_in_annotate,
+    types_among,
 )
 from parallel_facade._identity import class_for, known_token, remember, token_for
 from parallel_facade._namespaces import MAIN, publish, space_module

@@ -17,7 +17,6 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -25,6 +24,7 @@ from parallel_facade._cpus import cpu_count
 from parallel_facade._errors import ConfigurationError
 from parallel_facade._plain import ATOMS
 from parallel_facade._registry import ADDRESSES, check_backend_name, has_own_workers, nearest
+from parallel_facade._threads import ThreadVariable
 
 PREFIX: Final = "PARALLEL_FACADE_"
 START_METHODS: Final = ("forkserver", "spawn", "fork")
@@ -210,8 +210,8 @@ SETTINGS: Final[dict[str, Setting]] = {
 
 _configured: dict[str, Any] = {}
 _configured_lock = threading.Lock()  # guards the replacing of _configured; readers take it whole
-_scoped: ContextVar[Mapping[str, Any]] = ContextVar(
-    "parallel_facade_config", default=MappingProxyType({})
+_scoped: ThreadVariable[Mapping[str, Any]] = ThreadVariable(
+    "parallel_facade_config", MappingProxyType({})
 )
 
 

@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
+from parallel_facade._threads import new_thread
+
 CLOSE_PATIENCE: Final = 5.0
 """Seconds that `close` waits for callbacks; one that blocks longer is left behind."""
 
@@ -62,9 +64,7 @@ class Delivery:
     def _start(self) -> bool:
         """Return whether the thread runs, having started it if need be."""
         if self._thread is None:
-            thread = threading.Thread(
-                target=self._run, name=f"parallel_facade-{self._purpose}", daemon=True
-            )
+            thread = new_thread(self._run, name=self._purpose)
             try:
                 thread.start()
             except RuntimeError:  # the program ends, and starts no threads any more

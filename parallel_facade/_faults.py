@@ -12,7 +12,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -23,6 +22,7 @@ from parallel_facade._errors import (
 )
 from parallel_facade._options import check_positive
 from parallel_facade._roles import is_worker
+from parallel_facade._threads import ThreadVariable
 from parallel_facade._worker import FORMS, Call, name_of
 
 CRASH: Final = "crash"
@@ -197,7 +197,7 @@ class FaultyCall:
 
 
 _in_force: list[Faults] = []
-_is_inside: ContextVar[bool] = ContextVar("parallel_facade_faulty", default=False)
+_is_inside: Final = ThreadVariable("parallel_facade_faulty", False)
 """Whether a task runs here; the maps that it makes are its own."""
 
 

@@ -22,7 +22,7 @@ import re
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._bars import above_bars, as_line
@@ -65,7 +65,7 @@ def hearing_now(*, is_remote: bool, has_bar: bool) -> Hearing:
     return Hearing(
         levels,
         logging.root.manager.disable,
-        _all_as_sent(list(warnings.filters)),
+        _all_as_sent(list(filters_now())),
         tuple(name for name in STREAMS if is_remote or has_bar or _is_replaced(name)),
     )
 
@@ -79,6 +79,13 @@ def packed_hearing(*, is_remote: bool, has_bar: bool) -> bytes:
 def unpacked_hearing(data: bytes) -> Hearing:
     """Return what a caller wants to hear: for most calls of a worker the very same object."""
     return Hearing(*pickle.loads(data))
+
+
+def filters_now() -> Sequence[Any]:
+    """Return the filters of `warnings` that hold here."""
+    # Where `sys.flags.context_aware_warnings` is set, `catch_warnings` has its own in the context.
+    of_context: Callable[[], Sequence[Any]] | None = getattr(warnings, "_get_filters", None)
+    return warnings.filters if of_context is None else of_context()
 
 
 _last_sent: tuple[list[Any], list[WarningFilter]] = [], []
@@ -199,8 +206,8 @@ _shown_under: Any = None
 
 def _show_warning(text: str, names: tuple[str, str], file: str, line: int, module: str) -> None:
     global _shown_under
-    if _shown_under is not warnings.filters:
-        _shown_under = warnings.filters
+    if _shown_under is not (filters := filters_now()):
+        _shown_under = filters
         _shown.clear()
     if file == getattr(sys.modules.get("__main__"), "__file__", None):
         module = "__main__"
@@ -220,7 +227,7 @@ _PARTS_OF_KEY: Final = {"default": 4, "module": 3, "once": 2}
 
 
 def _action_for(text: str, category: type[Warning], line: int, module: str) -> str:
-    for action, message, categories, of_module, at_line in warnings.filters:
+    for action, message, categories, of_module, at_line in filters_now():
         if (
             (message is None or message.match(text))  # type: ignore[attr-defined, unused-ignore]
             and issubclass(category, categories)

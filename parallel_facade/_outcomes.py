@@ -17,6 +17,7 @@ from array import array
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
+from parallel_facade._breakpoints import told_of_breakpoint
 from parallel_facade._errors import (
     RemoteError,
     RemoteTraceback,
@@ -242,6 +243,7 @@ def _value_of(
 
 def captured(error: BaseException) -> Failure:
     """Return *error*, just caught in a worker, with its traceback as text."""
+    error = told_of_breakpoint(error)
     tb = error.__traceback__
     while tb is not None and tb.tb_frame.f_globals.get("__name__") == CALLS_THE_USER:
         tb = tb.tb_next

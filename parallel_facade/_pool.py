@@ -39,6 +39,7 @@ from parallel_facade._options import (
 from parallel_facade._results import ResultIterator, collect, collect_async
 from parallel_facade._roles import is_worker
 from parallel_facade._signatures import PoolMapOptions
+from parallel_facade._threads import new_thread
 from parallel_facade.backends import Backend, WorkerSettings
 from parallel_facade.backends._inner_threads import check_inner_threads_of_forks
 
@@ -410,8 +411,8 @@ class Pool(Executor):
         if wait:
             self.close(cancel=cancel_futures)
         else:
-            threading.Thread(
-                target=self.close, kwargs={"cancel": cancel_futures}, name="parallel_facade-close"
+            new_thread(
+                lambda: self.close(cancel=cancel_futures), name="close", daemon=False
             ).start()
 
     # ── life ──────────────────────────────────────────────────────────────────────────────────

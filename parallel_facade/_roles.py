@@ -7,11 +7,12 @@ Guarantees:
 from __future__ import annotations
 
 import time
-from contextvars import ContextVar
 
-_is_private: ContextVar[bool | None] = ContextVar("parallel_facade_worker", default=None)
-"""Whether this worker has its process to itself; `None` for who is no worker. A context variable,
-which asyncio.to_thread and its like carry into their threads."""
+from parallel_facade._threads import ThreadVariable
+
+_is_private: ThreadVariable[bool | None] = ThreadVariable("parallel_facade_worker", None)
+"""Whether this worker has its process to itself; `None` for a thread that is no worker.
+`asyncio.to_thread` and its like carry it into their threads."""
 
 
 class WorkerRole:

@@ -7,8 +7,9 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
+
+from parallel_facade._threads import ThreadVariable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +35,7 @@ class _Stream:
         self.generator: Any = None
 
 
-_current: ContextVar[_Stream | None] = ContextVar("parallel_facade_stream", default=None)
+_current: ThreadVariable[_Stream | None] = ThreadVariable("parallel_facade_stream", None)
 
 
 def seed_item(seed: int, index: int) -> None:

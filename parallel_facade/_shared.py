@@ -25,6 +25,7 @@ from parallel_facade._interrupts import SafeCondition
 from parallel_facade._pool import Pool
 from parallel_facade._registry import with_address
 from parallel_facade._roles import is_worker
+from parallel_facade._threads import new_thread
 
 IDLE_SECONDS: Final = 300.0
 """Shorter: a notebook pays the start of its workers again after each pause. Longer: memory of
@@ -109,7 +110,7 @@ class SharedPools:
                 self._ensure_janitor()
         if retired is not None:
             # In a thread: this one may be the pool's own, telling that its last task has ended.
-            closing = threading.Thread(target=retired.close, name="parallel_facade-close")
+            closing = new_thread(retired.close, name="close", daemon=False)
             with suppress(RuntimeError):  # the program ends, and that closes all pools
                 closing.start()
 
@@ -160,9 +161,7 @@ class SharedPools:
 
     def _ensure_janitor(self) -> None:
         if self._janitor is None:
-            self._janitor = threading.Thread(
-                target=self._clean, name="parallel_facade-janitor", daemon=True
-            )
+            self._janitor = new_thread(self._clean, name="janitor")
             with suppress(RuntimeError):  # the program ends, and that closes all pools
                 self._janitor.start()
 

@@ -21,11 +21,11 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Any, Final, Self
 
 from parallel_facade._hearing import LOGGED, PRINTED, WARNED, Hearing, filters_there
 from parallel_facade._plain import PROTOCOL, is_plain
+from parallel_facade._threads import ThreadVariable
 
 LINE_BYTES: Final = 1 << 13
 """So much text is told at once, even if its line has not ended."""
@@ -120,7 +120,7 @@ def _module_of(file: str) -> str:
 
 # ── which task it is ──────────────────────────────────────────────────────────────────────────────
 
-_of_context: ContextVar[Telling | None] = ContextVar("parallel_facade_telling", default=None)
+_of_context: ThreadVariable[Telling | None] = ThreadVariable("parallel_facade_telling", None)
 _of_process: Telling | None = None
 """Of the task that this process runs, for threads that the task has started."""
 

@@ -15,10 +15,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Final, NamedTuple
 
 from parallel_facade._plain import PROTOCOL
+from parallel_facade._threads import ThreadVariable
 
 NOTED_SECONDS: Final = 50e-6
 """Items that run for less are counted with their chunk, and not noted one by one: a timeline would
@@ -139,7 +139,7 @@ def unpack_times(remark: bytes) -> ChunkTimes:
     return ChunkTimes._make([Lane(*lane), *times, [ItemTimes(*one) for one in noted]])
 
 
-is_inside: Final[ContextVar[bool]] = ContextVar("parallel_facade_timeline", default=False)
+is_inside: Final = ThreadVariable("parallel_facade_timeline", False)
 """Whether an item runs whose times are noted. What it calls is a part of it."""
 
 

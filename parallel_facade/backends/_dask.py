@@ -39,6 +39,7 @@ from distributed.scheduler import KilledWorker
 from parallel_facade._errors import BackendLostError, WorkerCrashedError, described
 from parallel_facade._far_side import Versions, run_remote
 from parallel_facade._registry import BUILT_IN, LOCAL_WORD
+from parallel_facade._threads import new_thread
 from parallel_facade.backends import Capabilities, WorkerSettings
 from parallel_facade.backends._probe import (
     ANSWER_SECONDS,
@@ -231,9 +232,7 @@ class DaskBackend(RemoteBackend):
         with self._gathering:
             if not self._is_gathering:
                 self._is_gathering = True
-                self._gatherer = threading.Thread(
-                    target=self._gather, name="parallel_facade-gather", daemon=True
-                )
+                self._gatherer = new_thread(self._gather, name="gather")
                 self._gatherer.start()
 
     def _gather(self) -> None:

@@ -25,13 +25,15 @@ Assumes:
 from __future__ import annotations
 
 import os
+import re
 import selectors
 import signal
 import socket
 import sys
 import threading
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from contextvars import Context
 from typing import Any, Final, NoReturn
 
@@ -160,11 +162,43 @@ class CopyServer(ForkServer):
     def _start(self, requests: socket.socket) -> int:
         util._flush_std_streams()  # what is not written yet would be written by each copy
         with kept_in_fork(requests):
-            pid = os.fork()
+            pid = fork()
         if pid == 0:
             # Context variables that are set now are not those of the calls to come.
             Context().run(serve_requests, requests.detach())
         return pid
+
+
+def fork() -> int:
+    """Fork without Python's own warning of other threads; whoever chose "fork" was told already.
+
+    From Python 3.15 on it is raised under an "error" filter, when the child is there already.
+    """
+    with _without_warning_of_threads():
+        return os.fork()
+
+
+OF_THREADS: Final = ("ignore", re.compile(".*use of fork"), DeprecationWarning, None, 0)
+
+
+@contextmanager
+def _without_warning_of_threads() -> Iterator[None]:
+    if getattr(sys.flags, "context_aware_warnings", False):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+        return
+    # Not by `catch_warnings`, which belongs to the whole process here:
+    #   1. another thread  enters a block of its own, with filters of its own
+    #   2. we              enter ours, and keep those filters
+    #   3. another thread  leaves its block: the filters are as they were
+    #   4. we              leave ours, and put the other thread's filters back, for ever
+    filters: list[Any] = warnings.filters  # type: ignore[assignment]
+    filters.insert(0, OF_THREADS)
+    try:
+        yield
+    finally:
+        filters.remove(OF_THREADS)
 
 
 def import_path() -> list[str]:
@@ -224,9 +258,7 @@ class _Server:
                 os.close(fd)
             return
         data, status, *given = fds
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: none
-            pid = os.fork()
+        pid = fork()
         if pid == 0:
             self._become_process(data, status, given)
         self._status_pipes[pid] = status

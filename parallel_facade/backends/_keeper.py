@@ -17,6 +17,8 @@ import queue
 import threading
 from collections.abc import Callable
 
+from parallel_facade._threads import new_thread
+
 
 class Keeper:
     """Has *make* and *end* called, once each, in a thread of its own.
@@ -35,9 +37,7 @@ class Keeper:
         self._opened.acquire()
         self._ended = threading.Lock()  # held until it has ended
         self._ended.acquire()
-        self._thread = threading.Thread(
-            target=self._run, name="parallel_facade-keeper", daemon=True
-        )
+        self._thread = new_thread(self._run, name="keeper")
         try:
             self._thread.start()
         except BaseException:

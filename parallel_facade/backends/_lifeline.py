@@ -18,9 +18,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 
 from multiprocess import connection
+
+from parallel_facade._threads import new_thread
 
 
 def hold(lifeline: int) -> None:
@@ -28,9 +29,7 @@ def hold(lifeline: int) -> None:
     if sys.platform == "linux":
         _have_the_kernel_kill(lifeline)
     else:
-        threading.Thread(
-            target=_wait_and_die, args=(lifeline,), name="parallel_facade-lifeline", daemon=True
-        ).start()
+        new_thread(_wait_and_die, lifeline, name="lifeline").start()
 
 
 def _have_the_kernel_kill(fd: int) -> None:

@@ -8,7 +8,6 @@ Guarantees:
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
@@ -16,6 +15,7 @@ from typing import Any, Final, TypeVar
 from parallel_facade._errors import BackendLostError, ConfigurationError
 from parallel_facade._far_side import Versions, versions_here
 from parallel_facade._interrupts import came_from_handler
+from parallel_facade._threads import new_thread
 
 R = TypeVar("R")
 
@@ -106,7 +106,7 @@ def within(seconds: float, ask: Callable[[], R], what: str) -> R:
         except BaseException as exc:
             answer.set_exception(exc)
 
-    threading.Thread(target=run, name="parallel_facade-ask", daemon=True).start()
+    new_thread(run, name="ask").start()
     try:
         result: R = answer.result(seconds)
     except TimeoutError as exc:

@@ -46,6 +46,7 @@ from parallel_facade._errors import (
 )
 from parallel_facade._far_side import run_remote
 from parallel_facade._registry import BUILT_IN, LOCAL_WORD
+from parallel_facade._threads import new_thread
 from parallel_facade.backends import Capabilities, WorkerSettings
 from parallel_facade.backends._hosts import Hosts
 from parallel_facade.backends._probe import (
@@ -118,9 +119,7 @@ class RayBackend(RemoteBackend):
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
         self._run = ray.remote(max_retries=0, num_cpus=1)(run_noted)
-        self._reader = threading.Thread(
-            target=self._read, args=(self._board,), name="parallel_facade-board", daemon=True
-        )
+        self._reader = new_thread(self._read, self._board, name="board")
         self._reader.start()
 
     def count(self) -> int:

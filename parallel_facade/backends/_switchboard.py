@@ -39,6 +39,7 @@ from parallel_facade._errors import PoolClosedError, TaskTimeoutError
 from parallel_facade._interrupts import SafeCondition
 from parallel_facade._outcomes import Received
 from parallel_facade._payload import Cargo
+from parallel_facade._threads import new_thread
 from parallel_facade.backends import Stage, WorkerLost
 from parallel_facade.backends._causes import (
     START_ATTEMPTS,
@@ -105,9 +106,7 @@ class Switchboard:
         self._to_end: deque[Link] = deque()  # links whose worker shall end
         self._departures = Departures(clock)
         self._messages = Delivery("messages")
-        self._thread = threading.Thread(
-            target=self._run, name="parallel_facade-switchboard", daemon=True
-        )
+        self._thread = new_thread(self._run, name="switchboard")
         self._thread.start()
 
     # ── called from any thread ────────────────────────────────────────────────────────────────

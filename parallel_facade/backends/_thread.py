@@ -63,7 +63,8 @@ class ThreadBackend(Backend):
         self._broken: BaseException | None = None  # set once, by any thread; then it stays
         # pathos keeps pools in a table by id: with one of our own, no two back-ends share threads.
         self._id = f"parallel_facade-{next(_pool_numbers)}"
-        self._pool: Any = ThreadPool(nodes=self._workers, id=self._id)
+        # In an empty context: where threads inherit one, it would be the caller's, kept for good.
+        self._pool: Any = Context().run(lambda: ThreadPool(nodes=self._workers, id=self._id))
         self._loops = [self._pool.apipe(self._run_tasks) for _ in range(self._workers)]
 
     @property

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 
 from parallel_facade._interrupts import SafeCondition
+from parallel_facade._threads import new_thread
 
 
 class Watch:
@@ -34,9 +35,7 @@ class Watch:
             self._is_woken = True
             if not self._is_running:
                 self._is_running = True
-                self._thread = threading.Thread(
-                    target=self._run, name="parallel_facade-watch", daemon=True
-                )
+                self._thread = new_thread(self._run, name="watch")
                 self._thread.start()
             else:
                 self._changed.notify()
