@@ -1,43 +1,72 @@
 # What a person does with this project; each target makes the environment that it needs.
 #
 #   make demo    the main job on real input, on every back-end
-#   make test    the suite, against the built wheel
+#   make test    the suite, against the built wheel; TESTS= names a part of it, PYTHON= another Python
+#   make test-portable        the same with what only Linux has taken away
+#   make test-free-threading  the same with the rules for contexts of free-threaded Pythons
+#   make test-interpreters    the contract on subinterpreters, from Python 3.14 on
 #   make test-clusters   the contract on real clusters, and how they fail; needs mpiexec for MPI
 #   make test-tools      the tools that people use it with, each for real
 #   make docs    the site, in docs/_build/html
 #   make lint    style            make types   type checkers       make wheel   the distribution
 #   make check   the suite, style, types and the distribution
+#   make coverage   which lines the suite runs, those in workers included, as a table by package
+#   make python-3.14   an interpreter of that version: prints its path, for PYTHON=
 #   make chaos   2,000 random faults on real pools; FAULTS=, MINUTES= and SEED= change that
 #   make bench   every workload over every other library that is installed; writes OUT=
 #   make endurance   10,000 calls, 1,000 pools, a lazy map over 1,000,000 items
 
-PYTHON ?= $(shell for v in 3.14 3.13 3.12 3.11; do \
+PYTHON ?= $(shell for v in 3.15 3.14 3.13 3.12 3.11; do \
 	if python$$v -c '' 2>/dev/null; then echo python$$v; exit; fi; done; echo python3)
-TAG := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+# 3.14t is the free-threaded 3.14.
+TAG := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2] + getattr(sys, "abiflags", ""))')
 VENV := .venv-$(TAG)
-BIN := $(VENV)/bin
+# Absolute, as tests run in their own folder: Python 3.14 warns of a path with dots in it.
+BIN := $(CURDIR)/$(VENV)/bin
 WHEEL := build/wheel-$(TAG)
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# One pip at a time: two spoil an environment.
+LOCK := $(shell command -v flock >/dev/null && echo flock $(VENV).lock)
+PIP := $(LOCK) $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml README.md LICENSE $(shell find parallel_facade -name '*.py')
 TESTS := .
+PORTABLE := unit processes contract --backends process-spawn,thread
+# Python's own checks, such as of what is not closed; DEV= leaves them out.
+DEV := -X dev
 
 FAULTS ?= 2000
 MINUTES ?= 20
 
 OUT ?= docs/explanation/performance
 
-.PHONY: demo test everything test-tools docs docs-links test-clusters test-dask test-ray test-engines test-mpi worker lint types wheel check bench bench-short chaos endurance clean
+.PHONY: demo test test-portable test-free-threading test-interpreters coverage test-tools docs docs-links test-clusters test-dask test-ray test-engines test-mpi worker lint types wheel check bench bench-short chaos endurance clean
 
 demo: $(VENV)/wheel
 	$(BIN)/python -m parallel_facade demo
 
 # From the folder of the tests: there, the name of the package means the installed wheel.
 test: $(VENV)/wheel $(VENV)/test
-	cd tests && ../$(BIN)/python -c 'import parallel_facade as p; assert "site-packages" in p.__file__'
-	cd tests && ../$(BIN)/python -X dev -m pytest $(TESTS)
+	cd tests && $(BIN)/python -c 'import parallel_facade as p; assert "site-packages" in p.__file__'
+	cd tests && $(BIN)/python $(DEV) -m pytest $(TESTS)
 
-# What the targets below need, by one pip after the other: two at a time spoil an environment.
-everything: $(VENV)/wheel $(VENV)/test $(VENV)/clusters $(VENV)/tools $(VENV)/docs $(VENV)/lint
+# The roads that macOS takes: see tests/portable.
+test-portable: $(VENV)/wheel $(VENV)/test
+	cd tests && PYTHONPATH=$(CURDIR)/tests/portable PARALLEL_FACADE_START_METHOD=spawn \
+		$(BIN)/python -m pytest $(PORTABLE)
+
+# Both rules are in force in a free-threaded Python; any other from 3.14 on can switch them on.
+test-free-threading: $(VENV)/wheel $(VENV)/test
+	cd tests && PYTHON_CONTEXT_AWARE_WARNINGS=1 PYTHON_THREAD_INHERIT_CONTEXT=1 \
+		$(BIN)/python -m pytest $(TESTS)
+
+# In a process of its own: beside subinterpreters, nothing can be forked.
+test-interpreters: $(VENV)/wheel $(VENV)/test
+	cd tests && $(BIN)/python -m pytest contract --backends executor-interpreter -k interpreter
+
+coverage: $(VENV)/wheel $(VENV)/test $(VENV)/coverage
+	cd tests && $(BIN)/python coverage_of_packages.py $(TESTS)
+
+python-%:
+	@.ci/get-python $*
 
 CLUSTERS := $(VENV)/wheel $(VENV)/test $(VENV)/clusters
 
@@ -45,25 +74,25 @@ CLUSTERS := $(VENV)/wheel $(VENV)/test $(VENV)/clusters
 test-clusters: test-dask test-ray test-mpi test-engines
 
 test-dask: $(CLUSTERS)
-	cd tests && ../$(BIN)/python -X dev -m pytest contract --backends dask,ppft
+	cd tests && $(BIN)/python -X dev -m pytest contract --backends dask,ppft
 
 test-ray: $(CLUSTERS)
-	cd tests && ../$(BIN)/python -X dev -m pytest contract --backends ray
+	cd tests && $(BIN)/python -X dev -m pytest contract --backends ray
 
 test-engines: $(CLUSTERS)
-	cd tests && ../$(BIN)/python -X dev -m pytest engines
+	cd tests && $(BIN)/python -X dev -m pytest engines
 
 test-mpi: $(CLUSTERS)
-	cd tests && PATH="$(CURDIR)/$(BIN):$$PATH" OMPI_ALLOW_RUN_AS_ROOT=1 \
+	cd tests && PATH="$(BIN):$$PATH" OMPI_ALLOW_RUN_AS_ROOT=1 \
 		OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpiexec --oversubscribe -n 3 \
-		../$(BIN)/python -X dev -m mpi4py.futures -m pytest contract --backends mpi
+		$(BIN)/python -X dev -m mpi4py.futures -m pytest contract --backends mpi
 
 # The tools that people use it with, and the pages on them.
 test-tools: $(VENV)/wheel $(VENV)/test $(VENV)/tools
-	cd tests && ../$(BIN)/python -X dev -m pytest tools documents/test_documents.py
+	cd tests && $(BIN)/python -X dev -m pytest tools documents/test_documents.py
 
 # The site, in docs/_build/html; a warning is an error.
-docs: $(VENV)/wheel $(VENV)/docs $(VENV)/tools
+docs: $(VENV)/wheel $(VENV)/docs $(VENV)/tools $(VENV)/test
 	$(BIN)/python docs/pictures.py
 	$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs docs/_build/html
 
@@ -83,7 +112,7 @@ types: $(VENV)/wheel $(VENV)/test $(VENV)/clusters $(VENV)/lint
 	$(BIN)/mypy
 	$(BIN)/mypy --strict tests/typing/api.py
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	cd tests && PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes parallel_facade --ignoreexternal
+	cd tests && PATH="$(BIN):$$PATH" pyright --verifytypes parallel_facade --ignoreexternal
 
 wheel: $(VENV)/wheel
 	ls $(WHEEL)
@@ -91,7 +120,7 @@ wheel: $(VENV)/wheel
 check: test lint types wheel
 
 chaos: $(VENV)/wheel $(VENV)/test
-	cd tests && ../$(BIN)/python -W ignore::RuntimeWarning chaos.py \
+	cd tests && $(BIN)/python -W ignore::RuntimeWarning chaos.py \
 		--faults $(FAULTS) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/wheel $(VENV)/bench
@@ -101,7 +130,7 @@ bench-short: $(VENV)/wheel $(VENV)/test
 	$(BIN)/python benchmarks/bench.py --short
 
 endurance: $(VENV)/wheel $(VENV)/test
-	cd tests && ../$(BIN)/python endurance.py
+	cd tests && $(BIN)/python endurance.py
 
 clean:
 	rm -rf .venv-* build dist
@@ -110,6 +139,10 @@ $(VENV)/made:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) 'pip>=25.1'
+	touch $@
+
+$(VENV)/coverage: $(VENV)/made
+	$(PIP) 'coverage>=7.10'
 	touch $@
 
 $(VENV)/wheel: $(VENV)/made $(SOURCES)

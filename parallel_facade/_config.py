@@ -215,6 +215,11 @@ _scoped: ThreadVariable[Mapping[str, Any]] = ThreadVariable(
 )
 
 
+def default_start_method() -> str:
+    """Return the start method that is safe on this platform."""
+    return "forkserver" if sys.platform == "linux" else "spawn"
+
+
 def configure(**settings: Any) -> None:
     """Set defaults for the whole process.
 

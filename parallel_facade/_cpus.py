@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +18,12 @@ class CpuLimit(NamedTuple):
 
     cpus: int
     reason: str
+
+
+def is_gil_on() -> bool:
+    """Return whether only one thread at a time runs Python code: not in a free-threaded Python."""
+    is_enabled: Callable[[], bool] | None = getattr(sys, "_is_gil_enabled", None)
+    return is_enabled is None or is_enabled()
 
 
 def cpu_count() -> int:

@@ -9,8 +9,8 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-from parallel_facade._config import START_METHODS, get_config, sources
-from parallel_facade._cpus import cpu_count, cpu_limits
+from parallel_facade._config import START_METHODS, default_start_method, get_config, sources
+from parallel_facade._cpus import cpu_count, cpu_limits, is_gil_on
 from parallel_facade._errors import ConfigurationError
 from parallel_facade._registry import BUILT_IN, load_backend, plug_ins
 
@@ -33,6 +33,7 @@ def info_report() -> str:
 
 def _versions() -> Iterator[str]:
     yield f"{'Python':16} {sys.version.split()[0]} on {platform.platform()}"
+    yield f"{'GIL':16} {'on' if is_gil_on() else 'off: threads run Python code at the same time'}"
     for package in PACKAGES:
         try:
             yield f"{package:16} {version(package)}"
@@ -46,8 +47,6 @@ def _cpus() -> Iterator[str]:
 
 
 def _start_methods() -> Iterator[str]:
-    from parallel_facade.backends._launch import default_start_method
-
     for method in START_METHODS:
         yield f"{method}{' (default)' if method == default_start_method() else ''}"
 

@@ -212,6 +212,8 @@ def run_initializer(payload: bytes) -> None:
 
 def _advice(exc: BaseException) -> str:
     """Return what to do about *exc*, if that is known."""
+    if isinstance(exc, ImportError) and "subinterpreters" in str(exc):
+        return "\n\nHint: this module runs in processes and threads only: use backend='process'."
     if not isinstance(exc, ModuleNotFoundError) or not exc.name:
         return ""
     package = exc.name.partition(".")[0]

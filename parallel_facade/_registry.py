@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -29,12 +30,14 @@ class Place(NamedTuple):
             empty for what has no address.
         has_own_workers: There are as many workers as somebody else has started.
         starts_locally: A cluster of its kind can be started on this machine.
+        needs_posix: It does not run on Windows.
     """
 
     location: str
     address: str = ""
     has_own_workers: bool = False
     starts_locally: bool = False
+    needs_posix: bool = False
 
 
 HERE: Final = "parallel_facade.backends"
@@ -43,7 +46,7 @@ BUILT_IN: Final = {
     "dask": Place(f"{HERE}._dask:DaskBackend", "DASK_SCHEDULER_ADDRESS", True, True),
     "mpi": Place(f"{HERE}._mpi:MPIBackend", "", True),
     "ppft": Place(f"{HERE}._ppft:PpftBackend", "PARALLEL_FACADE_PPFT_SERVERS", True),
-    "process": Place(f"{HERE}._process:ProcessBackend"),
+    "process": Place(f"{HERE}._process:ProcessBackend", needs_posix=True),
     "ray": Place(f"{HERE}._ray:RayBackend", "RAY_ADDRESS", True, True),
     "serial": Place(f"{HERE}._serial:SerialBackend"),
     "thread": Place(f"{HERE}._thread:ThreadBackend"),
@@ -130,10 +133,17 @@ def load_backend(setting: str) -> Any:
     """Return the class of the back-end that *setting* names, importing what it needs.
 
     Raises:
-        ConfigurationError: No back-end has this name, or what it needs is not installed, or does
-            not load.
+        ConfigurationError: No back-end has this name, it does not run on this system, or what it
+            needs is not installed, or does not load.
     """
     name, _, _ = check_backend_name(setting).partition(":")
+    if sys.platform == "win32" and name in BUILT_IN and BUILT_IN[name].needs_posix:
+        raise ConfigurationError(
+            f"back-end {name!r} does not run on Windows, only on Linux and macOS\n\n"
+            "Hint: backend='thread' and backend='serial' do, and so does any executor: "
+            "backend=concurrent.futures.ProcessPoolExecutor(), with the guard that it needs in a "
+            "script. PARALLEL_FACADE_BACKEND=thread chooses threads for a whole program."
+        )
     try:
         loaded = _load(name)
     except ImportError as exc:

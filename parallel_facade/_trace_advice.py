@@ -6,6 +6,7 @@ from typing import Final
 
 from parallel_facade._amounts import as_bytes, as_percent, as_time, counted
 from parallel_facade._config import usable_cpus
+from parallel_facade._cpus import is_gil_on
 from parallel_facade._lanes import IDLE, REBUILD, RETURN, RUN, SEND, SERIALIZE, START, TAKE
 from parallel_facade._timeline import PACK, PACK_CALLABLE, UNPACK
 from parallel_facade._trace_facts import LARGE_BYTES, Facts
@@ -36,7 +37,7 @@ def _on_limit(facts: Facts) -> str:
         around = f"{spent} of the workers' time is spent around the function"
         return f"{around}: {_about_small_items(facts)}"
     how_much = f"{as_percent(costs[worst])} of the workers' time goes by while "
-    return how_much + _ADVICE[worst](facts)
+    return how_much + _ADVICE[worst](facts) + _about_threads(worst, facts)
 
 
 def _advice_for_run(facts: Facts) -> str:
@@ -45,8 +46,13 @@ def _advice_for_run(facts: Facts) -> str:
     share = f"The function itself runs for {as_percent(facts.shares[RUN])} of the workers' time"
     if facts.are_threads:
         if facts.workers == 1 and busy >= BUSY:
-            return f"{share}, in one thread. Processes run at the same time: backend='process'."
-        if len(facts.lanes) > 1 and BUSY <= busy <= ONE_AT_A_TIME:
+            more = (
+                "Processes run at the same time: backend='process'."
+                if is_gil_on()
+                else "More threads run at the same time: set workers."
+            )
+            return f"{share}, in one thread. {more}"
+        if is_gil_on() and len(facts.lanes) > 1 and BUSY <= busy <= ONE_AT_A_TIME:
             return (
                 f"{facts.workers} threads compute as much as {busy:.1f} CPUs: only one at a time "
                 "runs Python code. Processes run at the same time: backend='process'."
@@ -172,6 +178,13 @@ def _about_small_items(facts: Facts) -> str:
         f"an item runs for {as_time(facts.seconds_of_item)} only. Have each call of the function "
         "do more; or run it where nothing is sent: backend='serial'."
     )
+
+
+def _about_threads(cost: str, facts: Facts) -> str:
+    """Return that threads would not have *cost*, where they run Python code at the same time."""
+    if is_gil_on() or facts.are_threads or cost not in {SERIALIZE, SEND, REBUILD, RETURN, TAKE}:
+        return ""
+    return " Or use threads, to which nothing is sent: in this Python they run at the same time."
 
 
 def _about_losses(facts: Facts) -> str:

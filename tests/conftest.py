@@ -19,7 +19,7 @@ from parallel_facade.backends import Capabilities
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "travel" / "cases")]  # where workers find helper modules
 
-from engines_here import CLUSTERS, reason_to_skip  # noqa: E402
+from engines_here import CLUSTERS, INTERPRETERS, reason_to_skip  # noqa: E402
 from gates import Gate  # noqa: E402
 
 START_METHODS = ["fork", "forkserver", "spawn"]
@@ -65,16 +65,21 @@ def executors() -> Iterator[Callable[[str], Any]]:
 
         def get(name: str) -> Any:
             if name not in made:
-                made[name] = stack.enter_context(
-                    ThreadPoolExecutor(WORKERS)
-                    if name == "executor-thread"
-                    else ProcessPoolExecutor(
-                        WORKERS, mp_context=multiprocessing.get_context("forkserver")
-                    )
-                )
+                made[name] = stack.enter_context(_new_executor(name))
             return made[name]
 
         yield get
+
+
+def _new_executor(name: str) -> Any:
+    if name == "executor-thread":
+        return ThreadPoolExecutor(WORKERS)
+    if name == INTERPRETERS:
+        futures: Any = pytest.importorskip("concurrent.futures")
+        if not hasattr(futures, "InterpreterPoolExecutor"):
+            pytest.skip("this Python has no InterpreterPoolExecutor")
+        return futures.InterpreterPoolExecutor(WORKERS)
+    return ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context("forkserver"))
 
 
 @pytest.fixture(scope="session")

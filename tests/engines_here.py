@@ -24,6 +24,9 @@ PROJECT = Path(__file__).parents[1]
 
 MPI_AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
+INTERPRETERS = "executor-interpreter"
+"""A back-end for a run of its own: beside subinterpreters, nothing can be forked."""
+
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 WORKERS = 2
 

@@ -31,6 +31,7 @@ from typing import Any
 from multiprocess import context, process, spawn
 from multiprocess.connection import wait
 
+from parallel_facade._errors import ConfigurationError
 from parallel_facade.backends import _tracker
 from parallel_facade.backends._causes import UNKNOWN_EXIT_CODE
 from parallel_facade.backends._commands import rebound, told
@@ -38,11 +39,6 @@ from parallel_facade.backends._deafness import born_deaf
 from parallel_facade.backends._fork_server import CopyServer, ForkServer, import_path
 from parallel_facade.backends._packets import PacketQueue, can_make_queues
 from parallel_facade.backends._private_ends import keep_private, private_pair
-
-
-def default_start_method() -> str:
-    """Return the start method that is safe on this platform."""
-    return "forkserver" if sys.platform == "linux" else "spawn"
 
 
 class _ReapingPopen:
@@ -206,6 +202,7 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
 
     def _start_server(self) -> None:
         if self.method == "fork":
+            _refuse_beside_interpreters()
             _warn_of_threads()
             self._copy = CopyServer()
         elif self.method == "forkserver":
@@ -270,10 +267,6 @@ class _Spawn:
 
 def _popen_class(method: str, copy: CopyServer | None) -> Any:
     """Return the class that starts a process, by a *copy* of the caller if there is one."""
-    if sys.platform == "win32":
-        from multiprocess.popen_spawn_win32 import Popen
-
-        return type("Popen", (Popen,), {"__init__": rebound(Popen.__init__, spawn=_Spawn())})
     if method == "spawn":
         from multiprocess.popen_spawn_posix import Popen
 
@@ -351,6 +344,19 @@ _helpers = _Helpers()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_helpers.forget_after_fork)
     os.register_at_fork(after_in_child=_disown_workers)
+
+
+def _refuse_beside_interpreters() -> None:
+    """Refuse to fork while subinterpreters are alive: Python's child dies of that."""
+    # Whoever has made one in Python has loaded this module.
+    if (interpreters := sys.modules.get("_interpreters")) is None:
+        return
+    if (count := len(interpreters.list_all()) - 1) > 0:
+        raise ConfigurationError(
+            f"start_method='fork' while {count} subinterpreter(s) are alive: the child would crash"
+            "\n\nHint: use start_method='forkserver', or shut the "
+            "InterpreterPoolExecutor down before."
+        )
 
 
 @functools.cache

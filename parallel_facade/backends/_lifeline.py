@@ -15,9 +15,9 @@ Assumes:
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
-import sys
 
 from multiprocess import connection
 
@@ -26,15 +26,13 @@ from parallel_facade._threads import new_thread
 
 def hold(lifeline: int) -> None:
     """End this process when the other end of *lifeline*, a descriptor, is closed."""
-    if sys.platform == "linux":
+    if hasattr(fcntl, "F_SETSIG"):
         _have_the_kernel_kill(lifeline)
     else:
         new_thread(_wait_and_die, lifeline, name="lifeline").start()
 
 
 def _have_the_kernel_kill(fd: int) -> None:
-    import fcntl
-
     fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import socket
-import sys
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -344,7 +343,7 @@ class Link:
 
     def close(self) -> None:
         """Close the channel, which tells the worker to leave; closing twice is fine."""
-        if sys.platform != "win32" and self.socket.fileno() >= 0:
+        if self.socket.fileno() >= 0:
             # shutdown, since a copy of the descriptor in a forked process would keep it open.
             with suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)

@@ -24,6 +24,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, Final
 
+from parallel_facade._config import default_start_method
 from parallel_facade._notes import note_initializer
 from parallel_facade._outcomes import decode_report
 from parallel_facade._payload import Cargo
@@ -32,7 +33,7 @@ from parallel_facade.backends import Backend, Capabilities, WorkerLost, WorkerSe
 from parallel_facade.backends._family import Family
 from parallel_facade.backends._handover import CAN_SEND_DESCRIPTORS
 from parallel_facade.backends._keeper import Keeper
-from parallel_facade.backends._launch import WorkerContext, default_start_method
+from parallel_facade.backends._launch import WorkerContext
 from parallel_facade.backends._link import CallHandle, Link, Task
 from parallel_facade.backends._serve import serve, start_body
 from parallel_facade.backends._switchboard import InitializerError, Switchboard

@@ -79,6 +79,36 @@ def test_it_can_be_awaited(backend):
     assert asyncio.run(main()) == ((3, 1), 1)
 
 
+def test_what_others_read_of_a_future_is_what_came_of_the_task(backend):
+    """asyncio looks at more than `result`, in each Python at other parts."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        with backend.pool() as pool:
+            awaited = await apply_async(pow, (2, 10))
+            wrapped = await asyncio.wrap_future(apply_async(pow, (2, 11)))
+            in_executor = await loop.run_in_executor(pool, pow, 2, 12)
+            gathered = await asyncio.gather(
+                *[asyncio.wrap_future(pool.submit(divmod, 3, by)) for by in (2, 0)],
+                return_exceptions=True,
+            )
+        with pytest.raises(LookupError):
+            await apply_async(fail)
+        return awaited, wrapped, in_executor, gathered[0], type(gathered[1])
+
+    assert asyncio.run(main()) == (1024, 2048, 4096, (1, 1), ZeroDivisionError)
+
+
+def test_its_repr_tells_how_it_ended(backend):
+    returned, raised = apply_async(divmod, (7, 2)), apply_async(fail)
+    concurrent.futures.wait([returned, raised], PATIENCE)
+
+    assert "state=finished returned" in repr(returned)
+    assert "state=finished raised" in repr(raised)
+    assert returned.get() == (3, 1)
+    assert "None" not in repr(returned)
+
+
 def test_get_gives_up_after_its_timeout_and_the_task_goes_on(backend, gate):
     if backend.capabilities.runs_in_caller:
         pytest.skip("serial is done when it returns")

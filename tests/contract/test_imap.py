@@ -129,9 +129,12 @@ def test_its_input_may_close_it(backend):
     assert pmap(abs, [-1, -2], chunksize=1) == [1, 2]
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_a_forked_child_is_told_that_the_results_are_not_its_own(backend, gate):
     if backend.capabilities.runs_in_caller or not hasattr(os, "fork"):
         pytest.skip("serial has no workers")
+    if backend.name == "executor-interpreter":
+        pytest.skip("Python cannot fork beside subinterpreters")
     held = gate()
     with backend.pool() as pool:
         results = pool.imap(abs, itertools.count())

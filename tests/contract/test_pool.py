@@ -255,9 +255,12 @@ def test_a_timeout_frees_the_workers(backend, gate):
         assert pool.pmap(abs, [-1]) == [1]
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_a_forked_child_is_told_that_the_pool_is_not_its_own(backend):
     if backend.capabilities.runs_in_caller or not hasattr(os, "fork"):
         pytest.skip("serial has no workers")
+    if backend.name == "executor-interpreter":
+        pytest.skip("Python cannot fork beside subinterpreters")
     with backend.pool() as pool:
         pid = os.fork()
         if pid == 0:

@@ -108,6 +108,7 @@ def test_spoilt_memory_is_not_filled_again(shelf):
     os.close(kept)
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_what_a_copy_of_the_borrower_may_have_is_returned_as_spoilt(shelf):
     segment, returned = shelf.place(filled_with(1)), deque()

@@ -236,6 +236,36 @@ def test_threads_that_run_one_at_a_time():
     assert "2 threads compute as much as 1.0 CPUs" in timeline.report(10).advice
 
 
+WITHOUT_GIL = "parallel_facade._trace_advice.is_gil_on"
+
+
+def test_threads_that_wait_for_each_other_without_a_gil(monkeypatch):
+    monkeypatch.setattr(WITHOUT_GIL, lambda: False)
+    timeline = Timeline()
+    for thread in (1, 2):
+        timeline.chunk(0, 0, 0, 10, thread=thread, cpu=5.0)
+
+    assert "backend='process'" not in timeline.report(10).advice
+
+
+def test_one_thread_without_a_gil_is_told_of_more(monkeypatch):
+    monkeypatch.setattr(WITHOUT_GIL, lambda: False)
+    timeline = Timeline(workers=1)
+    timeline.chunk(0, 0, 0, 10, cpu=10.0)
+
+    assert "More threads run at the same time: set workers." in timeline.report(10).advice
+
+
+def test_what_is_sent_is_not_sent_to_threads_where_they_run_at_the_same_time(monkeypatch):
+    monkeypatch.setattr(WITHOUT_GIL, lambda: False)
+    timeline = Timeline()
+    for worker in (1, 2):
+        timeline.chunk(worker, 0, 0, 1, 9)
+    timeline.step(UNPACK, 9, 10, items=2, size=40_000_000)
+
+    assert "Or use threads, to which nothing is sent" in timeline.report(10).advice
+
+
 def test_threads_that_wait_for_something_else():
     timeline = Timeline()
     for thread in (1, 2):

@@ -1,0 +1,122 @@
+"""Forks beside threads and interpreters, and breakpoints in workers."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+THREADS = """
+import threading
+stay = threading.Event()
+for _ in range(3):
+    threading.Thread(target=stay.wait, daemon=True).start()
+"""
+
+
+def run(code, *flags, **environment):
+    """Run a program; return what it printed and said."""
+    ended = subprocess.run(
+        [sys.executable, *flags, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        stdin=subprocess.DEVNULL,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    return ended.stdout, ended.stderr
+
+
+def test_pythons_own_warning_of_forks_does_not_come_from_ours():
+    code = f"""{THREADS}
+import warnings
+warnings.filterwarnings("ignore", "start_method='fork'")
+from parallel_facade import Pool
+with Pool(workers=2, start_method="fork") as pool:
+    print(pool.pmap(abs, [-1, -2, -3]))
+print([one[0] for one in warnings.filters])
+"""
+    alone = "import warnings; warnings.filterwarnings('ignore', 'start'); "
+    filters, _ = run(alone + "print([one[0] for one in warnings.filters])", "-W", "error")
+
+    assert run(code, "-W", "error") == (f"[1, 2, 3]\n{filters}", "")
+
+
+def test_a_fork_leaves_the_filters_of_another_thread_to_it():
+    """A thread is inside `catch_warnings` while we fork: its filters end with its block."""
+    code = """
+import threading, warnings
+from parallel_facade.backends import _fork_server
+entered, leave, left = threading.Event(), threading.Event(), threading.Event()
+
+def other():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        entered.set()
+        leave.wait()
+    left.set()
+
+before = list(warnings.filters)
+threading.Thread(target=other).start()
+entered.wait()
+with _fork_server._without_warning_of_threads():
+    leave.set()
+    left.wait()
+print(warnings.filters == before)
+"""
+    assert run(code) == ("True\n", "")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="this Python has no InterpreterPoolExecutor")
+def test_fork_beside_subinterpreters_is_refused_in_words():
+    code = """
+from concurrent.futures import InterpreterPoolExecutor
+from parallel_facade import ConfigurationError, Pool, pmap
+with InterpreterPoolExecutor(1) as executor:
+    print(pmap(lambda x: x + 1, [1, 2], backend=executor))
+    try:
+        Pool(start_method="fork")
+    except ConfigurationError as exc:
+        print(exc)
+with Pool(workers=1, start_method="fork") as pool:
+    print(pool.pmap(abs, [-1]))
+"""
+    printed, said = run(code, "-W", "ignore")
+
+    assert printed.splitlines() == [
+        "[2, 3]",
+        "start_method='fork' while 1 subinterpreter(s) are alive: the child would crash",
+        "",
+        "Hint: use start_method='forkserver', or shut the InterpreterPoolExecutor down before.",
+        "[1]",
+    ]
+    assert said == ""
+
+
+BREAKPOINTS = ["breakpoint()", "pdb.set_trace()", "[breakpoint() for _ in range(2)]"]
+
+
+@pytest.mark.parametrize("stop", BREAKPOINTS)
+def test_a_breakpoint_in_a_worker_is_an_error_in_words(stop, start_method):
+    code = f"""
+import pdb, sys
+from parallel_facade import ConfigurationError, pmap
+
+def task(x):
+    {stop}
+    return x
+
+try:
+    pmap(task, [1, 2], workers=1)
+except ConfigurationError as exc:
+    print(str(exc).splitlines()[0], pmap(abs, [-1]), file=sys.stderr)
+"""
+    printed, said = run(code, "-W", "ignore", PARALLEL_FACADE_START_METHOD=start_method)
+
+    # The debugger prints where, before it finds that its input has ended.
+    assert "(Pdb)" in printed
+    assert said == (
+        "a task has come to a breakpoint in a worker process, where nobody sits at the keyboard "
+        "[1]\n"
+    )
