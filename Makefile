@@ -13,8 +13,8 @@
 #   make coverage   which lines the suite runs, those in workers included, as a table by package
 #   make python-3.14   an interpreter of that version: prints its path, for PYTHON=
 #   make chaos   2,000 random faults on real pools; FAULTS=, MINUTES= and SEED= change that
-#   make bench   every workload over every other library that is installed; writes OUT=
-#   make endurance   10,000 calls, 1,000 pools, a lazy map over 1,000,000 items
+#   make bench   every workload over every other library that is installed; writes OUT=; BENCH= for less
+#   make endurance   10,000 calls, 1,000 pools, a lazy map over 1,000,000 items; ENDURE= for less
 
 PYTHON ?= $(shell for v in 3.15 3.14 3.13 3.12 3.11; do \
 	if python$$v -c '' 2>/dev/null; then echo python$$v; exit; fi; done; echo python3)
@@ -37,6 +37,9 @@ FAULTS ?= 2000
 MINUTES ?= 20
 
 OUT ?= docs/explanation/performance
+BENCH ?= --out $(OUT)
+
+ENDURE ?=
 
 .PHONY: demo test test-portable test-free-threading test-interpreters coverage test-tools docs docs-links test-clusters test-dask test-ray test-engines test-mpi worker lint types wheel check bench bench-short chaos endurance clean
 
@@ -124,13 +127,13 @@ chaos: $(VENV)/wheel $(VENV)/test
 		--faults $(FAULTS) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/wheel $(VENV)/bench
-	$(BIN)/python benchmarks/bench.py --out $(OUT)
+	$(BIN)/python benchmarks/bench.py $(BENCH)
 
 bench-short: $(VENV)/wheel $(VENV)/test
 	$(BIN)/python benchmarks/bench.py --short
 
 endurance: $(VENV)/wheel $(VENV)/test
-	cd tests && $(BIN)/python endurance.py
+	cd tests && $(BIN)/python endurance.py $(ENDURE)
 
 clean:
 	rm -rf .venv-* build dist

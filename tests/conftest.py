@@ -14,6 +14,7 @@ import pytest
 
 import parallel_facade
 from parallel_facade import Pool, _shared, config
+from parallel_facade._config import default_start_method
 from parallel_facade.backends import Capabilities
 
 HERE = Path(__file__).parent
@@ -22,8 +23,10 @@ sys.path[:0] = [str(HERE), str(HERE / "travel" / "cases")]  # where workers find
 from engines_here import CLUSTERS, INTERPRETERS, reason_to_skip  # noqa: E402
 from gates import Gate  # noqa: E402
 
-START_METHODS = ["fork", "forkserver", "spawn"]
+ON_WINDOWS = sys.platform == "win32"
+START_METHODS = [] if ON_WINDOWS else ["fork", "forkserver", "spawn"]
 PROCESSES = [f"process-{method}" for method in START_METHODS]
+DEFAULT_PROCESSES = f"process-{default_start_method()}"
 EXECUTORS = ["executor-thread", "executor-process"]
 HERE_ONLY = ["serial", "thread", *PROCESSES, *EXECUTORS]
 WORKERS = 2
@@ -32,8 +35,9 @@ WORKERS = 2
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--backends",
-        default=",".join(HERE_ONLY),
-        help=f"what the contract is tested on; also {', '.join(CLUSTERS)}",
+        default="",
+        help=f"what the contract is tested on: of {','.join([*HERE_ONLY, *CLUSTERS])}. "
+        "Without: what needs no cluster, and each start method where a test depends on it.",
     )
 
 
@@ -41,8 +45,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marks = metafunc.definition.iter_markers("parametrize")
     is_given = any("backend" in str(mark.args[0]).replace("backends", "") for mark in marks)
     if "backend" in metafunc.fixturenames and not is_given:
-        names = metafunc.config.getoption("--backends").split(",")
-        metafunc.parametrize("backend", names, indirect=True)
+        metafunc.parametrize("backend", _backends_for(metafunc), indirect=True)
+
+
+def _backends_for(metafunc: pytest.Metafunc) -> list[str]:
+    if given := metafunc.config.getoption("--backends"):
+        return str(given).split(",")
+    if metafunc.definition.get_closest_marker("each_start_method"):
+        return HERE_ONLY
+    # How a worker was started is known to nothing but its start: `travel` and `processes` look at
+    # what it has from that on each start method.
+    return [name for name in HERE_ONLY if name not in PROCESSES or name == DEFAULT_PROCESSES]
 
 
 class BackendUnderTest(NamedTuple):
@@ -79,7 +92,8 @@ def _new_executor(name: str) -> Any:
         if not hasattr(futures, "InterpreterPoolExecutor"):
             pytest.skip("this Python has no InterpreterPoolExecutor")
         return futures.InterpreterPoolExecutor(WORKERS)
-    return ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context("forkserver"))
+    method = "spawn" if ON_WINDOWS else "forkserver"
+    return ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context(method))
 
 
 @pytest.fixture(scope="session")

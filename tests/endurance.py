@@ -90,12 +90,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", default=["fork", "forkserver", "spawn"])
     parser.add_argument("--kinds", nargs="+", default=list(COUNTS), choices=COUNTS)
+    parser.add_argument("--share", type=float, default=1.0, help="of the calls, pools and items")
     chosen = parser.parse_args()
     warnings.simplefilter("ignore", RuntimeWarning)  # of forking beside threads
     failed = False
     for method, kind in itertools.product(chosen.methods, chosen.kinds):
         with config(workers=2, start_method=method):
-            added, grown = endure(kind, method, COUNTS[kind])
+            added, grown = endure(kind, method, int(COUNTS[kind] * chosen.share))
         failed |= bool(added) or grown > KEPT_BYTES
         print(f"{method:<12}{COUNTS[kind]:>9} {kind:<6} grew by {grown:>8} bytes; left: {added}")
         sys.stdout.flush()

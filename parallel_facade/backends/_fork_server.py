@@ -248,8 +248,15 @@ class _Server:
                 if self._requests in ready:
                     request, fds, *_ = socket.recv_fds(self._requests, 1, DESCRIPTORS_AT_MOST)
                     if not request:
+                        self._end_processes()
                         return
                     self._fork(fds)
+
+    def _end_processes(self) -> None:
+        """End those that the caller has left behind, also where they cannot see that themselves."""
+        for pid in self._status_pipes:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _fork(self, fds: list[int]) -> None:
         if len(fds) < FEWEST_DESCRIPTORS:

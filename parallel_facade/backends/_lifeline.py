@@ -3,10 +3,11 @@
     caller holds one end ── dies, of whatever cause ──► the kernel closes it ──► SIGKILL
 
 On Linux the kernel itself sends the signal, so it also ends a worker that is stopped, or in C code
-that never lets Python run. Elsewhere a thread waits for the end of the lifeline.
+that never lets Python run. Elsewhere a thread waits for the end of the lifeline, and the fork server
+ends what it has forked; only a spawned worker that cannot run a thread then outlives its caller.
 
 Guarantees:
-    - A worker does not outlive its caller; a task that a worker runs is ended with it.
+    - A worker that can run Python code does not outlive its caller, nor does the task that it runs.
 
 Assumes:
     - Nothing is ever sent on a lifeline, and nobody but the caller holds its other end.

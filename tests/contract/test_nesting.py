@@ -8,6 +8,8 @@ import pytest
 
 from parallel_facade import ConfigurationError, config, get_config, pmap, trace
 
+pytestmark = pytest.mark.each_start_method
+
 
 def test_calls_may_nest(backend):
     def row(n):

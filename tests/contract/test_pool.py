@@ -20,6 +20,8 @@ from parallel_facade import (
     pmap,
 )
 
+pytestmark = pytest.mark.each_start_method
+
 FORKSERVER = multiprocessing.get_context("forkserver")
 
 SETTING = None

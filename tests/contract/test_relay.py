@@ -15,6 +15,8 @@ import pytest
 
 from parallel_facade import Pool, WorkerCrashedError, apply_async, config, imap, pmap
 
+pytestmark = pytest.mark.each_start_method
+
 PATIENCE = 30
 
 

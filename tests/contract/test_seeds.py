@@ -6,6 +6,8 @@ import pytest
 
 from parallel_facade import ConfigurationError, pmap
 
+pytestmark = pytest.mark.each_start_method
+
 
 @pytest.mark.requires("has_private_state")
 def test_a_seed_gives_each_item_its_own_stream_whatever_the_chunks(backend):

@@ -5,7 +5,7 @@ test-portable` runs the suite like that.
 """
 
 import fcntl
-import multiprocessing.util
+import importlib
 import os
 import select
 import socket
@@ -21,4 +21,5 @@ for module, names in ONLY_LINUX.items():
     for name in names:
         vars(module).pop(name, None)
 
-multiprocessing.util.abstract_sockets_supported = False
+# Not before: what it imports looks for all that once.
+importlib.import_module("multiprocessing.util").abstract_sockets_supported = False

@@ -98,6 +98,7 @@ def test_results_are_the_callers_own(pool):
     assert [int(array[-1]) for array in more] == list(range(40, 80))
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_results_that_a_copy_of_the_caller_has_stay_as_they_were(pool):
     kept = pool.pmap(lambda n: numpy.full(COUNT, n), range(4))
     ours, theirs = os.pipe()

@@ -1,10 +1,12 @@
 """Settings: what wins, what is refused, what is warned of."""
 
 import asyncio
+import contextvars
 import itertools
 import math
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -168,3 +170,35 @@ def test_a_block_is_for_its_thread_and_task_only():
     asyncio.run(main())
 
     assert seen == {"thread": cpu_count(), "a": 5, "b": 6}
+
+
+def test_what_is_handed_on_in_so_many_words_has_the_settings_of_a_block():
+    def workers():
+        return get_config().workers
+
+    async def in_a_thread():
+        return await asyncio.to_thread(workers)
+
+    with config(workers=4):
+        assert asyncio.run(in_a_thread()) == 4
+        assert contextvars.copy_context().run(workers) == 4
+        with ThreadPoolExecutor(1) as executor:
+            assert executor.submit(workers).result() == cpu_count()
+            assert executor.submit(contextvars.copy_context().run, workers).result() == 4
+
+
+def test_a_thread_started_in_a_block_can_have_blocks_of_its_own():
+    seen = []
+
+    def look():
+        seen.append(get_config().workers)
+        with config(retries=2):
+            seen.append((get_config().workers, get_config().retries))
+        seen.append(get_config().retries)
+
+    with config(workers=4, retries=1):
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+
+    assert seen == [cpu_count(), (cpu_count(), 2), 0]

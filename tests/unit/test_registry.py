@@ -104,3 +104,22 @@ def test_a_cluster_has_as_many_workers_as_it_has(monkeypatch):
         assert get_config().workers == cpu_count()
     with config(backend="dask:tcp://h:1", workers=3):
         assert get_config().workers == 3
+
+
+@pytest.mark.parametrize("name", ["thread", "serial"])
+def test_threads_and_serial_are_loaded_on_windows(name, monkeypatch):
+    monkeypatch.setattr("sys.platform", "win32")
+
+    assert _registry.load_backend(name).capabilities is not None
+
+
+def test_windows_is_told_what_runs_there(monkeypatch):
+    monkeypatch.setattr("sys.platform", "win32")
+
+    with pytest.raises(ConfigurationError) as refused:
+        _registry.load_backend("process")
+
+    told = str(refused.value)
+    assert told.startswith("back-end 'process' does not run on Windows, only on Linux and macOS")
+    for other in ("backend='thread'", "backend='serial'", "ProcessPoolExecutor()"):
+        assert other in told
