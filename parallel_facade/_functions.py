@@ -32,6 +32,7 @@ from parallel_facade._freshness import Follower
 from parallel_facade._importable import is_importable_name
 from parallel_facade._namespaces import fill, space_module
 from parallel_facade._news import News, bring
+from parallel_facade._values import resolved
 
 HEADER_NAMES: Final = ("__name__", "__package__", "__file__")
 MODULE_NAMES: Final = frozenset({"__builtins__", "__loader__", "__spec__", "__name__", "__doc__"})
@@ -134,7 +135,7 @@ def function_state(
     attributes = {name: getattr(function, name) for name in ATTRIBUTES if hasattr(function, name)}
     annotations, names_in_hints = _annotations_of(function)
     names = global_names(code) | (names_in_main(code) - MODULE_NAMES)
-    reads = {name: space[name] for name in sorted(names) if name in space}
+    reads = {name: resolved(space[name]) for name in sorted(names) if name in space}
     reads |= types_among(names_in_hints, space)
     contents = list(_full_cells(function))
     within_reach = [*reads.values(), *(value for _, value in contents)]

@@ -62,11 +62,13 @@ from parallel_facade._origins import is_ours
 from parallel_facade._plain import PROTOCOL
 from parallel_facade._values import (
     DESCRIPTORS,
+    LAZY_IMPORT,
     WEAK_COLLECTIONS,
     is_array_with_attributes,
     reduce_array,
     reduce_context_manager,
     reduce_descriptor,
+    reduce_lazy_import,
     reduce_memoryview,
     reduce_proxy,
     reduce_view,
@@ -430,6 +432,7 @@ HANDLERS: Final[dict[type, Callable[[Reducer, Any], Any]]] = {
     contextlib._GeneratorContextManager: lambda _, manager: reduce_context_manager(manager),
     functools._lru_cache_wrapper: _reduce_lru_cache,
     weakref.finalize: lambda reducer, _: refuse_finalizer(returning=reducer.returning),
+    LAZY_IMPORT: lambda _, value: reduce_lazy_import(value),
     struct.Struct: lambda _, form: (struct.Struct, (form.format,)),
     memoryview: lambda _, view: reduce_memoryview(view),
     weakref.ReferenceType: lambda _, reference: reduce_weakref(reference),

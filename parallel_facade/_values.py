@@ -192,6 +192,20 @@ def fill_array(array: Any, contents: tuple[list[Any], dict[str, Any]]) -> None:
     vars(array).update(attributes)
 
 
+LAZY_IMPORT: Final[type] = getattr(types, "LazyImportType", type("NoLazyImport", (), {}))
+"""What a global is, from Python 3.15 on, from ``lazy import`` until somebody looks at it."""
+
+
+def resolved(value: Any) -> Any:
+    """Return *value*, or what it imports if it is a lazy import."""
+    return value.resolve() if type(value) is LAZY_IMPORT else value
+
+
+def reduce_lazy_import(value: Any) -> tuple[Any, ...]:
+    """Return how to rebuild what the lazy import *value* stands for."""
+    return resolved, (resolved(value),)
+
+
 def reduce_context_manager(manager: Any) -> tuple[Any, ...]:
     """Return how to make *manager*, of a `contextlib.contextmanager` function, once more."""
     if inspect.getgeneratorstate(manager.gen) != inspect.GEN_CREATED:

@@ -13,7 +13,7 @@ Guarantees:
 
 Assumes:
     - `multiprocess` looks up `get_preparation_data` and `connect_to_new_process` as globals of the
-      functions rebound here (so from 3.11 to 3.14).
+      functions rebound here (so from 3.11 to 3.15).
 """
 
 from __future__ import annotations

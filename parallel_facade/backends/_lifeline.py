@@ -3,8 +3,8 @@
     caller holds one end ── dies, of whatever cause ──► the kernel closes it ──► SIGKILL
 
 On Linux the kernel itself sends the signal, so it also ends a worker that is stopped, or in C code
-that never lets Python run. Elsewhere a thread waits for the end of the lifeline, and the fork server
-ends what it has forked; only a spawned worker that cannot run a thread then outlives its caller.
+that never lets Python run. Elsewhere a thread waits for the end of the lifeline, and the fork
+server ends what it has forked; only a spawned worker that can run no thread outlives its caller.
 
 Guarantees:
     - A worker that can run Python code does not outlive its caller, nor does the task that it runs.

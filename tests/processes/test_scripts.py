@@ -414,3 +414,32 @@ def test_a_worker_that_cannot_be_replaced_is_an_error(start_method):
     assert errors[0] == "WorkerCrashedError"
     assert errors[1] in {"WorkerCrashedError", "OSError"}
     assert after == "[1]"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="this Python has no lazy imports")
+def test_lazy_imports_of_a_script_are_seen_by_tasks(start_method, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("""
+lazy import json
+lazy import os.path
+lazy from math import sqrt
+lazy import no_such_module
+from parallel_facade import pmap
+
+def function(x):
+    return json.dumps([x]), sqrt(x), os.path.join("a", "b")
+
+class Reads:
+    def __call__(self, text):
+        return json.loads(text)
+
+print(pmap(function, [1, 4]))
+print(pmap(Reads(), ["1", "2"]))
+try:
+    pmap(lambda x: no_such_module.function(x), [1])
+except TypeError as exc:
+    print("No module named 'no_such_module'" in str(exc))
+""")
+    printed = run(str(script), PARALLEL_FACADE_START_METHOD=start_method, PYTHONWARNINGS="ignore")
+
+    assert printed == "[('[1]', 1.0, 'a/b'), ('[4]', 2.0, 'a/b')]\n[1, 2]\nTrue\n"

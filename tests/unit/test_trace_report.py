@@ -251,7 +251,7 @@ def test_threads_that_wait_for_each_other_without_a_gil(monkeypatch):
 def test_one_thread_without_a_gil_is_told_of_more(monkeypatch):
     monkeypatch.setattr(WITHOUT_GIL, lambda: False)
     timeline = Timeline(workers=1)
-    timeline.chunk(0, 0, 0, 10, cpu=10.0)
+    timeline.chunk(0, 0, 0, 10, thread=1, cpu=9.5)
 
     assert "More threads run at the same time: set workers." in timeline.report(10).advice
 
