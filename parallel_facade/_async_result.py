@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from parallel_facade._delivery import Delivery
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 _log = logging.getLogger("parallel_facade")
+
+FILTERS_IN_CONTEXT: Final = bool(getattr(sys.flags, "context_aware_warnings", False))
 
 ENDED: Final = ("FINISHED", "CANCELLED", "CANCELLED_AND_NOTIFIED")
 """States of a future of `concurrent.futures` that waits for nothing any more."""
@@ -63,6 +66,8 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         self._was_asked = False  # somebody was told how it ended
         self._said: deque[bytes] = deque()  # by the task, and not shown yet
         self._showing = threading.RLock()  # held while it is shown; R for a handler that asks us
+        # Where `catch_warnings` lives in the context, warnings are shown in that of the caller.
+        self._context = copy_context() if FILTERS_IN_CONTEXT else None
 
     def get(self, timeout: float | None = None) -> R:
         """Return the value, waiting for it.
@@ -278,7 +283,10 @@ class AsyncResult(SafeFuture[R], Generic[R]):
     def _hear(self, remark: bytes) -> None:
         """Show what the task says: soon, in the thread for callbacks, or to who waits."""
         self._said.append(remark)
-        self._delivery.deliver(self._show_said)
+        if self._context is None:
+            self._delivery.deliver(self._show_said)
+        else:
+            self._delivery.deliver(self._context.copy().run, self._show_said)
 
     def _show_said(self) -> None:
         with self._showing:

@@ -27,6 +27,7 @@ from parallel_facade._enums import NOT_CARRIED, fill_members, new_enum, split_en
 from parallel_facade._errors import SerializationError
 from parallel_facade._freshness import Follower
 from parallel_facade._functions import (
+    changed_annotations,
     fill_function,
     function_state,
     names_in_annotate,
@@ -36,6 +37,7 @@ from parallel_facade._identity import class_for, known_token, remember, token_fo
 from parallel_facade._namespaces import MAIN, publish, space_module
 from parallel_facade._news import News, bring
 from parallel_facade._plain import is_plain
+from parallel_facade._type_parameters import fill_parts
 from parallel_facade._values import keep_alive
 
 
@@ -96,6 +98,7 @@ def reduce_family(
     functions: list[types.FunctionType],
     news: News,
     *,
+    parameters: list[tuple[Any, tuple[str, Any]]],
     scope: str,
     follower: Follower | None,
 ) -> tuple[Any, ...]:
@@ -106,6 +109,7 @@ def reduce_family(
         family: Its bases and metaclass that have not been sent, and *cls* itself, at the end.
         functions: Those of all their methods; the pickler makes them without contents at first.
         news: What they read in the user's modules where those define their bases.
+        parameters: Their type parameters, whose bounds may lead back to them.
         scope: The call.
         follower: Sees what the methods read in the user's modules.
     """
@@ -121,6 +125,7 @@ def reduce_family(
             for function in ordered
         ],
         [Step(put_data, member, scope, data, tuple(methods)) for member, methods, data in parts],
+        [Step(fill_parts, one, state) for one, state in parameters],
         [Step(bring, scope, news)],
         [Step(tell_library, member, methods, data) for member, methods, data in parts],
         [Step(register_virtual, member, known) for member in family if (known := _virtual(member))],
@@ -338,8 +343,10 @@ def _split_plain(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
         if not isinstance(own[name], types.GetSetDescriptorType):
             body[name] = own[name]
     dropped = NOT_CARRIED | body.keys()
-    if own.get(ANNOTATE) is not None:
-        dropped |= {ANNOTATIONS_RETURNED}
+    if (annotate := own.get(ANNOTATE)) is not None:
+        returned = own.get(ANNOTATIONS_RETURNED)
+        if changed_annotations(annotate, returned) is None:
+            dropped |= {ANNOTATIONS_RETURNED}
     if (slots := own.get("__slots__")) is not None:
         names = [name for name, value in own.items() if _is_slot(value)]
         dropped |= set(names)

@@ -52,8 +52,9 @@ def names_in_main(code: types.CodeType) -> frozenset[str]:
 
 
 def names_in_annotations(annotations: dict[str, Any]) -> set[str]:
-    """Return the words of those *annotations* that are text."""
-    return _words_of(value for value in annotations.values() if type(value) is str)
+    """Return the words of those *annotations* that are text, or were before `typing` saw them."""
+    texts = (getattr(value, "__forward_arg__", value) for value in annotations.values())
+    return _words_of(text for text in texts if type(text) is str)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -8,10 +8,12 @@ Guarantees:
 
 from __future__ import annotations
 
+import builtins
 import functools
 import io
 import pickle
 import types
+import typing
 import weakref
 from collections.abc import Callable
 from typing import Any, Final
@@ -156,6 +158,8 @@ CARRIED_BY_PICKLE: Final[frozenset[type]] = frozenset(
         type(str.__init__),
         type(dict.fromkeys),
         type(list[int]),
+        type(typing.List[int]),  # noqa: UP006 - an alias of typing's own
+        *((type(sentinel("any")),) if (sentinel := getattr(builtins, "sentinel", None)) else ()),
     }
 )
 """Types in dill's table that pickle does as well, and faster."""

@@ -7,6 +7,7 @@ Guarantees:
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._code import WORD
@@ -58,8 +59,7 @@ def reduce_forward_ref(reference: Any, scope: str) -> tuple[Any, ...]:
 
 def new_forward_ref(text: str, module: str | None, is_class: bool) -> Any:
     """Return a reference to what *text* names, for `fill_forward_ref`."""
-    import annotationlib
-
+    annotationlib = import_module("annotationlib")  # which Python 3.14 brought
     return annotationlib.ForwardRef(text, module=module, is_class=is_class)
 
 

@@ -12,6 +12,7 @@ that the worker can import, such as a lambda in it, gets those of the worker's m
 from __future__ import annotations
 
 import functools
+import gc
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -66,7 +67,7 @@ def reduce_shell(function: types.FunctionType, scope: str) -> tuple[Any, ...]:
 
 def address_of(space: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the key and the header by which `home` finds what stands for the globals *space*."""
-    header = {name: space[name] for name in HEADER_NAMES if name in space}
+    header: dict[str, Any] = {name: space[name] for name in HEADER_NAMES if name in space}
     return "" if is_of_module(space) else key_of(space), header
 
 
@@ -137,7 +138,7 @@ def function_state(
     names = global_names(code) | (names_in_main(code) - MODULE_NAMES)
     reads = {name: resolved(space[name]) for name in sorted(names) if name in space}
     reads |= types_among(names_in_hints, space)
-    contents = list(_full_cells(function))
+    contents = list(_sent_cells(function))
     within_reach = [*reads.values(), *(value for _, value in contents)]
     news = News.none()
     in_module = is_of_module(space)
@@ -178,16 +179,50 @@ def _annotations_of(function: types.FunctionType) -> tuple[dict[str, Any], Abstr
     """Return the attribute that has *function*'s annotations, and the words of their texts."""
     # Not evaluated, as that runs the user's code, and a name that is not defined would lose all.
     if (annotate := getattr(function, "__annotate__", None)) is not None:
+        if (changed := changed_annotations(annotate, _evaluated(function))) is not None:
+            return {"__annotations__": changed}, names_in_annotations(changed)
         return {"__annotate__": annotate}, names_in_annotate(annotate)
     if not (annotations := function.__annotations__):
         return {}, frozenset()
     return {"__annotations__": annotations}, names_in_annotations(annotations)
 
 
+def _evaluated(function: types.FunctionType) -> dict[str, Any] | None:
+    """Return what *function*'s annotations are if somebody has asked for them; else `None`."""
+    # There is no other way to look at it without evaluating them.
+    others = (function.__globals__, function.__builtins__, function.__kwdefaults__)
+    known = [id(one) for one in (*others, function.__dict__)]
+    found = (one for one in gc.get_referents(function) if type(one) is dict)
+    return next((one for one in found if id(one) not in known), None)
+
+
+def changed_annotations(annotate: Any, evaluated: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return *evaluated* if it is not what *annotate* returns, as a decorator may change it."""
+    if evaluated is None:
+        return None
+    try:
+        is_same = annotate(VALUE) == evaluated  # once more only, since it was called already
+    except Exception:
+        is_same = False
+    return None if is_same else evaluated
+
+
+VALUE: Final = 1
+"""Of `annotationlib.Format`."""
+
+
 def names_in_annotate(annotate: Any) -> frozenset[str]:
     """Return the words of the texts in what *annotate*, which returns annotations, may return."""
-    code = getattr(annotate, "__code__", None)
-    return names_in_texts(code) if isinstance(code, types.CodeType) else frozenset()
+    if not isinstance(annotate, types.FunctionType):
+        return frozenset()
+    found = set(names_in_texts(annotate.__code__))
+    # `dataclasses` and `typing` make such functions around the annotations, or around another one.
+    for name, _, value in _full_cells(annotate):
+        if name != CLASS_NAMESPACE and type(value) is dict:
+            found |= names_in_annotations(value)
+        elif getattr(value, "__name__", "") == "__annotate__" and value is not annotate:
+            found |= names_in_annotate(value)
+    return frozenset(found)
 
 
 def types_among(names: Iterable[str], space: dict[str, Any]) -> dict[str, Any]:
@@ -214,15 +249,22 @@ class NamespacePart(dict[str, Any]):
         return dict(self)
 
 
-def _full_cells(function: types.FunctionType) -> Iterator[tuple[types.CellType, Any]]:
+def _sent_cells(function: types.FunctionType) -> Iterator[tuple[types.CellType, Any]]:
+    """Yield the cells of *function* with what is sent of their contents."""
+    for name, cell, value in _full_cells(function):
+        if name == CLASS_NAMESPACE:
+            # All of it is the class itself, data that cannot travel included.
+            used = names_used(function.__code__)
+            part = NamespacePart((one, value[one]) for one in sorted(used) if one in value)
+            yield cell, part
+        else:
+            yield cell, value
+
+
+def _full_cells(function: types.FunctionType) -> Iterator[tuple[str, types.CellType, Any]]:
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with suppress(ValueError):  # an empty cell has no contents, and stays empty
-            value = cell.cell_contents
-            if name == CLASS_NAMESPACE:
-                # All of it is the class itself, data that cannot travel included.
-                used = names_used(function.__code__)
-                value = NamespacePart((one, value[one]) for one in sorted(used) if one in value)
-            yield cell, value
+            yield name, cell, cell.cell_contents
 
 
 def _submodules(code: types.CodeType, values: list[Any]) -> Iterator[str]:

@@ -92,7 +92,9 @@ def is_importable_name(name: str) -> bool:
     if (answers := _memo.answers) is None:
         return _is_importable_now(name)
     if (answer := answers.get(name)) is None:
-        answer = answers[name] = _is_importable_now(name)
+        answer = _is_importable_now(name)
+        if name in sys.modules:  # else a `__reduce__` may import it in the middle of the payload
+            answers[name] = answer
     return answer
 
 

@@ -12,25 +12,33 @@ Guarantees:
 
 from __future__ import annotations
 
-import os
+import builtins
 import sys
 import types
-import typing
 from collections.abc import Callable, Iterator
 from contextvars import Context, ContextVar
 from typing import Any, Final, NewType, ParamSpec, TypeVar, TypeVarTuple
 
 from parallel_facade._importable import is_importable_name
+from parallel_facade._singleton_tokens import known_as, known_or, token_for, token_of_received
+from parallel_facade._type_parameters import (
+    TypeAliasType,
+    reduce_alias,
+    reduce_new_type,
+    reduce_parameter,
+)
 
-_known: dict[str, Any] = {}  # token → object, on either side; they are few and small
-_tokens: dict[int, str] = {}  # id of an object in _known → its token
-_received: set[str] = set()  # tokens of objects that the other side has made
 _UNSET: Final = ("",)  # a context variable has no value, or no default
 
-TypeAliasType: Any = getattr(typing, "TypeAliasType", None)
+Sentinel: Any = getattr(builtins, "sentinel", None)
+"""The builtin of Python 3.15."""
+
 KINDS: Final = tuple(
     kind
-    for kind in (TypeVar, NewType, ParamSpec, TypeVarTuple, TypeAliasType, ContextVar, object)
+    for kind in (
+        *(TypeVar, NewType, ParamSpec, TypeVarTuple, TypeAliasType),
+        *(Sentinel, ContextVar, object),
+    )
     if kind is not None
 )
 """Types of such objects; what else is one says so with a `__reduce__` that returns a name."""
@@ -41,6 +49,7 @@ class Names:
 
     def __init__(self) -> None:
         self._index: dict[int, tuple[str, str]] | None = None
+        self.bare: set[int] = set()  # type parameters whose parts are sent elsewhere
 
     def reduce(self, obj: Any) -> tuple[Any, ...]:
         """Return how to find or rebuild *obj*."""
@@ -52,7 +61,8 @@ class Names:
         if type(obj) is object and place is None:
             # Of no name: nothing outside of this payload can be compared with it.
             return object, ()
-        return _RECIPES[type(obj)](obj)
+        recipe = _RECIPES[type(obj)](obj)
+        return recipe[:2] if id(obj) in self.bare else recipe
 
 
 def _globals_of_modules() -> Iterator[tuple[tuple[str, str], Any]]:
@@ -78,14 +88,13 @@ def reduce_singleton(obj: Any, name: str, *, returning: bool) -> Any:
     module = str(getattr(obj, "__module__", "__main__"))
     if is_importable_name(module):
         return name
-    token = _tokens.get(id(obj))
-    if returning and token in _received and _known[token] is obj:
+    if returning and (token := token_of_received(obj)):
         return by_token, (token, name)
     state = {
         **{slot: getattr(obj, slot) for slot in _slots_of(type(obj)) if hasattr(obj, slot)},
         **getattr(obj, "__dict__", {}),
     }
-    return singleton, (_token_for(obj), type(obj)), state, None, None, fill_singleton
+    return singleton, (token_for(obj), type(obj)), state, None, None, fill_singleton
 
 
 def _slots_of(cls: type) -> Iterator[str]:
@@ -96,7 +105,7 @@ def _slots_of(cls: type) -> Iterator[str]:
 
 def singleton(token: str, cls: Any) -> Any:
     """Return the object known as *token*, made without contents if it is new here."""
-    return _known_or(token, lambda: object.__new__(cls))
+    return known_or(token, lambda: object.__new__(cls))
 
 
 def fill_singleton(obj: Any, state: dict[str, Any]) -> None:
@@ -107,45 +116,30 @@ def fill_singleton(obj: Any, state: dict[str, Any]) -> None:
 
 def by_token(token: str, name: str) -> Any:
     """Return the object known as *token*."""
-    if token not in _known:
+    if (found := known_as(token)) is None:
         raise LookupError(f"the object {name} no longer exists here")
-    return _known[token]
+    return found
 
 
 def plain_object(token: str) -> object:
     """Return the sentinel known as *token*."""
-    return _known_or(token, object)
+    return known_or(token, object)
 
 
-def _reduce_typevar(obj: Any) -> tuple[Any, ...]:
-    options = {"covariant": obj.__covariant__, "contravariant": obj.__contravariant__}
-    if getattr(obj, "__infer_variance__", False):
-        options = {"infer_variance": True}
-    args = getattr(obj, "__constraints__", ())
-    return _reduce_typing(obj, args, {"bound": obj.__bound__, **options})
+def _reduce_sentinel(obj: Any) -> tuple[Any, ...]:
+    return sentinel_object, (token_for(obj), obj.__name__, obj.__module__)
 
 
-def _reduce_alias(obj: Any) -> tuple[Any, ...]:
-    return _reduce_typing(obj, (obj.__value__,), {"type_params": obj.__type_params__})
-
-
-def _reduce_typing(obj: Any, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...]:
-    module = str(getattr(obj, "__module__", "__main__"))
-    return typing_object, (_token_for(obj), type(obj), obj.__name__, module, args, options)
-
-
-def typing_object(  # noqa: PLR0917 - pickle passes arguments by position
-    token: str, kind: Any, name: str, module: str, args: tuple[Any, ...], options: dict[str, Any]
-) -> Any:
-    """Return the type variable or new type known as *token*, made if it is new here."""
+def sentinel_object(token: str, name: str, module: str) -> Any:
+    """Return the sentinel known as *token*, made if it is new here."""
 
     def make() -> Any:
-        made = kind(name, *args, **options)
-        if kind is not TypeAliasType:
-            made.__module__ = module
-        return made
+        # It takes the module of the code that makes it, and lets nobody set that.
+        space = {"__name__": module}
+        exec(f"made = sentinel({name!r})", space)
+        return space["made"]
 
-    return _known_or(token, make)
+    return known_or(token, make)
 
 
 def _reduce_context_variable(variable: ContextVar[Any]) -> tuple[Any, ...]:
@@ -153,7 +147,7 @@ def _reduce_context_variable(variable: ContextVar[Any]) -> tuple[Any, ...]:
         default = Context().run(variable.get)
     except LookupError:
         default = _UNSET
-    return _with_value(variable, (context_variable, (_token_for(variable), variable.name, default)))
+    return _with_value(variable, (context_variable, (token_for(variable), variable.name, default)))
 
 
 def _with_value(obj: Any, made: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -170,7 +164,7 @@ def set_value(variable: ContextVar[Any], state: tuple[Any]) -> None:
 
 def context_variable(token: str, name: str, default: Any) -> Any:
     """Return the context variable known as *token*, made if it is new here."""
-    return _known_or(
+    return known_or(
         token,
         lambda: ContextVar(name) if default == _UNSET else ContextVar(name, default=default),
     )
@@ -189,29 +183,13 @@ def new_context(values: list[tuple[ContextVar[Any], Any]]) -> Context:
     return context
 
 
-def _known_or(token: str, make: Callable[[], Any]) -> Any:
-    if token not in _known:
-        _remember(make(), token)
-        _received.add(token)
-    return _known[token]
-
-
-def _token_for(obj: Any) -> str:
-    return _tokens.get(id(obj)) or _remember(obj, os.urandom(12).hex())
-
-
-def _remember(obj: Any, token: str) -> str:
-    _known[token] = obj
-    _tokens[id(obj)] = token
-    return token
-
-
 _RECIPES: Final[dict[Any, Callable[[Any], tuple[Any, ...]]]] = {
-    TypeVar: _reduce_typevar,
-    ParamSpec: _reduce_typevar,
-    TypeVarTuple: lambda obj: _reduce_typing(obj, (), {}),
-    NewType: lambda obj: _reduce_typing(obj, (obj.__supertype__,), {}),
-    TypeAliasType: _reduce_alias,
+    TypeVar: reduce_parameter,
+    ParamSpec: reduce_parameter,
+    TypeVarTuple: reduce_parameter,
+    NewType: reduce_new_type,
+    TypeAliasType: reduce_alias,
     ContextVar: _reduce_context_variable,
-    object: lambda obj: (plain_object, (_token_for(obj),)),
+    Sentinel: _reduce_sentinel,
+    object: lambda obj: (plain_object, (token_for(obj),)),
 }

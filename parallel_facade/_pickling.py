@@ -60,6 +60,7 @@ from parallel_facade._namespaces import fill, space_module
 from parallel_facade._news import News, bring
 from parallel_facade._origins import is_ours
 from parallel_facade._plain import PROTOCOL
+from parallel_facade._type_parameters import parts_of
 from parallel_facade._values import (
     DESCRIPTORS,
     LAZY_IMPORT,
@@ -352,12 +353,20 @@ def _reduce_family(reducer: Reducer, cls: type) -> Any:
     ]
     reducer.defined.update(map(token_for, family))
     reducer.shells.update(map(id, [*family[:-1], *functions]))
+    parameters = [part for one in family for part in parts_of(one)]
+    reducer.names.bare.update(id(parameter) for parameter, _ in parameters)
     news = News.none()
     if reducer.follower is not None:
         # After the class: what the program put in a module of its bases may lead back to it.
         reducer.follower.note(filter(goes_by_name, makers), news)
     return _classes.reduce_family(
-        cls, family, functions, news, scope=reducer.scope, follower=reducer.follower
+        cls,
+        family,
+        functions,
+        news,
+        parameters=parameters,
+        scope=reducer.scope,
+        follower=reducer.follower,
     )
 
 

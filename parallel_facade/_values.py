@@ -16,6 +16,7 @@ import threading
 import types
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 
@@ -192,18 +193,31 @@ def fill_array(array: Any, contents: tuple[list[Any], dict[str, Any]]) -> None:
     vars(array).update(attributes)
 
 
-LAZY_IMPORT: Final[type] = getattr(types, "LazyImportType", type("NoLazyImport", (), {}))
+LAZY_IMPORT: Final[Any] = getattr(types, "LazyImportType", type("NoLazyImport", (), {}))
 """What a global is, from Python 3.15 on, from ``lazy import`` until somebody looks at it."""
 
 
 def resolved(value: Any) -> Any:
-    """Return *value*, or what it imports if it is a lazy import."""
-    return value.resolve() if type(value) is LAZY_IMPORT else value
+    """Return *value*, or what it imports if it is a lazy import that succeeds."""
+    if type(value) is LAZY_IMPORT:
+        with suppress(Exception):  # it is the task's, if the task comes to it
+            return value.resolve()
+    return value
 
 
 def reduce_lazy_import(value: Any) -> tuple[Any, ...]:
-    """Return how to rebuild what the lazy import *value* stands for."""
-    return resolved, (resolved(value),)
+    """Return how to rebuild what the lazy import *value* stands for, or the import itself."""
+    if (found := resolved(value)) is not value:
+        return resolved, (found,)
+    # It says nowhere else what it imports.
+    return new_lazy_import, tuple(repr(value).split("'")[1].rpartition(".")[::2])
+
+
+def new_lazy_import(package: str, name: str) -> Any:
+    """Return a lazy import of *name*, out of *package* unless that is empty."""
+    space: dict[str, Any] = {}
+    exec(f"lazy from {package} import {name}" if package else f"lazy import {name}", space)
+    return space[name]
 
 
 def reduce_context_manager(manager: Any) -> tuple[Any, ...]:

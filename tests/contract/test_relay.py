@@ -215,6 +215,14 @@ def test_warnings_are_shown_as_often_as_the_callers_filters_say(backend, action,
     assert all(one.category is UserWarning and one.filename == __file__ for one in ours)
 
 
+def test_warnings_of_calls_in_the_background_are_recorded(backend):
+    for x in range(6):
+        with warnings.catch_warnings(record=True) as recorded:
+            warnings.simplefilter("always")
+            apply_async(warn, (x,)).get(30)
+        assert [str(one.message) for one in recorded] == ["be careful"]
+
+
 def test_a_warning_that_is_an_error_to_the_caller_is_one_in_the_task(backend):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

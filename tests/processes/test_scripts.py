@@ -435,11 +435,19 @@ class Reads:
 
 print(pmap(function, [1, 4]))
 print(pmap(Reads(), ["1", "2"]))
+
+def with_or_without(x):
+    try:
+        return no_such_module.function(x)
+    except ImportError:
+        return "without"
+
+print(pmap(with_or_without, [1]))
 try:
     pmap(lambda x: no_such_module.function(x), [1])
-except TypeError as exc:
-    print("No module named 'no_such_module'" in str(exc))
+except ImportError as exc:
+    print("no_such_module" in str(exc))
 """)
     printed = run(str(script), PARALLEL_FACADE_START_METHOD=start_method, PYTHONWARNINGS="ignore")
 
-    assert printed == "[('[1]', 1.0, 'a/b'), ('[4]', 2.0, 'a/b')]\n[1, 2]\nTrue\n"
+    assert printed == "[('[1]', 1.0, 'a/b'), ('[4]', 2.0, 'a/b')]\n[1, 2]\n['without']\nTrue\n"

@@ -14,8 +14,12 @@ import runner
 from parallel_facade import config
 
 CASES = Path(__file__).parent / "cases"
+NEEDED = {"type_parameters": (3, 12)}
+"""Python versions that bring the syntax of a file."""
 CATEGORIES = sorted(
-    file.stem for file in CASES.glob("*.py") if file.stem not in {"runner", "helpers"}
+    file.stem
+    for file in CASES.glob("*.py")
+    if file.stem not in {"runner", "helpers"} and sys.version_info >= NEEDED.get(file.stem, ())
 )
 ALL = [
     (category, name)

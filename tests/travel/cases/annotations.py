@@ -128,6 +128,24 @@ class Outer:
         return kind
 
 
+class Row(typing.TypedDict):
+    user: "Outer"
+
+
+class Pair(typing.NamedTuple):
+    user: "Outer"
+
+
+class Called(typing.NamedTuple):
+    user: "Outer"
+
+
+Made = dataclasses.make_dataclass("Made", [("a", int), ("b", "list[Outer]", None)])
+
+if sys.version_info >= (3, 15):
+    ABSENT = sentinel("ABSENT")
+
+
 def names_of(hints):
     return {name: str(hint) for name, hint in hints.items()}
 
@@ -312,6 +330,28 @@ def case_annotations_changed_between_calls(pmap):
     assert pmap(hint, [1, 2]) == [str, str]
 
 
+def case_annotations_changed_in_place(pmap):
+    class Marker:
+        pass
+
+    def decorate(function):
+        function.__annotations__["extra"] = Marker
+        function.__annotations__.pop("return", None)
+        return function
+
+    @decorate
+    def function(a: int) -> int: ...
+
+    class Extended:
+        a: int
+
+    same(pmap, lambda _: Extended.__annotations__, [1])
+    Extended.__annotations__["b"] = Marker
+    same(pmap, lambda _: (function.__annotations__, Extended.__annotations__), [1, 2])
+    del Extended.__annotations__["b"]
+    same(pmap, lambda _: Extended.__annotations__, [1, 2])
+
+
 def case_annotations_set_by_hand(pmap):
     def function(a, b): ...
 
@@ -350,6 +390,60 @@ def case_wrapped_functions_keep_annotations(pmap):
         return plain(*args)
 
     same(pmap, lambda x: (wrapper(x, None), str(inspect.signature(wrapper))), [1, 2])
+
+
+def case_a_reference_inside_of_a_generic_of_typing(pmap):
+    @dataclasses.dataclass
+    class Node:
+        x: int
+        kids: typing.List["Node"] = dataclasses.field(default_factory=list)  # noqa: UP006
+        count: ClassVar[typing.List["Node"]] = []  # noqa: UP006
+
+    same(pmap, lambda x: Node(x, [Node(x + 1)]), [1, 2])
+
+
+def case_a_reference_keeps_no_globals_of_exec(pmap):
+    space = {
+        "__name__": "plug_in",
+        "BIG": BIG,
+        "dataclass": dataclasses.dataclass,
+        "typing": typing,
+    }
+    exec("@dataclass\nclass Node:\n    kids: typing.List['Node'] = None", space)
+    if LAZY:
+        exec("@dataclass\nclass Node:\n    kids: typing.List[Node] = None", space)
+
+    assert parallel_facade.explain(space["Node"]).size < 50_000
+
+
+def case_hints_that_typing_and_dataclasses_made(pmap):
+    made = [Row, Pair, Called]
+    if sys.version_info >= (3, 12):  # before that, it calls itself one of the module `types`
+        made.append(Made)
+    same(pmap, lambda cls: names_of(typing.get_type_hints(cls)), made)
+
+
+def case_a_value_that_loads_its_module_while_it_is_sent(pmap):
+    if not LAZY:
+        return
+    space = {}
+    exec("def template(x):\n    return t'value {x}'", space)
+    template = space["template"]
+
+    assert [one.values for one in pmap(template, [1, 2])] == [(1,), (2,)]
+    assert pmap(lambda one: one.values, [template(3)]) == [(3,)]
+
+
+def case_sentinels_of_the_builtin_kind(pmap):
+    if sys.version_info < (3, 15):
+        return
+    local = sentinel("local")
+    assert pmap(lambda x: (x is local, repr(local)), [local, 1]) == [
+        (True, "local"),
+        (False, "local"),
+    ]
+    assert pmap(lambda _: (local, ABSENT), [1])[0] == (local, ABSENT)
+    assert pmap(lambda x: x is ABSENT, [ABSENT, local]) == [True, False]
 
 
 if __name__ == "__main__":
