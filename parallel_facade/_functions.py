@@ -190,8 +190,8 @@ def _annotations_of(function: types.FunctionType) -> tuple[dict[str, Any], Abstr
 def _evaluated(function: types.FunctionType) -> dict[str, Any] | None:
     """Return what *function*'s annotations are if somebody has asked for them; else `None`."""
     # There is no other way to look at it without evaluating them.
-    others = (function.__globals__, function.__builtins__, function.__kwdefaults__)
-    known = [id(one) for one in (*others, function.__dict__)]
+    others = ("__globals__", "__builtins__", "__kwdefaults__", "__dict__")
+    known = [id(getattr(function, name)) for name in others]
     found = (one for one in gc.get_referents(function) if type(one) is dict)
     return next((one for one in found if id(one) not in known), None)
 

@@ -22,7 +22,11 @@ from typing import Any, Final, NewType, ParamSpec, TypeVar, TypeVarTuple
 from parallel_facade._importable import is_importable_name
 from parallel_facade._singleton_tokens import known_as, known_or, token_for, token_of_received
 from parallel_facade._type_parameters import (
+    HAS_SYNTAX,
+    STARS,
     TypeAliasType,
+    parameter_at,
+    places_of_parameters,
     reduce_alias,
     reduce_new_type,
     reduce_parameter,
@@ -49,6 +53,7 @@ class Names:
 
     def __init__(self) -> None:
         self._index: dict[int, tuple[str, str]] | None = None
+        self._parameters: dict[int, tuple[str, str, int]] | None = None
         self.bare: set[int] = set()  # type parameters whose parts are sent elsewhere
 
     def reduce(self, obj: Any) -> tuple[Any, ...]:
@@ -61,8 +66,15 @@ class Names:
         if type(obj) is object and place is None:
             # Of no name: nothing outside of this payload can be compared with it.
             return object, ()
+        if HAS_SYNTAX and type(obj) in STARS and (known := self._place_of_parameter(obj)):
+            return parameter_at, known
         recipe = _RECIPES[type(obj)](obj)
         return recipe[:2] if id(obj) in self.bare else recipe
+
+    def _place_of_parameter(self, parameter: Any) -> tuple[str, str, int] | None:
+        if self._parameters is None:
+            self._parameters = places_of_parameters()
+        return self._parameters.get(id(parameter))
 
 
 def _globals_of_modules() -> Iterator[tuple[tuple[str, str], Any]]:

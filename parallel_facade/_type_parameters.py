@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import Any, Final, NamedTuple, ParamSpec, TypeVar, TypeVarTuple
 
 from parallel_facade._importable import is_importable_name
+from parallel_facade._origins import is_of_user
 from parallel_facade._singleton_tokens import known_as, known_or, receive, token_for
 
 TypeAliasType: Any = getattr(typing, "TypeAliasType", None)
@@ -58,8 +59,6 @@ class Shape(NamedTuple):
 
 def reduce_parameter(obj: Any) -> tuple[Any, ...]:
     """Return how to rebuild *obj*, a type variable of any kind."""
-    if (place := _place_of(obj)) is not None:
-        return parameter_at, place
     shape = _shape_of(obj)
     if shape.options is None:
         return new_parameter, (tuple(shape),), (shape.token, _late(obj)), None, None, fill_parts
@@ -72,30 +71,32 @@ def reduce_parameter(obj: Any) -> tuple[Any, ...]:
     return _made_by_call(obj, getattr(obj, "__constraints__", ()), options)
 
 
-def _place_of(parameter: Any) -> tuple[str, str, int] | None:
-    """Return the module, the path and the position of *parameter*, if a worker can import that."""
-    module = _module_of(parameter)
-    if not HAS_SYNTAX or not is_importable_name(module):
-        return None
-    for path, owner in _owners_in(vars(sys.modules[module]), module):
-        parameters = getattr(owner, "__type_params__", ())
-        for position, one in enumerate(parameters if type(parameters) is tuple else ()):
-            if one is parameter:
-                return module, path, position
-    return None
+def places_of_parameters() -> dict[int, tuple[str, str, int]]:
+    """Return where the user's modules have type parameters: module, path and position, by id.
+
+    They do not say so themselves: a parameter made by a statement calls itself one of `typing`.
+    """
+    return {
+        id(parameter): (name, path, position)
+        for name, module in list(sys.modules.items())
+        if is_of_user(name) and is_importable_name(name)
+        for path, owner in _owners_in(vars(module), name)
+        for position, parameter in enumerate(owner.__type_params__)
+    }
 
 
-def _owners_in(space: Mapping[str, Any], module: str) -> Iterator[tuple[str, Any]]:
+def _owners_in(space: Mapping[str, Any], module: str, outer: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the functions, aliases and classes of *module* in *space*, and those in classes."""
     for name, value in list(space.items()):
-        function = getattr(value, "__func__", value)
-        is_class = isinstance(value, type)
-        if is_class or isinstance(function, FunctionType | TypeAliasType):
-            if getattr(function, "__module__", None) != module:
-                continue
-            yield name, function
-        if is_class:
-            yield from ((f"{name}.{path}", one) for path, one in _owners_in(vars(value), module))
+        owner = value.__func__ if isinstance(value, classmethod | staticmethod) else value
+        if not isinstance(owner, type | FunctionType | TypeAliasType) or owner.__module__ != module:
+            continue
+        path = f"{outer}{name}"
+        if not isinstance(owner, TypeAliasType) and owner.__qualname__ != path:
+            continue  # another name of it, perhaps of a class around this one
+        yield path, owner
+        if isinstance(owner, type):
+            yield from _owners_in(vars(owner), module, f"{path}.")
 
 
 def parameter_at(module: str, path: str, position: int) -> Any:
