@@ -31,9 +31,9 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 unexport PYTHONDONTWRITEBYTECODE
 SOURCES := pyproject.toml README.md LICENSE $(shell find parallel_facade -name '*.py')
 TESTS := .
-PORTABLE := unit processes contract --backends process-spawn,thread
-# Python's own checks, such as of what is not closed; DEV= leaves them out.
-DEV := -X dev
+PORTABLE := processes --start-methods spawn
+# Python's own checks, such as of what is not closed, with DEV='-X dev'.
+DEV :=
 
 FAULTS ?= 2000
 MINUTES ?= 20
@@ -51,7 +51,7 @@ demo: $(VENV)/wheel
 # From the folder of the tests: there, the name of the package means the installed wheel.
 test: $(VENV)/wheel $(VENV)/test
 	cd tests && $(BIN)/python -c 'import parallel_facade as p; assert "site-packages" in p.__file__'
-	cd tests && $(BIN)/python $(DEV) -m pytest $(TESTS)
+	cd tests && $(BIN)/python $(DEV) -m pytest $(TESTS) --durations 50 --durations-min 1
 
 # The roads that macOS takes: see tests/portable.
 test-portable: $(VENV)/wheel $(VENV)/test
@@ -61,7 +61,7 @@ test-portable: $(VENV)/wheel $(VENV)/test
 # Both rules are in force in a free-threaded Python; any other from 3.14 on can switch them on.
 test-free-threading: $(VENV)/wheel $(VENV)/test
 	cd tests && PYTHON_CONTEXT_AWARE_WARNINGS=1 PYTHON_THREAD_INHERIT_CONTEXT=1 \
-		$(BIN)/python -m pytest $(TESTS)
+		$(BIN)/python -m pytest $(TESTS) --start-methods forkserver
 
 # In a process of its own: beside subinterpreters, nothing can be forked.
 test-interpreters: $(VENV)/wheel $(VENV)/test

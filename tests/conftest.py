@@ -2,6 +2,7 @@
 
 import gc
 import multiprocessing
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ DEFAULT_PROCESSES = f"process-{default_start_method()}"
 EXECUTORS = ["executor-thread", "executor-process"]
 HERE_ONLY = ["serial", "thread", *PROCESSES, *EXECUTORS]
 WORKERS = 2
+WORD = re.compile(r"\w+")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,20 +41,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help=f"what the contract is tested on: of {','.join([*HERE_ONLY, *CLUSTERS])}. "
         "Without: what needs no cluster, and each start method where a test depends on it.",
     )
+    parser.addoption(
+        "--start-methods",
+        default=",".join(START_METHODS),
+        help="the ways to start worker processes that tests of processes try",
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marks = metafunc.definition.iter_markers("parametrize")
-    is_given = any("backend" in str(mark.args[0]).replace("backends", "") for mark in marks)
-    if "backend" in metafunc.fixturenames and not is_given:
+    given = {name for mark in marks for name in WORD.findall(str(mark.args[0]))}
+    if "start_method" in metafunc.fixturenames and "start_method" not in given:
+        metafunc.parametrize("start_method", _start_methods(metafunc.config), indirect=True)
+    if "backend" in metafunc.fixturenames and "backend" not in given:
         metafunc.parametrize("backend", _backends_for(metafunc), indirect=True)
+
+
+def _start_methods(config: pytest.Config) -> list[str]:
+    return [name for name in config.getoption("--start-methods").split(",") if name]
 
 
 def _backends_for(metafunc: pytest.Metafunc) -> list[str]:
     if given := metafunc.config.getoption("--backends"):
         return str(given).split(",")
     if metafunc.definition.get_closest_marker("each_start_method"):
-        return HERE_ONLY
+        chosen = _start_methods(metafunc.config)
+        others = {f"process-{method}" for method in START_METHODS if method not in chosen}
+        return [name for name in HERE_ONLY if name not in others]
     # How a worker was started is known to nothing but its start: `travel` and `processes` look at
     # what it has from that on each start method.
     return [name for name in HERE_ONLY if name not in PROCESSES or name == DEFAULT_PROCESSES]
@@ -153,7 +168,7 @@ def backend(
         yield BackendUnderTest(request.param, settings, capabilities)
 
 
-@pytest.fixture(params=START_METHODS)
+@pytest.fixture
 def start_method(request: pytest.FixtureRequest, monkeypatch: Any) -> str:
     """Each way to start worker processes."""
     monkeypatch.setattr("parallel_facade.backends._launch._warn_of_threads", lambda: None)
