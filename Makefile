@@ -30,7 +30,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 # Programs that tests start load what was compiled before, as they do for users.
 unexport PYTHONDONTWRITEBYTECODE
 SOURCES := pyproject.toml README.md LICENSE $(shell find parallel_facade -name '*.py')
-TESTS := .
+TESTS := unit travel contract processes documents
 PORTABLE := processes --start-methods spawn
 # Python's own checks, such as of what is not closed, with DEV='-X dev'.
 DEV :=

@@ -49,35 +49,48 @@ class _ReapingPopen:
     """
 
     def __init__(self, process_obj: Any) -> None:
-        self._reaping = threading.Lock()
+        self._reaping = threading.Lock()  # held while the system is asked, which does not wait
+        self._waiting = threading.Lock()  # held by who waits for the end, where that takes the code
         super().__init__(process_obj)  # type: ignore[call-arg]  # it is mixed into a Popen
 
-    def poll(self, flag: int = os.WNOHANG if hasattr(os, "WNOHANG") else 0) -> int | None:
+    pid: int
+    method: str
+    returncode: int | None
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        if self.method == "forkserver":  # the server is asked, on a pipe
+            if flag == 0:
+                wait([self.sentinel])  # type: ignore[attr-defined]
+            with self._reaping:
+                code: int | None = super().poll(flag)  # type: ignore[misc]
+                return code
         if flag == 0:
             self._wait_for_exit()
         with self._reaping:
-            code: int | None = super().poll(flag)  # type: ignore[misc]
-            if code is None and self._is_reaped():
-                code = self.returncode = UNKNOWN_EXIT_CODE
-            return code
+            if self.returncode is None:
+                self._ask_for_code()
+            return self.returncode
 
-    def _is_reaped(self) -> bool:
-        if self.method == "forkserver" or not hasattr(os, "waitid"):  # type: ignore[attr-defined]
-            return False
+    def _ask_for_code(self) -> None:
         try:
-            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # type: ignore[attr-defined]
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:
-            return True
-        return False
+            if not self._waiting.locked():  # else it was told to the thread that waits
+                self.returncode = UNKNOWN_EXIT_CODE
+        else:
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
 
     def _wait_for_exit(self) -> None:
-        """Wait outside of the lock, and leave the exit code to be asked for."""
-        if self.method == "forkserver" or not hasattr(os, "waitid"):  # type: ignore[attr-defined]
-            wait([self.sentinel])  # type: ignore[attr-defined]
-            return
+        """Wait until the process has ended, outside of the lock."""
         # Not by the sentinel: a process that the task left behind holds the other end of it.
-        with suppress(ChildProcessError):
-            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)  # type: ignore[attr-defined]
+        if hasattr(os, "waitid"):
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            return
+        with self._waiting, suppress(ChildProcessError):
+            _, status = os.waitpid(self.pid, 0)
+            self.returncode = os.waitstatus_to_exitcode(status)
 
 
 class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess has no types
@@ -148,7 +161,12 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
         keep_private(self.channel)
         if isinstance(calls := self._args[0], PacketQueue):
             calls._reader.receive_until_end_of(self.channel.fileno())
-        super().run()
+        try:
+            super().run()
+        finally:
+            for queue in self._args[:2]:
+                if isinstance(queue, PacketQueue):
+                    queue.close()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what only the caller can use."""
