@@ -164,9 +164,10 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
         try:
             super().run()
         finally:
-            for queue in self._args[:2]:
-                if isinstance(queue, PacketQueue):
-                    queue.close()
+            # Else Python warns of them in a worker that leaves as programs end.
+            for end in (self.channel, *self._args[:2]):
+                if isinstance(end, socket.socket | PacketQueue):
+                    end.close()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what only the caller can use."""
