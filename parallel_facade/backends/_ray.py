@@ -368,8 +368,8 @@ def run_noted(board: Any, number: int, *arguments: Any) -> Any:
 def _asker() -> Any:
     """Return a remote function that evaluates an expression, and needs no module to be there."""
     by_value = eval("lambda question: eval(question)", {"__name__": "__main__"})
-    # Asking changes nothing, and Ray may give it to a worker that it is about to end: one whose task
-    # was cancelled by force, and had just ended.
+    # Asking changes nothing, and Ray may give it to a worker that it is about to end: one whose
+    # task was cancelled by force, and had just ended.
     return ray.remote(by_value).options(num_cpus=0, max_retries=3)
 
 
