@@ -139,7 +139,7 @@ bench: $(VENV)/wheel $(VENV)/bench
 	$(BIN)/python benchmarks/bench.py $(BENCH)
 
 bench-short: $(VENV)/wheel $(VENV)/test
-	$(BIN)/python benchmarks/bench.py --short
+	$(BIN)/python benchmarks/bench.py --short --peers parallel_facade multiprocessing.Pool
 
 endurance: $(VENV)/wheel $(VENV)/test
 	cd tests && $(BIN)/python endurance.py $(ENDURE)

@@ -136,10 +136,10 @@ def test_the_rows_of_what_travels_are_tests():
     rows = re.findall(r"^\|.*\| (?:`(\w+)\.(case_\w+)`)? ?\|$", page, re.M)
     named = [(category, case) for category, case in rows if category]
 
-    for category, case in named:
-        assert callable(getattr(importlib.import_module(category), case))
-    assert len(named) > 40
     cases = ROOT / "tests" / "travel" / "cases"
+    for category, case in named:  # as text: not every Python can read all of them
+        assert f"\ndef {case}(" in (cases / f"{category}.py").read_text()
+    assert len(named) > 40
     categories = {file.stem for file in cases.glob("*.py")} - {"runner", "helpers"}
     assert {category for category, _ in named} == categories
 
