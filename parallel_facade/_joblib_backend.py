@@ -196,8 +196,8 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
 
     def terminate(self) -> None:
         """Forget the call; the pool stays warm."""
-        with self._lock:
-            self._waiting.clear()
+        # Nothing of this call waits any more. What does is another's: joblib gives one back-end to
+        # all calls in a ``with parallel_config(...)``, and generators of several run at once.
         self.reset_batch_stats()
 
     def _in_force(self) -> dict[str, Any]:

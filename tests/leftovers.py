@@ -20,7 +20,9 @@ class Resources:
         self.processes = {str(one) for one in process.active_children()}
         self.children = _children()
         # Semaphores have a name for a moment only; those seen are other programs'.
-        self.shared = {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")}
+        # Neither semaphores nor what MPI has, which other programs of this machine may run on.
+        others = ("sem.", "vader_segment.")
+        self.shared = {name for name in os.listdir("/dev/shm") if not name.startswith(others)}
 
     def added_to(self, before):
         """Return what there is now and was not *before*, or is more than before."""

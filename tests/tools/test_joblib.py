@@ -154,6 +154,19 @@ def test_generators_give_results_as_they_are_asked_for():
     assert sorted(unordered) == list(range(10))
 
 
+def test_the_end_of_a_call_leaves_what_another_waits_for(gate):
+    held = gate()
+    waiting = Parallel(return_as="generator", batch_size=1, pre_dispatch="all")(
+        delayed(held.pass_through if x < 2 else abs)(x) for x in range(6)
+    )
+    held.wait_for_arrivals(2)
+
+    joblib.parallel.get_active_backend()[0].terminate()
+
+    held.open()
+    assert list(waiting) == list(range(6))
+
+
 def test_a_timeout_of_joblib_is_kept():
     with pytest.raises((TimeoutError, joblib.parallel.TimeoutError)):
         Parallel(timeout=0.2, batch_size=1)(delayed(threading.Event().wait)() for _ in range(2))
