@@ -18,6 +18,9 @@ LOOKS_UP_TEXT: Final = frozenset({"globals", "eval", "exec", "vars", "getattr", 
 REACHES_MAIN: Final = frozenset({"__main__", "modules", "__import__", "import_module"})
 """What code mentions that reaches the module of the script."""
 
+VALUE: Final = 1
+"""Of `annotationlib.Format`: what a function that returns annotations is asked for."""
+
 WORD: Final = re.compile(r"[^\W\d]\w*")
 
 

@@ -22,6 +22,7 @@ from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._code import (
+    VALUE,
     global_names,
     names_in_annotations,
     names_in_main,
@@ -205,10 +206,6 @@ def changed_annotations(annotate: Any, evaluated: dict[str, Any] | None) -> dict
     except Exception:
         is_same = False
     return None if is_same else evaluated
-
-
-VALUE: Final = 1
-"""Of `annotationlib.Format`."""
 
 
 def names_in_annotate(annotate: Any) -> frozenset[str]:

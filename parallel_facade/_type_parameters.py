@@ -16,8 +16,10 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
+from types import FunctionType
 from typing import Any, Final, NamedTuple, ParamSpec, TypeVar, TypeVarTuple
 
+from parallel_facade._code import VALUE
 from parallel_facade._importable import is_importable_name
 from parallel_facade._origins import is_of_user
 from parallel_facade._singleton_tokens import known_as, known_or, receive, token_for
@@ -179,9 +181,6 @@ def _late(obj: Any) -> dict[str, tuple[bool, Any]]:
     return found
 
 
-FunctionType: Final = type(lambda: None)
-
-
 def new_parameter(fields: tuple[Any, ...]) -> Any:
     """Return the type parameter of that `Shape`, made if it is new here."""
     shape = Shape(*fields)
@@ -248,10 +247,6 @@ def fill_all_parts(_: Any, states: list[tuple[str, dict[str, tuple[bool, Any]]]]
     """Do so for an alias and its parameters."""
     for state in states:
         fill_parts(_, state)
-
-
-VALUE: Final = 1
-"""Of `annotationlib.Format`."""
 
 
 def _returns(is_function: bool, found: Any) -> Callable[[], Any]:
