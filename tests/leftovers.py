@@ -9,6 +9,9 @@ import psutil
 from engines_here import started
 from multiprocess import process
 
+OURS = ("parallel_facade", "psm_", "pym-")
+"""How names of shared memory begin: this package's, and the standard library's on Linux."""
+
 
 class Resources:
     """Descriptors, threads, processes and shared memory at this moment."""
@@ -19,10 +22,8 @@ class Resources:
         self.threads = {thread.name for thread in threading.enumerate()}
         self.processes = {str(one) for one in process.active_children()}
         self.children = _children()
-        # Semaphores have a name for a moment only; those seen are other programs'.
-        # Neither semaphores nor what MPI has, which other programs of this machine may run on.
-        others = ("sem.", "vader_segment.")
-        self.shared = {name for name in os.listdir("/dev/shm") if not name.startswith(others)}
+        # Other programs of this machine put theirs beside it, MPI and joblib among them.
+        self.shared = {name for name in os.listdir("/dev/shm") if name.startswith(OURS)}
 
     def added_to(self, before):
         """Return what there is now and was not *before*, or is more than before."""
