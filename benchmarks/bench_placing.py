@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-import parallel_facade._payload as payload
+import parallel_facade._serialization.encoder as payload
 from parallel_facade import Pool
 
 COUNT = 16

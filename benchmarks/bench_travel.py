@@ -16,8 +16,8 @@ from pathlib import Path
 import joblib
 
 from parallel_facade import pmap
-from parallel_facade._payload import Encoder, decode
-from parallel_facade._scopes import new_scope
+from parallel_facade._common.call_ids import new_scope
+from parallel_facade._serialization.encoder import Encoder, decode
 
 ROUNDS = 5
 INSTANCES = 200_000

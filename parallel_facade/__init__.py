@@ -4,25 +4,22 @@
 >>> pmap(lambda x: x * x, range(4))
 [0, 1, 4, 9]
 
-Where to start reading:
-    _api         the verbs: pmap, imap, apply_async
-    _shared      the warm pools that the verbs borrow
-    _pool        Pool, which owns the workers of one back-end
-    _dispatch    the loop behind every map: window, order, deadlines, retries
-    _open_call   what runs on the far side: the callable is rebuilt
-    _worker      and there the items run through it
-    _pickling    how objects become bytes: functions, classes, data
-    _explain     why something cannot
-    _config      settings, and where each comes from
-    backends     one module per way to run
+Where to start reading, from the top:
+    _api             what the public names are: verbs, pools, results, explain
+    _tracing         what ran where and when
+    _dispatch        the engine of a call: chunks, order, retries, deadlines
+    backends         the ways to run calls: processes, threads, serially, clusters
+    _worker          what runs in a worker
+    _serialization   how objects become bytes
+    _configuration   settings, and where each comes from
+    _console         what the user sees while a call runs
+    _common          what every package may use
 """
 
 from typing import TYPE_CHECKING, Any
 
-from parallel_facade._api import apply_async, imap, pmap
-from parallel_facade._config import Config, config, configure, get_config
-from parallel_facade._cpus import cpu_count
-from parallel_facade._errors import (
+from parallel_facade._api.verbs import apply_async, imap, pmap
+from parallel_facade._common.errors import (
     BackendLostError,
     ConfigurationError,
     ParallelFacadeError,
@@ -32,16 +29,18 @@ from parallel_facade._errors import (
     TaskTimeoutError,
     WorkerCrashedError,
 )
+from parallel_facade._configuration.cpu_count import cpu_count
+from parallel_facade._configuration.settings import Config, config, configure, get_config
 
 if TYPE_CHECKING:
-    from parallel_facade._async_result import AsyncResult
-    from parallel_facade._explain import Explanation, explain
-    from parallel_facade._pool import Pool
-    from parallel_facade._progress import Progress
-    from parallel_facade._results import ResultIterator
-    from parallel_facade._seeds import rng
-    from parallel_facade._trace import Trace, trace
-    from parallel_facade._trace_report import TraceReport
+    from parallel_facade._api.explain import Explanation, explain
+    from parallel_facade._api.pool import Pool
+    from parallel_facade._api.results import ResultIterator
+    from parallel_facade._console.progress import Progress
+    from parallel_facade._dispatch.async_result import AsyncResult
+    from parallel_facade._tracing.report import TraceReport
+    from parallel_facade._tracing.trace import Trace, trace
+    from parallel_facade._worker.seeds import rng
 
 __version__ = "0.1.0"
 
@@ -75,16 +74,16 @@ __all__ = [
 ]
 
 _LOADED_ON_USE = {
-    "AsyncResult": "_async_result",
-    "Explanation": "_explain",
-    "Pool": "_pool",
-    "Progress": "_progress",
-    "ResultIterator": "_results",
-    "Trace": "_trace",
-    "TraceReport": "_trace_report",
-    "explain": "_explain",
-    "rng": "_seeds",
-    "trace": "_trace",
+    "AsyncResult": "_dispatch.async_result",
+    "Explanation": "_api.explain",
+    "Pool": "_api.pool",
+    "Progress": "_console.progress",
+    "ResultIterator": "_api.results",
+    "Trace": "_tracing.trace",
+    "TraceReport": "_tracing.report",
+    "explain": "_api.explain",
+    "rng": "_worker.seeds",
+    "trace": "_tracing.trace",
 }
 """Public names whose modules `import parallel_facade` leaves alone, so that it stays cheap."""
 

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from parallel_facade._cli import main
+from parallel_facade._integrations.cli import main
 
 
 def _run() -> int:

@@ -5,7 +5,7 @@
 """
 
 try:
-    from parallel_facade._joblib_backend import NAME, register
+    from parallel_facade._integrations.joblib_backend import NAME, register
 except ModuleNotFoundError as _missing:
     _missing.add_note("Hint: pip install 'parallel-facade[joblib]'")
     raise

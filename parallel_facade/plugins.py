@@ -6,11 +6,11 @@ the entry-point group ``parallel_facade.backends``; `parallel_facade.testing.Bac
 it.
 """
 
-from parallel_facade._errors import BackendLostError, WorkerCrashedError
-from parallel_facade._far_side import run_remote
-from parallel_facade.backends import Backend, Capabilities, WorkerLost, WorkerSettings
-from parallel_facade.backends._remote import RemoteBackend
-from parallel_facade.backends._remote_tasks import EngineFuture
+from parallel_facade._common.errors import BackendLostError, WorkerCrashedError
+from parallel_facade._worker.remote_entry import run_remote
+from parallel_facade.backends.base import Backend, Capabilities, WorkerLost, WorkerSettings
+from parallel_facade.backends.engines.base import RemoteBackend
+from parallel_facade.backends.engines.tasks import EngineFuture
 
 __all__ = [
     "Backend",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from parallel_facade._faults import Faults
+    from parallel_facade._integrations.fault_injection import Faults
 
 OPTION = "--parallel-facade-backend"
 
@@ -30,8 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Put the option in force for the whole run."""
     if (name := config.getoption(OPTION)) is not None:
-        from parallel_facade._config import force_backend
-        from parallel_facade._errors import ConfigurationError
+        from parallel_facade._common.errors import ConfigurationError
+        from parallel_facade._configuration.settings import force_backend
 
         try:
             end = force_backend(name)
@@ -46,7 +46,7 @@ def serial_backend() -> Iterator[None]:
 
     What the serial back-end cannot do, such as *task_timeout*, is left out then.
     """
-    from parallel_facade._config import force_backend
+    from parallel_facade._configuration.settings import force_backend
 
     end = force_backend("serial")
     yield
@@ -56,7 +56,7 @@ def serial_backend() -> Iterator[None]:
 @pytest.fixture
 def parallel_faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
     """Give faults that the calls of the test shall meet: ``parallel_faults.crash(item=3)``."""
-    from parallel_facade._faults import Faults, put_in_force
+    from parallel_facade._integrations.fault_injection import Faults, put_in_force
 
     faults = Faults(tmp_path_factory.mktemp("parallel_facade_faults"))
     end = put_in_force(faults)

@@ -22,16 +22,16 @@ from typing import Any, ClassVar
 
 import pytest
 
-from parallel_facade._api import apply_async, imap, pmap
-from parallel_facade._config import config
-from parallel_facade._errors import (
+from parallel_facade._api.pool import Pool
+from parallel_facade._api.verbs import apply_async, imap, pmap
+from parallel_facade._common.errors import (
     ConfigurationError,
     PoolClosedError,
     SerializationError,
     WorkerCrashedError,
 )
-from parallel_facade._pool import Pool
-from parallel_facade.backends import Capabilities
+from parallel_facade._configuration.settings import config
+from parallel_facade.backends.base import Capabilities
 
 
 class BackendContract:

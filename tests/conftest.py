@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import pytest
 
 import parallel_facade
-from parallel_facade import Pool, _shared, config
-from parallel_facade._config import default_start_method
-from parallel_facade.backends import Capabilities
+from parallel_facade import Pool, config
+from parallel_facade._api import shared_pools as _shared
+from parallel_facade._configuration.settings import default_start_method
+from parallel_facade.backends.base import Capabilities
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "travel" / "cases")]  # where workers find helper modules
@@ -152,7 +153,9 @@ def backend(
     monkeypatch: Any,
 ) -> Iterator[BackendUnderTest]:
     """Each back-end in turn, in force for the calls of the test."""
-    monkeypatch.setattr("parallel_facade.backends._launch._warn_of_threads", lambda: None)
+    monkeypatch.setattr(
+        "parallel_facade.backends.process.starting.launcher._warn_of_threads", lambda: None
+    )
     if request.param in CLUSTERS:
         if reason := reason_to_skip(request.param):
             pytest.skip(reason)
@@ -171,7 +174,9 @@ def backend(
 @pytest.fixture
 def start_method(request: pytest.FixtureRequest, monkeypatch: Any) -> str:
     """Each way to start worker processes."""
-    monkeypatch.setattr("parallel_facade.backends._launch._warn_of_threads", lambda: None)
+    monkeypatch.setattr(
+        "parallel_facade.backends.process.starting.launcher._warn_of_threads", lambda: None
+    )
     return str(request.param)
 
 

@@ -20,7 +20,7 @@ from parallel_facade import (
     apply_async,
     pmap,
 )
-from parallel_facade._submission import Submission
+from parallel_facade._dispatch.background_call import Submission
 
 PATIENCE = 30
 

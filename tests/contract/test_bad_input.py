@@ -41,7 +41,7 @@ def no_worker_starts(monkeypatch):
     def start(*args, **kwds):
         raise AssertionError("a worker was started")
 
-    for name in ("_process.ProcessBackend", "_thread.ThreadBackend", "_serial.SerialBackend"):
+    for name in ("process.backend.ProcessBackend", "thread.ThreadBackend", "serial.SerialBackend"):
         monkeypatch.setattr(f"parallel_facade.backends.{name}.submit", start)
 
 

@@ -11,8 +11,8 @@ import threading
 import pytest
 
 from parallel_facade import PoolClosedError, SerializationError, TaskTimeoutError, imap, pmap
-from parallel_facade._chunking import MOST_ITEMS
-from parallel_facade._deadlines import Deadline
+from parallel_facade._common.deadlines import Deadline
+from parallel_facade._dispatch.chunk_sizer import MOST_ITEMS
 
 PATIENCE = 60
 

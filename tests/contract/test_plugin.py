@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from parallel_facade import _registry
+from parallel_facade._configuration import backend_registry as _registry
 from parallel_facade.testing import BackendContract
 
 INSTALLED = find_spec("parallel_facade_standard") is not None

@@ -363,7 +363,7 @@ def test_a_second_close_waits_for_the_first(backend, gate):
 
 
 def test_functions_among_the_results_leave_nothing_behind(backend):
-    from parallel_facade import _namespaces
+    from parallel_facade._serialization.modules import call_globals as _namespaces
 
     before = set(_namespaces._spaces)
 

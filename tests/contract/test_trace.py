@@ -13,12 +13,12 @@ from parallel_facade import (
     ConfigurationError,
     SerializationError,
     WorkerCrashedError,
-    _call_trace,
     apply_async,
     imap,
     pmap,
     trace,
 )
+from parallel_facade._dispatch import call_trace as _call_trace
 
 LONG = 200_000
 """To add up so many numbers takes longer than what a timeline leaves out."""

@@ -81,7 +81,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_the_table_of_settings_is_complete():
-    from parallel_facade._config import SETTINGS
+    from parallel_facade._configuration.settings import SETTINGS
 
     page = (ROOT / "docs" / "reference" / "configuration.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| `PARALLEL_FACADE_(\w+)` \|", page, re.M))
@@ -113,7 +113,7 @@ def test_the_tables_say_of_what_each_option_is_an_argument():
 
 
 def test_the_table_of_capabilities_is_true():
-    from parallel_facade._registry import load_backend
+    from parallel_facade._configuration.backend_registry import load_backend
 
     page = (ROOT / "docs" / "reference" / "configuration.md").read_text()
     rows = {

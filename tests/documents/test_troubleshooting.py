@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from parallel_facade import Pool, _registry, apply_async, configure, pmap
+from parallel_facade import (
+    Pool,
+    apply_async,
+    configure,
+    pmap,
+)
+from parallel_facade._configuration import backend_registry as _registry
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/troubleshooting.md").read_text()
 HEADINGS = re.findall(r"^### `(.*)`$", PAGE, re.M)

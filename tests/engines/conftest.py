@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from parallel_facade import _shared
+from parallel_facade._api import shared_pools as _shared
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from engines_here import CLUSTERS, MPI_AS_ROOT, PROJECT, free_port, needs, reason_to_skip
 
 from parallel_facade import BackendLostError, ConfigurationError, imap, pmap
-from parallel_facade._info import abilities_report
-from parallel_facade._registry import BUILT_IN
+from parallel_facade._configuration.backend_registry import BUILT_IN
+from parallel_facade._integrations.info import abilities_report
 
 
 @pytest.mark.parametrize(

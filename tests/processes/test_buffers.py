@@ -11,7 +11,7 @@ import pandas
 import pytest
 
 from parallel_facade import Pool, WorkerCrashedError, apply_async, config, imap, pmap
-from parallel_facade._segments import CAN_SHARE, PLACED_BYTES
+from parallel_facade._serialization.buffers.shared_memory import CAN_SHARE, PLACED_BYTES
 
 COUNT = PLACED_BYTES // 4
 """Numbers of 8 bytes that are placed."""

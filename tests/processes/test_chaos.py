@@ -6,7 +6,9 @@ import pytest
 
 @pytest.fixture
 def no_warning_of_threads(monkeypatch):
-    monkeypatch.setattr("parallel_facade.backends._launch._warn_of_threads", lambda: None)
+    monkeypatch.setattr(
+        "parallel_facade.backends.process.starting.launcher._warn_of_threads", lambda: None
+    )
 
 
 def test_random_faults_lose_double_and_leave_nothing(no_warning_of_threads, no_warm_pools, caplog):

@@ -117,7 +117,7 @@ def test_while_workers_start(start_method, fault):
 
 
 def test_while_the_pool_closes(start_method, fault, monkeypatch, capfd):
-    monkeypatch.setattr("parallel_facade.backends._process.LEAVE_PATIENCE", 0.5)
+    monkeypatch.setattr("parallel_facade.backends.process.backend.LEAVE_PATIENCE", 0.5)
     with Pool(
         workers=2, start_method=start_method, initializer=fault_at_exit, initargs=(fault,)
     ) as pool:

@@ -7,8 +7,8 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from parallel_facade import ConfigurationError, Pool, config, cpu_count, pmap
-from parallel_facade.backends import _inner_threads
-from parallel_facade.backends._inner_threads import VARIABLES
+from parallel_facade.backends.process import thread_limits as _inner_threads
+from parallel_facade.backends.process.thread_limits import VARIABLES
 
 
 def threads_of_blas(_):

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from parallel_facade import config, pmap
-from parallel_facade._importable import find_path
+from parallel_facade._serialization.modules.importable import find_path
 
 SOURCE = """
 SCALE = {scale}

@@ -10,7 +10,7 @@ import pytest
 from leftovers import Resources
 
 from parallel_facade import Pool, WorkerCrashedError
-from parallel_facade.backends._frames import HEADER, MAGIC, FrameReader, GarbageError, Kind
+from parallel_facade.backends.process.protocol import HEADER, MAGIC, FrameReader, GarbageError, Kind
 
 PATIENCE = 60
 

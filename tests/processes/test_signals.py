@@ -133,7 +133,7 @@ def test_ctrl_c_while_a_pool_is_made_leaves_nothing_of_it(start_method, tmp_path
 
 BEFORE_IT_IS_KNOWN = """
 import tempfile
-from parallel_facade.backends._process import ProcessBackend
+from parallel_facade.backends.process.backend import ProcessBackend
 begun = os.path.join(tempfile.mkdtemp(), "begun")
 os.mkfifo(begun)
 def begin(x):

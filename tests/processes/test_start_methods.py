@@ -47,7 +47,7 @@ def test_a_fork_leaves_the_filters_of_another_thread_to_it():
     """A thread is inside `catch_warnings` while we fork: its filters end with its block."""
     code = """
 import threading, warnings
-from parallel_facade.backends import _fork_server
+from parallel_facade.backends.process.starting import fork_server as _fork_server
 entered, leave, left = threading.Event(), threading.Event(), threading.Event()
 
 def other():

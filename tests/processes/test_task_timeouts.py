@@ -14,7 +14,9 @@ import pytest
 from programs import survivors
 
 from parallel_facade import Pool, TaskTimeoutError, apply_async
-from parallel_facade.backends import _departures, _desk, _switchboard
+from parallel_facade.backends.process import manager_thread as _switchboard
+from parallel_facade.backends.process import reaper as _departures
+from parallel_facade.backends.process import scheduler as _desk
 
 PATIENCE = 60
 

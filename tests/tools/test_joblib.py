@@ -25,7 +25,7 @@ from parallel_facade import (  # noqa: E402
     config,
     pmap,
 )
-from parallel_facade._joblib_backend import ParallelFacadeBackend  # noqa: E402
+from parallel_facade._integrations.joblib_backend import ParallelFacadeBackend  # noqa: E402
 from parallel_facade.joblib import register  # noqa: E402
 
 

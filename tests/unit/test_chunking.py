@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from parallel_facade._chunking import (
+from parallel_facade._dispatch.chunk_sizer import (
     CHUNKS_PER_WORKER,
     GROWTH,
     GROWTH_TO_TAKE_BACK,

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from parallel_facade import _demo
-from parallel_facade._cli import main
-from parallel_facade._demo import Facts, SourceSurvey, demo_report
+from parallel_facade._integrations import demo as _demo
+from parallel_facade._integrations.cli import main
+from parallel_facade._integrations.demo import Facts, SourceSurvey, demo_report
 
 
 def test_the_demo_agrees_on_every_back_end(capsys):

@@ -11,7 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from parallel_facade import ConfigurationError, config, configure, cpu_count, get_config
-from parallel_facade._config import SETTINGS, _warn_of_unknown_variables, resolve, sources
+from parallel_facade._configuration.settings import (
+    SETTINGS,
+    _warn_of_unknown_variables,
+    resolve,
+    sources,
+)
 
 LAYERS = ["call", "with config(...)", "configure(...)", "environment", "default"]
 VALUES = {

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from parallel_facade import cpu_count
-from parallel_facade._cpus import cgroup_quota, cpu_limits
+from parallel_facade._configuration.cpu_count import cgroup_quota, cpu_limits
 
 
 @pytest.fixture

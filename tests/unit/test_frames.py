@@ -5,9 +5,9 @@ import socket
 import psutil
 import pytest
 
-from parallel_facade.backends._frames import Frame, FrameReader, Kind, send_frame
-from parallel_facade.backends._link import Link
-from parallel_facade.backends._packets import PacketQueue
+from parallel_facade.backends.process.protocol import Frame, FrameReader, Kind, send_frame
+from parallel_facade.backends.process.starting.lockless_queue import PacketQueue
+from parallel_facade.backends.process.worker_handle import Link
 
 
 @pytest.fixture

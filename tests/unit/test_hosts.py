@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from parallel_facade.backends._hosts import ASK_SECONDS, SILENT_SECONDS, Hosts
+from parallel_facade.backends.engines.host_liveness import ASK_SECONDS, SILENT_SECONDS, Hosts
 
 
 @pytest.fixture

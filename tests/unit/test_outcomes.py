@@ -8,10 +8,10 @@ import pytest
 
 import parallel_facade
 from parallel_facade import ParallelFacadeError, RemoteError, TaskTimeoutError
-from parallel_facade._ledger import Ledger
-from parallel_facade._outcomes import Failure, captured, decode_report
-from parallel_facade._payload import Encoder
-from parallel_facade._scopes import new_scope
+from parallel_facade._common.call_ids import new_scope
+from parallel_facade._serialization.encoder import Encoder
+from parallel_facade._worker.outcome_recorder import Ledger
+from parallel_facade._worker.outcomes import Failure, captured, decode_report
 
 
 def there_and_back(*values, **failures):

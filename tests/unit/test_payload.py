@@ -15,11 +15,13 @@ from collections import namedtuple
 import numpy
 import pytest
 
-from parallel_facade import SerializationError, _dilling, _pickling
-from parallel_facade._identity import class_for, token_for
-from parallel_facade._importable import find_path, is_importable
-from parallel_facade._payload import Encoder, decode
-from parallel_facade._scopes import new_scope
+from parallel_facade import SerializationError
+from parallel_facade._common.call_ids import new_scope
+from parallel_facade._serialization import dill_bridge as _dilling
+from parallel_facade._serialization import pickler as _pickling
+from parallel_facade._serialization.encoder import Encoder, decode
+from parallel_facade._serialization.modules.importable import find_path, is_importable
+from parallel_facade._serialization.rules.class_tokens import class_for, token_for
 
 
 def there_and_back(obj, serializer="dill"):
@@ -247,7 +249,10 @@ def test_what_a_worker_can_import():
     finally:
         del sys.modules["made_at_run_time"]
     assert is_importable(os.path.join)
-    assert find_path(Encoder._encode) == ("parallel_facade._payload", "Encoder._encode")
+    assert find_path(Encoder._encode) == (
+        "parallel_facade._serialization.encoder",
+        "Encoder._encode",
+    )
     assert not is_importable(lambda: 0)
     assert not is_importable(3)
 

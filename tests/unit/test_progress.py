@@ -5,7 +5,7 @@ import io
 import tqdm
 
 from parallel_facade import Progress, pmap
-from parallel_facade._progress import Reporter, open_reporter
+from parallel_facade._console.progress import Reporter, open_reporter
 
 
 class Terminal(io.StringIO):

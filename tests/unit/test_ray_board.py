@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from parallel_facade.backends._ray_board import Board
+from parallel_facade.backends.engines.ray_start_gate import Board
 
 
 @pytest.fixture

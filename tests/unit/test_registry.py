@@ -7,14 +7,14 @@ import pytest
 
 from parallel_facade import (
     ConfigurationError,
-    _info,
-    _registry,
     config,
     cpu_count,
     get_config,
     pmap,
 )
-from parallel_facade.backends._serial import SerialBackend
+from parallel_facade._configuration import backend_registry as _registry
+from parallel_facade._integrations import info as _info
+from parallel_facade.backends.serial import SerialBackend
 
 GROUP = "parallel_facade.backends"
 

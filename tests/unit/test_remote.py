@@ -7,12 +7,12 @@ import weakref
 import pytest
 
 from parallel_facade import BackendLostError
-from parallel_facade._far_side import CALL_IS_MISSING
-from parallel_facade.backends import Capabilities, WorkerSettings
-from parallel_facade.backends._executor import ExecutorBackend
-from parallel_facade.backends._remote import RemoteBackend
-from parallel_facade.backends._remote_tasks import EngineFuture
-from parallel_facade.backends._watch import Watch
+from parallel_facade._worker.remote_entry import CALL_IS_MISSING
+from parallel_facade.backends.base import Capabilities, WorkerSettings
+from parallel_facade.backends.engines.base import RemoteBackend
+from parallel_facade.backends.engines.executor import ExecutorBackend
+from parallel_facade.backends.engines.supervisor_thread import Watch
+from parallel_facade.backends.engines.tasks import EngineFuture
 
 PATIENCE = 30
 ENDED = b"a report"

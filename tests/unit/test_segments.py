@@ -8,10 +8,10 @@ from collections import deque
 import numpy
 import pytest
 
-from parallel_facade import _segments
-from parallel_facade._payload import MOST_SEGMENTS, Encoder, decode
-from parallel_facade._scopes import new_scope
-from parallel_facade._segments import PLACED_BYTES, Loan, Shelf
+from parallel_facade._common.call_ids import new_scope
+from parallel_facade._serialization.buffers import shared_memory as _segments
+from parallel_facade._serialization.buffers.shared_memory import PLACED_BYTES, Loan, Shelf
+from parallel_facade._serialization.encoder import MOST_SEGMENTS, Encoder, decode
 
 pytestmark = pytest.mark.skipif(not _segments.CAN_SHARE, reason="needs memfd_create")
 

@@ -4,9 +4,10 @@ import threading
 
 import pytest
 
-from parallel_facade import Pool, _shared, pmap
-from parallel_facade._config import resolve
-from parallel_facade._shared import SharedPools
+from parallel_facade import Pool, pmap
+from parallel_facade._api import shared_pools as _shared
+from parallel_facade._api.shared_pools import SharedPools
+from parallel_facade._configuration.settings import resolve
 
 PATIENCE = 30
 

@@ -7,10 +7,15 @@ import socket
 import numpy
 import pytest
 
-from parallel_facade._deadlines import Deadline
-from parallel_facade._methods import bind_method, find_definition, mangle, reduce_method
-from parallel_facade._seeds import kept_state, seed_item, stream_seed
-from parallel_facade.backends._packets import PacketQueue
+from parallel_facade._common.deadlines import Deadline
+from parallel_facade._serialization.rules.methods import (
+    bind_method,
+    find_definition,
+    mangle,
+    reduce_method,
+)
+from parallel_facade._worker.seeds import kept_state, seed_item, stream_seed
+from parallel_facade.backends.process.starting.lockless_queue import PacketQueue
 
 
 def test_a_deadline_comes_when_its_seconds_have_passed(clock):

@@ -2,11 +2,11 @@
 
 import pytest
 
-from parallel_facade._call_trace import CallTrace
-from parallel_facade._intervals import Interval, merged, overlap
-from parallel_facade._timeline import MARK, PACK, PACK_CALLABLE, UNPACK, Lane, Step
-from parallel_facade._trace_report import report_of
-from parallel_facade.backends import Capabilities
+from parallel_facade._dispatch.call_trace import CallTrace
+from parallel_facade._tracing.intervals import Interval, merged, overlap
+from parallel_facade._tracing.report import report_of
+from parallel_facade._worker.timings import MARK, PACK, PACK_CALLABLE, UNPACK, Lane, Step
+from parallel_facade.backends.base import Capabilities
 
 
 class Backend:
@@ -44,7 +44,7 @@ class Timeline:
         callable_ready=None,
         applied=None,
     ):
-        from parallel_facade._timeline import ChunkTimes, ItemTimes
+        from parallel_facade._worker.timings import ChunkTimes, ItemTimes
 
         lane = Lane(
             "host", 1 if thread else worker, thread, f"worker {worker}", 0.0 if thread else born
@@ -236,7 +236,7 @@ def test_threads_that_run_one_at_a_time():
     assert "2 threads compute as much as 1.0 CPUs" in timeline.report(10).advice
 
 
-WITHOUT_GIL = "parallel_facade._trace_advice.is_gil_on"
+WITHOUT_GIL = "parallel_facade._tracing.advice.is_gil_on"
 
 
 def test_threads_that_wait_for_each_other_without_a_gil(monkeypatch):
@@ -275,7 +275,7 @@ def test_threads_that_wait_for_something_else():
 
 
 def test_more_workers_than_cpus(monkeypatch):
-    monkeypatch.setattr("parallel_facade._trace_advice.usable_cpus", lambda: 2)
+    monkeypatch.setattr("parallel_facade._tracing.advice.usable_cpus", lambda: 2)
     timeline = Timeline(workers=4)
     for worker in range(4):
         timeline.chunk(worker, 0, 0, 10, cpu=5.0)

@@ -1,0 +1,1 @@
+"""What the public names are: verbs, pools, results, explain."""

@@ -1,0 +1,583 @@
+"""`Pool`: the owner of a back-end's workers for a time.
+
+    Pool ──owns──► Backend (workers)          one Map or Submission per call ──► Backend
+      └──owns──► Delivery (callbacks)
+
+Guarantees:
+    - Every option is checked before a worker sees anything of the call.
+    - `close` leaves no worker, thread or file; closing twice is fine, using it after is an error.
+    - Inside a worker, calls run in that worker: never more workers than were asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
+
+from parallel_facade._api.open_backend import backend_name, open_backend
+from parallel_facade._api.results import ResultIterator, collect, collect_async
+from parallel_facade._api.signatures import PoolMapOptions
+from parallel_facade._common.callback_thread import CLOSE_PATIENCE, Delivery
+from parallel_facade._common.errors import ConfigurationError, PoolClosedError
+from parallel_facade._common.exiting import freeze_daemons, freezing_daemons
+from parallel_facade._common.shutdown import close_at_exit, forget
+from parallel_facade._common.threads import new_thread
+from parallel_facade._common.worker_role import is_worker
+from parallel_facade._configuration.settings import Config, is_forced, resolve, usable_cpus
+from parallel_facade._dispatch.async_result import AsyncResult
+from parallel_facade._dispatch.call_options import (
+    Options,
+    check_callable,
+    check_capabilities,
+    check_positive,
+    make_options,
+)
+from parallel_facade._dispatch.map_run import Map
+from parallel_facade._dispatch.prepare_call import (
+    Target,
+    background_call,
+    callbacks,
+    eager_map,
+    lazy_map,
+)
+from parallel_facade.backends.base import Backend, WorkerSettings
+from parallel_facade.backends.process.thread_limits import check_inner_threads_of_forks
+
+R = TypeVar("R")
+
+_pools_by_token: weakref.WeakValueDictionary[str, Pool] = weakref.WeakValueDictionary()
+
+
+class Pool(Executor):
+    """Workers of one back-end, for as many calls as you like.
+
+    A context manager, and a `concurrent.futures.Executor`, so it goes wherever an executor or a
+    pool with a ``map`` method goes.
+
+    Args:
+        backend: A back-end's name, a `Backend`, or a `concurrent.futures.Executor`, which is not
+            shut down here; `None` asks the configuration.
+        workers: How many workers at most; `None` asks the configuration, and takes all that a
+            cluster or an executor has.
+        start_method: ``"forkserver"``, ``"spawn"`` or ``"fork"``, for processes; `None` asks the
+            configuration.
+        initializer: Runs once in each new worker. The globals that it sets are there for the
+            tasks, for as long as the worker lives.
+        initargs: Its arguments.
+        max_tasks_per_worker: Replace a worker after this many items, counted at the end of a
+            chunk; `None` for never.
+        max_memory_per_worker: Replace a worker whose resident memory, in bytes, is above this at
+            the end of a chunk; `None` for never.
+        inner_threads: Threads that libraries such as BLAS and OpenMP use in each worker process;
+            0 for as many as they like; `None` asks the configuration, whose default is the
+            worker's share of the CPUs.
+        serializer: ``"dill"``, or ``"pickle"`` for the standard library only; `None` asks the
+            configuration.
+
+    Raises:
+        ConfigurationError: A setting has a bad value, or the back-end cannot honour it.
+
+    >>> with Pool(backend="thread", workers=2) as pool:
+    ...     pool.pmap(lambda x: x * x, range(4))
+    [0, 1, 4, 9]
+    """
+
+    def __init__(
+        self,
+        backend: Any = None,
+        workers: int | None = None,
+        *,
+        start_method: str | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        max_tasks_per_worker: int | None = None,
+        max_memory_per_worker: int | None = None,
+        inner_threads: int | None = None,
+        serializer: str | None = None,
+    ) -> None:
+        resolved = resolve(
+            {
+                "backend": backend,
+                "workers": workers,
+                "start_method": start_method,
+                "inner_threads": inner_threads,
+                "serializer": serializer,
+            }
+        )
+        if initializer is None and initargs:
+            raise ConfigurationError(f"initargs={initargs!r} has no initializer to go to")
+        if initializer is not None:
+            initializer = functools.partial(check_callable(initializer, "initializer"), *initargs)
+        self._serializer = serializer
+        self._backend_setting = resolved.backend
+        self._max_tasks = check_positive("max_tasks_per_worker", max_tasks_per_worker)
+        self._max_memory = check_positive("max_memory_per_worker", max_memory_per_worker)
+        self._start(
+            resolved,
+            initializer,
+            start_method_given=start_method is not None,
+            inner_threads_given=inner_threads,
+        )
+
+    def _start(
+        self,
+        resolved: Config,
+        initializer: Callable[[], object] | None,
+        *,
+        start_method_given: bool,
+        inner_threads_given: int | None,
+    ) -> None:
+        self._pid = os.getpid()
+        self._token = os.urandom(8).hex()
+        self._lock = threading.Lock()  # guards _closed
+        self._closed = False
+        self._delivery = Delivery()
+        self._decisions = Delivery("retries")
+        settings = WorkerSettings(
+            resolved.workers or usable_cpus(),
+            resolved.start_method,
+            initializer,
+            self._max_tasks,
+            self._max_memory,
+            _threads_for_each(resolved),
+            resolved.start_timeout,
+        )
+        if start_method_given and resolved.backend != "process" and not is_forced():
+            raise ConfigurationError(
+                f"start_method={resolved.start_method!r} is not possible on the "
+                f"{backend_name(resolved.backend)} back-end, which starts no processes of its own"
+            )
+        is_forking = (resolved.backend, resolved.start_method) == ("process", "fork")
+        if inner_threads_given and is_forking and not is_worker():
+            check_inner_threads_of_forks(inner_threads_given)
+        setting = resolved.backend
+        if isinstance(setting, Pool):
+            setting = setting._backend_here()
+        self._backend = open_backend(
+            setting, settings, resolved.serializer, by_value=resolved.by_value
+        )
+        try:
+            if not is_worker():  # there the outer pool's number is in force
+                check_capabilities(
+                    backend_name(resolved.backend),
+                    self._backend.capabilities,
+                    inner_threads=inner_threads_given,
+                )
+            self._asked = resolved.workers
+            close_at_exit(self, type(self._backend))
+            _pools_by_token[self._token] = self
+        except BaseException:  # Ctrl-C
+            self.close(cancel=True)
+            raise
+
+    # ── the three verbs ───────────────────────────────────────────────────────────────────────
+
+    @overload
+    def pmap(
+        self,
+        func: Callable[..., R],
+        /,
+        *iterables: Iterable[Any],
+        return_exceptions: Literal[False] = ...,
+        **options: Unpack[PoolMapOptions],
+    ) -> list[R]: ...
+    @overload
+    def pmap(
+        self,
+        func: Callable[..., R],
+        /,
+        *iterables: Iterable[Any],
+        return_exceptions: bool,
+        **options: Unpack[PoolMapOptions],
+    ) -> list[R | Exception]: ...
+    def pmap(
+        self,
+        func: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any],
+        return_exceptions: bool = False,
+        retry_on: Any = (),
+        strict: bool = False,
+        **settings: Any,
+    ) -> list[Any]:
+        """Apply *func* to each item in parallel and return the results in order.
+
+        Takes what `parallel_facade.pmap` takes, except for what the pool has fixed.
+
+        >>> with Pool(backend="thread", workers=2) as pool:
+        ...     pool.pmap(pow, [2, 3], [5, 2])
+        [32, 9]
+        """
+        run = self._map(func, iterables, settings, retry_on, return_exceptions, strict=strict)
+        return collect(run, return_exceptions=return_exceptions)
+
+    @overload
+    async def amap(
+        self,
+        func: Callable[..., R],
+        /,
+        *iterables: Iterable[Any],
+        return_exceptions: Literal[False] = ...,
+        **options: Unpack[PoolMapOptions],
+    ) -> list[R]: ...
+    @overload
+    async def amap(
+        self,
+        func: Callable[..., R],
+        /,
+        *iterables: Iterable[Any],
+        return_exceptions: bool,
+        **options: Unpack[PoolMapOptions],
+    ) -> list[R | Exception]: ...
+    async def amap(
+        self,
+        func: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any],
+        return_exceptions: bool = False,
+        retry_on: Any = (),
+        strict: bool = False,
+        **settings: Any,
+    ) -> list[Any]:
+        """Do as `pmap` does, to be awaited; the event loop goes on while the items run.
+
+        The inputs are read, and results rebuilt, in the event loop's thread. Cancelling the task
+        that awaits it ends the tasks that run, where the back-end can. On the serial back-end the
+        items run in the event loop's own thread.
+
+        >>> import asyncio
+        >>> async def main():
+        ...     with Pool(backend="thread", workers=2) as pool:
+        ...         return await pool.amap(pow, [2, 3], [5, 2])
+        >>> asyncio.run(main())
+        [32, 9]
+        """
+        run = self._map(func, iterables, settings, retry_on, return_exceptions, strict=strict)
+        return await collect_async(run, return_exceptions=return_exceptions)
+
+    def imap(
+        self,
+        func: Callable[..., R],
+        /,
+        *iterables: Iterable[Any],
+        ordered: bool = True,
+        buffersize: int | None = None,
+        return_exceptions: bool = False,
+        retry_on: Any = (),
+        strict: bool = False,
+        on_close: Callable[[], object] | None = None,
+        **settings: Any,
+    ) -> ResultIterator[R]:
+        """Apply *func* lazily: pull items only as results are taken.
+
+        Takes what `parallel_facade.imap` takes, except for what the pool has fixed, and *on_close*,
+        which is called once when the iterator has ended or was closed.
+
+        >>> import itertools
+        >>> with Pool(backend="thread", workers=2) as pool:
+        ...     next(pool.imap(abs, itertools.count(-3)))
+        3
+        """
+        target = self._target()
+        options = self._options(settings, retry_on, return_exceptions=return_exceptions)
+        run = lazy_map(
+            target, func, iterables, options, ordered=ordered, buffersize=buffersize, strict=strict
+        )
+        return ResultIterator(run, return_exceptions=return_exceptions, on_close=on_close)
+
+    def apply_async(
+        self,
+        func: Callable[..., R],
+        /,
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] | None = None,
+        *,
+        callback: Callable[[R], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+        retry_on: Any = (),
+        on_end: Callable[[], object] | None = None,
+        **settings: Any,
+    ) -> AsyncResult[R]:
+        """Call ``func(*args, **kwds)`` in a worker and return its future at once.
+
+        Takes what `parallel_facade.apply_async` takes, except for what the pool has fixed, and
+        *on_end*, which is called once when the task has ended, in a thread of the back-end's.
+
+        >>> with Pool(backend="thread", workers=1) as pool:
+        ...     pool.apply_async(divmod, (7, 2)).get()
+        (3, 1)
+        """
+        for name in ("chunksize", "progress"):
+            if settings.get(name) is not None:
+                raise ConfigurationError(f"{name}={settings[name]!r} has no meaning for one call")
+        settings["chunksize"] = 1
+        when_done = callbacks(callback, error_callback)
+        with freezing_daemons():
+            submission = background_call(
+                self._target(),
+                func,
+                args,
+                kwds,
+                self._options(settings, retry_on, return_exceptions=False),
+                delivery=self._delivery,
+                decisions=self._decisions,
+            )
+            result: AsyncResult[R] = submission.result
+            if when_done is not None:
+                result.add_done_callback(when_done)
+            submission.start(on_end)
+        return result
+
+    # ── the Executor ──────────────────────────────────────────────────────────────────────────
+
+    def submit(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> AsyncResult[R]:
+        """Call ``fn(*args, **kwargs)`` in a worker; as `concurrent.futures.Executor.submit`.
+
+        >>> with Pool(backend="thread", workers=1) as pool:
+        ...     pool.submit(int, "ff", base=16).result()
+        255
+        """
+        return self.apply_async(fn, args, kwargs)
+
+    @overload
+    def map(
+        self,
+        fn: Callable[..., R],
+        /,
+        *iterables: Iterable[Any],
+        buffersize: int | None = ...,
+        return_exceptions: Literal[False] = ...,
+        **options: Unpack[PoolMapOptions],
+    ) -> Iterator[R]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[..., R],
+        /,
+        *iterables: Iterable[Any],
+        buffersize: int | None = ...,
+        return_exceptions: bool,
+        **options: Unpack[PoolMapOptions],
+    ) -> Iterator[R | Exception]: ...
+    def map(  # pyright: ignore[reportIncompatibleMethodOverride]  # theirs takes fn by name
+        self,
+        fn: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any],
+        buffersize: int | None = None,
+        return_exceptions: bool = False,
+        retry_on: Any = (),
+        strict: bool = False,
+        **settings: Any,
+    ) -> Iterator[Any]:
+        """Start applying *fn* to each item and return an iterator over the results, in order.
+
+        As `concurrent.futures.Executor.map`: the inputs are read at once, unless *buffersize* is
+        given, and dropping the iterator cancels what has not run. It takes the options of `pmap`,
+        too.
+
+        >>> with Pool(backend="thread", workers=2) as pool:
+        ...     list(pool.map(abs, [-1, 2]))
+        [1, 2]
+        """
+        if buffersize is not None:
+            return self.imap(
+                fn,
+                *iterables,
+                buffersize=buffersize,
+                return_exceptions=return_exceptions,
+                retry_on=retry_on,
+                strict=strict,
+                **settings,
+            )
+        run = self._map(
+            fn, iterables, settings, retry_on, return_exceptions, strict=strict, submits_all=True
+        )
+        results: ResultIterator[Any] = ResultIterator(run, return_exceptions=return_exceptions)
+        run.check_ahead()
+        run.fill()
+        return results
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Close the pool; as `concurrent.futures.Executor.shutdown`.
+
+        Args:
+            wait: Whether to wait for what was accepted; otherwise a thread does.
+            cancel_futures: Whether to cancel what has not run, and give up what runs.
+
+        >>> pool = Pool(backend="serial")
+        >>> pool.shutdown()
+        """
+        if wait:
+            self.close(cancel=cancel_futures)
+        else:
+            new_thread(
+                lambda: self.close(cancel=cancel_futures), name="close", daemon=False
+            ).start()
+
+    # ── life ──────────────────────────────────────────────────────────────────────────────────
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Release the workers; closing twice is fine, and the second waits for the first.
+
+        Args:
+            cancel: Give up what has not ended, instead of waiting for it.
+
+        >>> pool = Pool(backend="thread", workers=1)
+        >>> pool.close()
+        """
+        with self._lock:
+            already_closed, self._closed = self._closed, True
+        if self._pid != os.getpid():
+            return
+        # A callback must not wait for the close that waits for callbacks.
+        if already_closed and self._delivery.runs_here():
+            return
+        # All of it again, if it was closed already: an interrupt may have cut that short.
+        self._backend.close(cancel=cancel)
+        patience = 0 if self._backend.runs_here() else CLOSE_PATIENCE
+        self._decisions.close(patience)
+        self._delivery.close(patience)
+        forget(self)
+
+    def let_go(self) -> None:
+        """End the use of a back-end that belongs to somebody else, without waiting for anything.
+
+        >>> with Pool(backend="thread", workers=1) as lender:
+        ...     Pool(backend=lender).let_go()
+        ...     lender.pmap(abs, [-1])
+        [1]
+        """
+        with self._lock:
+            self._closed = True
+        forget(self)
+        self._decisions.close(patience=0)
+        self._delivery.close(patience=0)
+
+    def __enter__(self) -> Self:
+        """Return the pool."""
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
+        """Close the pool; without waiting for its tasks if an exception ends the block."""
+        self.close(cancel=exc_type is not None)
+
+    def __del__(self) -> None:
+        backend = getattr(self, "_backend", None)  # none, if its making was refused
+        if backend is not None and not self._closed and backend.owns_workers:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"workers={self.workers}"
+        return f"<parallel_facade.Pool {backend_name(self._backend_setting)} {state}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as a name: a worker gets a pool that runs in the worker itself."""
+        return _pool_by_token, (self._token,)
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are at most.
+
+        >>> with Pool(backend="thread", workers=3) as pool:
+        ...     pool.workers
+        3
+        """
+        if self._asked is None:
+            return self._backend.capacity()
+        return min(self._asked, self._backend.capacity())
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the pool is open, in its own process, and has workers.
+
+        >>> with Pool(backend="serial") as pool:
+        ...     pool.is_usable
+        True
+        """
+        return not self._closed and self._pid == os.getpid() and self._backend.is_usable
+
+    # ── making calls ──────────────────────────────────────────────────────────────────────────
+
+    def _target(self) -> Target:
+        """Return where a call made here and now goes."""
+        name = backend_name(self._backend_setting)
+        return Target(self._backend_here(), name, self._max_tasks)
+
+    def _map(
+        self,
+        func: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        settings: dict[str, Any],
+        retry_on: Any,
+        return_exceptions: Any,
+        *,
+        strict: bool,
+        submits_all: bool = False,
+    ) -> Map:
+        """Return a map over inputs that are read now."""
+        target = self._target()
+        options = self._options(settings, retry_on, return_exceptions=return_exceptions)
+        return eager_map(target, func, iterables, options, strict=strict, submits_all=submits_all)
+
+    def _options(
+        self, settings: dict[str, Any], retry_on: Any, *, return_exceptions: Any
+    ) -> Options:
+        for name in ("backend", "start_method", "inner_threads"):
+            if name in settings:
+                raise ConfigurationError(
+                    f"{name}={settings[name]!r} is fixed when the pool is made: Pool({name}=...)"
+                )
+        if settings.get("serializer") is None:
+            settings = {**settings, "serializer": self._serializer}
+        resolved = resolve(settings)
+        workers = resolved.workers if settings.get("workers") is not None else self._asked
+        return make_options(
+            resolved,
+            retry_on=retry_on,
+            return_exceptions=return_exceptions,
+            workers=workers,
+            chunksize_given=settings.get("chunksize") is not None,
+        )
+
+    def _backend_here(self) -> Backend:
+        """Return the back-end to use from where the call is made."""
+        if self._closed:
+            freeze_daemons()
+            raise PoolClosedError(f"{self!r} cannot be used any more")
+        if is_worker() and not self._backend.capabilities.runs_in_caller:
+            return open_backend("serial", WorkerSettings(1))
+        if self._pid != os.getpid():
+            raise PoolClosedError(
+                f"{self!r} belongs to process {self._pid}, and this process was forked from it\n\n"
+                "Hint: make a new Pool in this process."
+            )
+        return self._backend
+
+
+# Users see it in tracebacks and in help() under the name they import it by.
+Pool.__module__ = "parallel_facade"
+
+
+def _threads_for_each(resolved: Config) -> int | None:
+    """Return how many threads libraries may use in each worker; `None` for any number."""
+    if resolved.inner_threads is not None:
+        return resolved.inner_threads or None
+    return max(1, usable_cpus() // (resolved.workers or usable_cpus()))
+
+
+def _pool_by_token(token: str) -> Pool:
+    """Return the pool itself where it was made, and one that runs in the worker elsewhere."""
+    pool = _pools_by_token.get(token)
+    if pool is None or pool._pid != os.getpid():
+        pool = Pool(backend="serial")
+        pool._token = token
+        _pools_by_token[token] = pool
+        forget(pool)
+    return pool

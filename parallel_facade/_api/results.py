@@ -1,0 +1,326 @@
+"""What the maps give: a list for `pmap`, an iterator for `imap`, both over one `Map`."""
+
+from __future__ import annotations
+
+import collections
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import chain
+from operator import length_hint
+from typing import Any, Generic, TypeVar, cast
+
+from parallel_facade._common.exiting import freeze_daemons
+from parallel_facade._dispatch.map_run import Map
+from parallel_facade._worker.outcomes import Failure
+
+R = TypeVar("R")
+
+
+def collect(run: Map, *, return_exceptions: bool) -> list[Any]:
+    """Return the values of an ordered *run*, raising its first failure."""
+    values: list[Any] = []
+    try:
+        _collect_into(values, run, return_exceptions=return_exceptions)
+    except BaseException as exc:
+        _give_up(run, values, exc)
+        raise
+    run.close(stop_running=False)
+    return values
+
+
+async def collect_async(run: Map, *, return_exceptions: bool) -> list[Any]:
+    """Do as `collect` does, without blocking the event loop."""
+    values: list[Any] = []
+    try:
+        await _collect_into_async(values, run, return_exceptions=return_exceptions)
+    except BaseException as exc:  # also where the awaiting task was cancelled
+        _give_up(run, values, exc)
+        raise
+    run.close(stop_running=False)
+    return values
+
+
+async def _in_thread(action: Callable[[], object]) -> None:
+    """Await *action*, to its end also when that is cancelled."""
+    import asyncio  # whoever comes here has it already, and others need not wait for it
+
+    running = asyncio.ensure_future(asyncio.to_thread(action))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():  # whoever cancels once may do so again
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        raise
+
+
+def _collect_into(values: list[Any], run: Map, *, return_exceptions: bool) -> None:
+    run.check_ahead()
+    while not run.is_over:
+        _take_into(values, run, return_exceptions=return_exceptions)
+        if run.must_wait:
+            run.wait()
+
+
+async def _collect_into_async(values: list[Any], run: Map, *, return_exceptions: bool) -> None:
+    await _in_thread(run.check_ahead)
+    while not run.is_over:
+        _take_into(values, run, return_exceptions=return_exceptions)
+        if run.must_wait:
+            await run.wait_async()
+
+
+def _take_into(values: list[Any], run: Map, *, return_exceptions: bool) -> None:
+    """Submit what there is room for, and take what has come."""
+    run.fill()
+    while (taken := run.take()) is not None:
+        values.extend(_values(taken, return_exceptions=return_exceptions))
+        run.note_taken(1 if isinstance(taken, Failure) else len(taken))
+
+
+def _give_up(run: Map, values: list[Any], exc: BaseException) -> None:
+    """End *run*, which *exc* has ended; that has what was done."""
+    try:
+        freeze_daemons()
+        with suppress(Exception):  # an exception may refuse attributes, and stays the user's
+            exc.partial_results = {  # type: ignore[attr-defined]
+                **dict(enumerate(values)),
+                **run.values_not_taken(),
+            }
+        run.close(stop_running=_is_urgent(run, exc))
+    except BaseException:  # a second Ctrl-C
+        run.close(stop_running=True)
+        raise
+
+
+def _values(taken: list[Any] | Failure, *, return_exceptions: bool) -> list[Any]:
+    if not isinstance(taken, Failure):
+        return taken
+    if return_exceptions and isinstance(taken.error, Exception):
+        return [taken.error]
+    raise taken.to_raise()
+
+
+class _OverError(Exception):
+    """There is no further result; told apart from a `StopIteration` of the user's function."""
+
+
+class _Slices(Iterator[Iterator[R]], Generic[R]):
+    """The results of `imap`, as iterators over some of them.
+
+    One that is not used up is given again, so that several who ask share it.
+    """
+
+    def __init__(
+        self, run: Map, *, return_exceptions: bool, on_close: Callable[[], object] | None
+    ) -> None:
+        self.run = run
+        self._return_exceptions = return_exceptions
+        self._on_close = on_close
+        self._is_closed = False
+        self._slice: Iterator[R] = iter(())  # outcomes that were taken of the run
+        self._size = 0
+        self._in_use = threading.Lock()  # held by the consumer that waits for a slice
+
+    def __next__(self) -> Iterator[R]:
+        if not length_hint(self._slice):
+            if not self._in_use.acquire(blocking=False):
+                # Not raised here, which would end the chain for the other consumer, too.
+                return _refusal()
+            try:
+                self._wait()
+            except _OverError:
+                self.close()
+                raise StopIteration from None
+            except BaseException as exc:
+                raise self._fail(exc)  # noqa: B904 - it is the same one, or has it as its cause
+            finally:
+                self._in_use.release()
+        return self._slice
+
+    async def __anext__(self) -> Iterator[R]:
+        if not length_hint(self._slice):
+            if not self._in_use.acquire(blocking=False):
+                return _refusal()
+            try:
+                await self._wait_async()
+            except _OverError:
+                self.close()
+                raise StopAsyncIteration from None
+            except BaseException as exc:
+                raise self._fail(exc)  # noqa: B904 - it is the same one, or has it as its cause
+            finally:
+                self._in_use.release()
+        return self._slice
+
+    @property
+    def taken_of_slice(self) -> int:
+        """How many results of the current slice the consumer has."""
+        return self._size - length_hint(self._slice)
+
+    def close(self, *, stop_running: bool = False) -> None:
+        """Cancel what has not run; closing twice is fine."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._size = self.taken_of_slice
+            collections.deque(self._slice, maxlen=0)  # who has it is at the end, too
+            try:
+                self.run.close(stop_running=stop_running)
+            except BaseException:  # a second Ctrl-C
+                self.run.close(stop_running=True)
+                raise
+            finally:
+                if self._on_close is not None:
+                    self._on_close()
+
+    def _fail(self, exc: BaseException) -> BaseException:
+        """Close after *exc*, and return what to raise."""
+        freeze_daemons()
+        self.close(stop_running=_is_urgent(self.run, exc))
+        if not isinstance(exc, StopIteration | StopAsyncIteration):
+            return exc
+        # Raised as it is, the loop would take it for the end, as PEP 479 says of generators.
+        failure = RuntimeError(f"the function raised {type(exc).__name__}")
+        failure.__cause__ = exc
+        return failure
+
+    def _wait(self) -> None:
+        while not self._step():
+            if self.run.must_wait:
+                self.run.wait()
+
+    async def _wait_async(self) -> None:
+        while not self._step():
+            if self.run.must_wait:
+                await self.run.wait_async()
+
+    def _step(self) -> bool:
+        """Return whether there is a slice, having looked; raise `_OverError` at the end."""
+        if self._is_closed:
+            raise _OverError
+        self._leave_slice()
+        self.run.fill()
+        taken = self.run.take()
+        if taken is None:
+            if self.run.is_over:
+                self.run.finish()
+                raise _OverError
+            return False
+        values = _values(taken, return_exceptions=self._return_exceptions)
+        self._slice, self._size = iter(values), len(values)
+        return True
+
+    def _leave_slice(self) -> None:
+        """Count what the consumer has of the slice, which is all."""
+        taken, self._size = self.taken_of_slice, 0
+        self._slice = iter(())
+        self.run.note_taken(taken)
+
+
+def _refusal() -> Iterator[Any]:
+    """Return what raises once, to a second consumer."""
+    return map(_refuse, [None])
+
+
+def _refuse(_: None) -> None:
+    raise ValueError("this iterator is already waiting for a result, in another consumer")
+
+
+class ResultIterator(chain[R], Generic[R]):
+    """The results of `imap`: an iterator, an asynchronous iterator, and a context manager.
+
+    Closing it, leaving its ``with`` block or dropping it cancels what has not run. `len()` gives
+    the results still to come, where the inputs have a length.
+
+    >>> from parallel_facade import imap
+    >>> with imap(abs, [-1, -2, -3], backend="serial") as results:
+    ...     next(results), len(results)
+    (1, 2)
+    """
+
+    # A chain of slices, so that no Python code runs for each of a million of tiny results.
+    _slices: _Slices[R]
+
+    def __new__(
+        cls,
+        run: Map,
+        *,
+        return_exceptions: bool,
+        on_close: Callable[[], object] | None = None,
+    ) -> ResultIterator[R]:
+        slices: _Slices[R] = _Slices(run, return_exceptions=return_exceptions, on_close=on_close)
+        made: Any = cls.from_iterable(slices)
+        made._slices = slices
+        return cast("ResultIterator[R]", made)
+
+    def __aiter__(self) -> ResultIterator[R]:
+        """Return itself."""
+        return self
+
+    async def __anext__(self) -> R:
+        """Return the next result, letting the event loop go on."""
+        return next(await self._slices.__anext__())
+
+    def __len__(self) -> int:
+        """Return how many results are still to come.
+
+        Raises:
+            TypeError: The inputs have no length.
+        """
+        run = self._slices.run
+        if run.total is None:
+            raise TypeError("the number of results is not known: an input has no length")
+        return run.total - run.taken - self._slices.taken_of_slice
+
+    def __length_hint__(self) -> int:
+        """Return how many results are still to come, 0 if that is not known."""
+        return 0 if self._slices.run.total is None else len(self)
+
+    def __bool__(self) -> bool:
+        """Return `True`, as any iterator does, however many results are left."""
+        return True
+
+    def __enter__(self) -> ResultIterator[R]:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close it."""
+        self.close()
+
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # Dropping the iterator is the usual way to end early: a `break` in a `for` loop does it.
+        # When the interpreter ends there is nothing left to close, nor to close it with.
+        if hasattr(self, "_slices") and not _is_finalizing():
+            self.close()
+
+    def close(self) -> None:
+        """Cancel what has not run; closing twice is fine.
+
+        >>> from parallel_facade import imap
+        >>> results = imap(abs, [-1, -2], backend="serial")
+        >>> results.close()
+        >>> list(results)
+        []
+        """
+        self._slices.close()
+
+    async def aclose(self) -> None:
+        """Cancel what has not run, as `close`.
+
+        >>> import asyncio
+        >>> from parallel_facade import imap
+        >>> asyncio.run(imap(abs, [-1], backend="serial").aclose())
+        """
+        self.close()
+
+
+# Users see it in tracebacks and in help() under the name they import it by.
+ResultIterator.__module__ = "parallel_facade"
+
+
+def _is_urgent(run: Map, exc: BaseException) -> bool:
+    """Return whether tasks that run must be ended too: the caller is out of time, or leaves."""
+    return run.is_too_late or not isinstance(exc, Exception)

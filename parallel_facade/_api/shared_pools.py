@@ -1,0 +1,204 @@
+"""The warm pools behind the module-level calls: one for each back-end and start method.
+
+    pmap ─borrow─► pool (made on first use, grown when more workers are asked for)
+         ◄─return─      └─ unused for long: closed by the janitor; at exit: closed
+
+Guarantees:
+    - A pool is closed only when no call uses it.
+    - A forked child starts without any: the parent's workers are not its own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from parallel_facade._api.pool import Pool
+from parallel_facade._common.deadlines import Clock
+from parallel_facade._common.exiting import freeze_daemons
+from parallel_facade._common.interrupt_safety import SafeCondition
+from parallel_facade._common.threads import new_thread
+from parallel_facade._common.worker_role import is_worker
+from parallel_facade._configuration.backend_registry import with_address
+from parallel_facade._configuration.settings import Config, resolve
+
+IDLE_SECONDS: Final = 300.0
+"""Shorter: a notebook pays the start of its workers again after each pause. Longer: memory of
+workers that nobody uses."""
+
+_Key = tuple[Any, str | None, int | None]
+
+
+class _Lent:
+    """A pool, and how many calls use it."""
+
+    def __init__(self, key: _Key, config: Config) -> None:
+        self.key = key
+        self.asked = config.workers
+        self.pool = Pool(config.backend, config.workers)
+        self.users = 0
+        self.unused_since = 0.0
+
+    def is_too_small_for(self, config: Config) -> bool:
+        """Return whether a call asks for more workers than the pool can start."""
+        if config.workers is None or self.asked is None:
+            return False
+        return self.asked < config.workers
+
+
+class SharedPools:
+    """Lends pools to calls.
+
+    Args:
+        idle_seconds: How long a pool stays open that no call uses.
+        clock: A monotonic clock in seconds.
+    """
+
+    def __init__(self, idle_seconds: float = IDLE_SECONDS, clock: Clock = time.monotonic) -> None:
+        self._idle_seconds = idle_seconds
+        self._clock = clock
+        self._changed = SafeCondition()  # guards all below
+        self._making: dict[_Key, threading.RLock] = {}  # held while a pool is made; R for `__del__`
+        self._current: dict[_Key, _Lent] = {}
+        self._lent: dict[int, _Lent] = {}  # by id of the pool; also those replaced but in use
+        self._janitor: threading.Thread | None = None
+
+    def borrow(self, config: Config) -> Pool:
+        """Return an open pool for *config*, to be given back."""
+        # Where a cluster is belongs to it: the environment may name another by the next call.
+        backend = (
+            with_address(config.backend) if isinstance(config.backend, str) else config.backend
+        )
+        config = config._replace(backend=backend)
+        key = (backend, config.start_method, config.inner_threads)
+        with self._changed:
+            making = self._making.setdefault(key, threading.RLock())
+        with making:
+            return self._borrow(key, config)
+
+    def _borrow(self, key: _Key, config: Config) -> Pool:
+        with self._changed:
+            lent = self._current.get(key)
+            if lent is not None and lent.pool.is_usable and not lent.is_too_small_for(config):
+                lent.users += 1
+                return lent.pool
+        # To reach a cluster may take a minute, in which calls to other back-ends go on.
+        fresh = _Lent(key, config)
+        with self._changed:
+            retired = self._retire(self._current.get(key))
+            self._current[key] = self._lent[id(fresh.pool)] = fresh
+            fresh.users += 1
+        if retired is not None:
+            retired.close()
+        return fresh.pool
+
+    def give_back(self, pool: Pool) -> None:
+        """End the use of *pool* by one call."""
+        with self._changed:
+            if (lent := self._lent.get(id(pool))) is None:
+                return  # it was borrowed before a fork, and this is the child
+            lent.users -= 1
+            lent.unused_since = self._clock()
+            is_current = self._current.get(lent.key) is lent
+            retired = None if is_current or lent.users else self._lent.pop(id(pool)).pool
+            if is_current:
+                self._ensure_janitor()
+        if retired is not None:
+            # In a thread: this one may be the pool's own, telling that its last task has ended.
+            closing = new_thread(retired.close, name="close", daemon=False)
+            with suppress(RuntimeError):  # the program ends, and that closes all pools
+                closing.start()
+
+    def close_idle(self) -> float | None:
+        """Close the pools that nobody has used for long.
+
+        Returns:
+            Seconds until the next one may be due; `None` if there is none left.
+        """
+        with self._changed:
+            now = self._clock()
+            due = self._take_unused(since=now - self._idle_seconds)
+            seconds = self._seconds_to_next(now)
+        for lent in due:
+            lent.pool.close()
+        return seconds
+
+    def close(self) -> None:
+        """Close every pool that no call uses."""
+        with self._changed:
+            unused = self._take_unused()
+            self._changed.notify_all()
+        for lent in unused:
+            lent.pool.close()
+
+    def _take_unused(self, since: float = math.inf) -> list[_Lent]:
+        """Take the pools out of use that nobody has used *since*, a time of the clock."""
+        unused = [
+            lent for lent in self._current.values() if not lent.users and lent.unused_since <= since
+        ]
+        for lent in unused:
+            del self._current[lent.key], self._lent[id(lent.pool)]
+        return unused
+
+    def _seconds_to_next(self, now: float) -> float | None:
+        waiting = [
+            self._idle_seconds if lent.users else lent.unused_since + self._idle_seconds - now
+            for lent in self._current.values()
+        ]
+        return min(waiting, default=None)
+
+    def _retire(self, lent: _Lent | None) -> Pool | None:
+        """Take *lent* out of use; return its pool if it can be closed now."""
+        if lent is None:
+            return None
+        del self._current[lent.key]
+        return None if lent.users else self._lent.pop(id(lent.pool)).pool
+
+    def _ensure_janitor(self) -> None:
+        if self._janitor is None:
+            self._janitor = new_thread(self._clean, name="janitor")
+            with suppress(RuntimeError):  # the program ends, and that closes all pools
+                self._janitor.start()
+
+    def _clean(self) -> None:
+        while True:
+            seconds = self.close_idle()
+            with self._changed:
+                if not self._current:
+                    self._janitor = None
+                    return
+                self._changed.wait(seconds)
+
+
+_shared = SharedPools()
+
+
+def borrow(settings: Mapping[str, Any]) -> tuple[Pool, int | None, Callable[[], None]]:
+    """Return a pool for one call with *settings*, and what to call when it has ended.
+
+    Between them, how many workers the call may use: the pool may have been made for a call that
+    asked for more.
+    """
+    freeze_daemons()  # here, where no lock is held
+    config = resolve(settings)
+    if isinstance(config.backend, str) and not is_worker():
+        shared = _shared
+        pool = shared.borrow(config)
+        return pool, config.workers, lambda: shared.give_back(pool)
+    # An executor of the user's, or a call within a worker: nothing that is worth keeping.
+    pool = Pool(config.backend, config.workers)
+    return pool, config.workers, pool.let_go
+
+
+def _start_anew() -> None:
+    global _shared
+    _shared = SharedPools()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)

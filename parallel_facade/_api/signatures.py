@@ -1,0 +1,55 @@
+"""The types of the public signatures, shared by the verbs and `Pool`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from parallel_facade._console.progress import Progress
+    from parallel_facade.backends.base import Backend
+
+BackendLike: TypeAlias = "str | Backend | Executor"
+"""A back-end's name, a `Backend`, or a `concurrent.futures.Executor` (a `Pool` is one)."""
+
+ErrorTypes: TypeAlias = "type[BaseException] | tuple[type[BaseException], ...]"
+"""One exception class or several, as in an ``except`` clause."""
+
+ProgressLike: TypeAlias = "bool | str | Callable[[Progress], object]"
+"""A bar or none, a bar with a description, or what is given each `Progress`."""
+
+
+class TaskOptions(TypedDict, total=False):
+    """Options of every call."""
+
+    workers: int | None
+    timeout: float | None
+    task_timeout: float | None
+    retries: int | None
+    retry_delay: float | None
+    retry_on: ErrorTypes
+    seed: int | None
+    serializer: str | None
+
+
+class PoolMapOptions(TaskOptions, total=False):
+    """Options of a map on a pool."""
+
+    chunksize: int | None
+    progress: ProgressLike | None
+    strict: bool
+
+
+class MapOptions(PoolMapOptions, total=False):
+    """Options of a map."""
+
+    backend: BackendLike | None
+
+
+class LazyOptions(MapOptions, total=False):
+    """Options of a lazy map."""
+
+    ordered: bool
+    buffersize: int | None

@@ -1,0 +1,388 @@
+"""The verbs: each borrows a warm pool, and forwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
+
+if TYPE_CHECKING:
+    from parallel_facade._api.results import ResultIterator
+    from parallel_facade._api.signatures import (
+        BackendLike,
+        ErrorTypes,
+        LazyOptions,
+        MapOptions,
+        ProgressLike,
+    )
+    from parallel_facade._dispatch.async_result import AsyncResult
+
+A = TypeVar("A")
+B = TypeVar("B")
+R = TypeVar("R")
+
+
+@overload
+def pmap(
+    func: Callable[[A], R],
+    iterable: Iterable[A],
+    /,
+    *,
+    return_exceptions: Literal[False] = ...,
+    **options: Unpack[MapOptions],
+) -> list[R]: ...
+@overload
+def pmap(
+    func: Callable[[A], R],
+    iterable: Iterable[A],
+    /,
+    *,
+    return_exceptions: bool,
+    **options: Unpack[MapOptions],
+) -> list[R | Exception]: ...
+@overload
+def pmap(
+    func: Callable[[A, B], R],
+    iterable: Iterable[A],
+    iterable2: Iterable[B],
+    /,
+    *,
+    return_exceptions: Literal[False] = ...,
+    **options: Unpack[MapOptions],
+) -> list[R]: ...
+@overload
+def pmap(
+    func: Callable[[A, B], R],
+    iterable: Iterable[A],
+    iterable2: Iterable[B],
+    /,
+    *,
+    return_exceptions: bool,
+    **options: Unpack[MapOptions],
+) -> list[R | Exception]: ...
+@overload
+def pmap(
+    func: Callable[..., R],
+    iterable: Iterable[object],
+    iterable2: Iterable[object],
+    iterable3: Iterable[object],
+    /,
+    *iterables: Iterable[object],
+    return_exceptions: Literal[False] = ...,
+    **options: Unpack[MapOptions],
+) -> list[R]: ...
+@overload
+def pmap(
+    func: Callable[..., R],
+    iterable: Iterable[object],
+    iterable2: Iterable[object],
+    iterable3: Iterable[object],
+    /,
+    *iterables: Iterable[object],
+    return_exceptions: bool,
+    **options: Unpack[MapOptions],
+) -> list[R | Exception]: ...
+def pmap(
+    func: Callable[..., object],
+    /,
+    *iterables: Iterable[object],
+    backend: BackendLike | None = None,
+    workers: int | None = None,
+    chunksize: int | None = None,
+    timeout: float | None = None,
+    task_timeout: float | None = None,
+    retries: int | None = None,
+    retry_delay: float | None = None,
+    retry_on: ErrorTypes = (),
+    return_exceptions: bool = False,
+    progress: ProgressLike | None = None,
+    seed: int | None = None,
+    strict: bool = False,
+    serializer: str | None = None,
+) -> list[Any]:
+    """Apply *func* to each item in parallel and return the results in order.
+
+    Several iterables are zipped; the shortest ends the map. `None` asks the configuration.
+
+    Args:
+        func: Any callable: a lambda, a closure, a bound method, a function of a notebook.
+        *iterables: One for each argument of *func*. They are read before anything runs.
+        backend: How to run: ``"process"``, ``"thread"``, ``"serial"``, a cluster such as
+            ``"dask:tcp://HOST:8786"``, an executor, or a `Pool`.
+        workers: Workers at most.
+        chunksize: Items that are begun together, by one worker; `None` is 1. How many are sent in
+            one message follows from the time that they are measured to take.
+        timeout: Seconds for the whole call.
+        task_timeout: Seconds for one item, from the moment it starts. When they have passed, its
+            worker is stopped, with the processes that the item has started; on executors and
+            clusters other than Ray the item is given up, and its code may go on. Threads and the
+            serial back-end refuse it.
+        retries: Additional attempts for items lost to a crash or a *task_timeout*; `None` asks the
+            configuration, whose default is none.
+        retry_delay: Seconds between two attempts at an item; other items go on meanwhile.
+        retry_on: Exception classes for which *retries* applies as well.
+        return_exceptions: Put an exception in its item's place instead of raising.
+        progress: `True` for a bar, a description for a bar with it, or a callable that is given a
+            `Progress`.
+        seed: Start an independent random stream for each item index, in `random`, `numpy.random`
+            and `rng`, so that results do not depend on back-end, workers or chunks. Refused where
+            tasks share a process: on threads, executors, Dask workers of several threads.
+        strict: Raise `ValueError` if the iterables differ in length.
+        serializer: ``"dill"``, or ``"pickle"`` for the standard library only.
+
+    Raises:
+        ConfigurationError: An option has a bad value, or the back-end cannot honour it.
+        SerializationError: *func*, an item or a result cannot travel.
+        TaskTimeoutError: *timeout* or *task_timeout* has passed.
+        WorkerCrashedError: A worker died.
+        BackendLostError: A cluster cannot be reached, or has no workers.
+
+    What *func* raises is raised here as it is, for the item with the lowest index that failed,
+    with the worker's traceback as its cause and the item in a note. Every error that ends the call
+    has an attribute *partial_results*: a dictionary from the index of each item that had ended to
+    its result.
+
+    >>> pmap(lambda x: x * x, range(5))
+    [0, 1, 4, 9, 16]
+    >>> pmap(pow, [2, 3], [5, 2])
+    [32, 9]
+    """
+    from parallel_facade._api.shared_pools import borrow
+
+    pool, workers, give_back = borrow({"backend": backend, "workers": workers})
+    try:
+        results: list[Any] = pool.pmap(
+            func,
+            *iterables,
+            workers=workers,
+            chunksize=chunksize,
+            timeout=timeout,
+            task_timeout=task_timeout,
+            retries=retries,
+            retry_delay=retry_delay,
+            retry_on=retry_on,
+            return_exceptions=return_exceptions,
+            progress=progress,
+            seed=seed,
+            strict=strict,
+            serializer=serializer,
+        )
+        return results
+    finally:
+        give_back()
+
+
+@overload
+def imap(
+    func: Callable[[A], R],
+    iterable: Iterable[A],
+    /,
+    *,
+    return_exceptions: Literal[False] = ...,
+    **options: Unpack[LazyOptions],
+) -> ResultIterator[R]: ...
+@overload
+def imap(
+    func: Callable[[A], R],
+    iterable: Iterable[A],
+    /,
+    *,
+    return_exceptions: bool,
+    **options: Unpack[LazyOptions],
+) -> ResultIterator[R | Exception]: ...
+@overload
+def imap(
+    func: Callable[[A, B], R],
+    iterable: Iterable[A],
+    iterable2: Iterable[B],
+    /,
+    *,
+    return_exceptions: Literal[False] = ...,
+    **options: Unpack[LazyOptions],
+) -> ResultIterator[R]: ...
+@overload
+def imap(
+    func: Callable[[A, B], R],
+    iterable: Iterable[A],
+    iterable2: Iterable[B],
+    /,
+    *,
+    return_exceptions: bool,
+    **options: Unpack[LazyOptions],
+) -> ResultIterator[R | Exception]: ...
+@overload
+def imap(
+    func: Callable[..., R],
+    iterable: Iterable[object],
+    iterable2: Iterable[object],
+    iterable3: Iterable[object],
+    /,
+    *iterables: Iterable[object],
+    return_exceptions: Literal[False] = ...,
+    **options: Unpack[LazyOptions],
+) -> ResultIterator[R]: ...
+@overload
+def imap(
+    func: Callable[..., R],
+    iterable: Iterable[object],
+    iterable2: Iterable[object],
+    iterable3: Iterable[object],
+    /,
+    *iterables: Iterable[object],
+    return_exceptions: bool,
+    **options: Unpack[LazyOptions],
+) -> ResultIterator[R | Exception]: ...
+def imap(
+    func: Callable[..., object],
+    /,
+    *iterables: Iterable[object],
+    ordered: bool = True,
+    buffersize: int | None = None,
+    backend: BackendLike | None = None,
+    workers: int | None = None,
+    chunksize: int | None = None,
+    timeout: float | None = None,
+    task_timeout: float | None = None,
+    retries: int | None = None,
+    retry_delay: float | None = None,
+    retry_on: ErrorTypes = (),
+    return_exceptions: bool = False,
+    progress: ProgressLike | None = None,
+    seed: int | None = None,
+    strict: bool = False,
+    serializer: str | None = None,
+) -> ResultIterator[Any]:
+    """Apply *func* lazily: pull items only as results are taken.
+
+    The iterables may be endless. They are read in the thread that asks for results. Closing or
+    dropping the iterator cancels what has not run. It also works in ``async for``.
+
+    Args:
+        func: Any callable, as in `pmap`.
+        *iterables: One for each argument of *func*.
+        ordered: Yield in the order of the items. If false, yield as tasks end.
+        buffersize: Items pulled and not yet yielded, at most; `None` takes two messages for each
+            worker, which is two items until it is measured how long they take. The serial
+            back-end pulls one at a time.
+        backend: As in `pmap`.
+        workers: As in `pmap`.
+        chunksize: Items that are begun together, by one worker; `None` is 1. How many are sent in
+            one message follows from the time that they are measured to take.
+        timeout: Seconds from this call to the last result.
+        task_timeout: As in `pmap`.
+        retries: As in `pmap`.
+        retry_delay: As in `pmap`.
+        retry_on: As in `pmap`.
+        return_exceptions: Yield an exception in its item's place, and go on.
+        progress: As in `pmap`.
+        seed: As in `pmap`.
+        strict: As in `pmap`.
+        serializer: As in `pmap`.
+
+    Raises:
+        ConfigurationError: An option has a bad value, or the back-end cannot honour it.
+        SerializationError: *func*, an item or a result cannot travel.
+        TaskTimeoutError: *timeout* or *task_timeout* has passed.
+        WorkerCrashedError: A worker died.
+        BackendLostError: A cluster cannot be reached, or has no workers.
+
+    >>> import itertools
+    >>> next(imap(abs, itertools.count(-3)))
+    3
+    """
+    from parallel_facade._api.shared_pools import borrow
+
+    pool, workers, give_back = borrow({"backend": backend, "workers": workers})
+    try:
+        return pool.imap(
+            func,
+            *iterables,
+            ordered=ordered,
+            buffersize=buffersize,
+            workers=workers,
+            chunksize=chunksize,
+            timeout=timeout,
+            task_timeout=task_timeout,
+            retries=retries,
+            retry_delay=retry_delay,
+            retry_on=retry_on,
+            return_exceptions=return_exceptions,
+            progress=progress,
+            seed=seed,
+            strict=strict,
+            serializer=serializer,
+            on_close=give_back,
+        )
+    except BaseException:
+        give_back()
+        raise
+
+
+def apply_async(
+    func: Callable[..., R],
+    /,
+    args: Iterable[object] = (),
+    kwds: Mapping[str, object] | None = None,
+    *,
+    callback: Callable[[R], object] | None = None,
+    error_callback: Callable[[BaseException], object] | None = None,
+    backend: BackendLike | None = None,
+    workers: int | None = None,
+    timeout: float | None = None,
+    task_timeout: float | None = None,
+    retries: int | None = None,
+    retry_delay: float | None = None,
+    retry_on: ErrorTypes = (),
+    seed: int | None = None,
+    serializer: str | None = None,
+) -> AsyncResult[R]:
+    """Call ``func(*args, **kwds)`` in a worker and return its future at once.
+
+    The serial back-end runs the call before it returns. What has not ended when the program ends
+    is given up.
+
+    Args:
+        func: Any callable, as in `pmap`.
+        args: Its positional arguments.
+        kwds: Its keyword arguments.
+        callback: Called with the value, in a thread for callbacks.
+        error_callback: Called there with the exception.
+        backend: As in `pmap`.
+        workers: As in `pmap`.
+        timeout: Seconds until the result fails with a `TaskTimeoutError`.
+        task_timeout: As in `pmap`.
+        retries: As in `pmap`.
+        retry_delay: As in `pmap`.
+        retry_on: As in `pmap`.
+        seed: Start the random stream of item index 0, as in `pmap`.
+        serializer: As in `pmap`.
+
+    Raises:
+        ConfigurationError: An option has a bad value, or the back-end cannot honour it.
+        SerializationError: *func* or an argument cannot travel.
+        BackendLostError: A cluster cannot be reached, or has no workers.
+
+    >>> apply_async(divmod, (7, 2)).get()
+    (3, 1)
+    """
+    from parallel_facade._api.shared_pools import borrow
+
+    pool, _, give_back = borrow({"backend": backend, "workers": workers})
+    try:
+        return pool.apply_async(
+            func,
+            args,
+            kwds,
+            callback=callback,
+            error_callback=error_callback,
+            timeout=timeout,
+            task_timeout=task_timeout,
+            retries=retries,
+            retry_delay=retry_delay,
+            retry_on=retry_on,
+            seed=seed,
+            serializer=serializer,
+            on_end=give_back,
+        )
+    except BaseException:
+        give_back()
+        raise

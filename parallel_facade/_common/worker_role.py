@@ -1,0 +1,69 @@
+"""Who runs tasks for somebody else: a whole process, or a thread for a while.
+
+Guarantees:
+    - What a task starts by `asyncio.to_thread` and its like is a worker as the task is.
+"""
+
+from __future__ import annotations
+
+import time
+
+from parallel_facade._common.threads import ThreadVariable
+
+_is_private: ThreadVariable[bool | None] = ThreadVariable("parallel_facade_worker", None)
+"""Whether this worker has its process to itself; `None` for a thread that is no worker.
+`asyncio.to_thread` and its like carry it into their threads."""
+
+
+class WorkerRole:
+    """A block in which this thread is a worker: calls that it makes of its own run in itself.
+
+    Args:
+        is_private: Whether no other worker runs in this process.
+    """
+
+    def __init__(self, *, is_private: bool = False) -> None:
+        self._is_private_here = is_private
+
+    def __enter__(self) -> None:
+        self._token = _is_private.set(self._is_private_here)
+
+    def __exit__(self, *exc_info: object) -> None:
+        _is_private.reset(self._token)
+
+
+_process_is_worker = False
+_ready_since = 0.0
+"""When the process, if it is a worker, was ready for its first task."""
+
+
+def make_process_a_worker() -> None:
+    """Mark every thread of this process as a worker, for good."""
+    global _process_is_worker
+    _process_is_worker = True
+
+
+def note_ready() -> None:
+    """Note that this process has started as a worker."""
+    global _ready_since
+    _ready_since = time.time()
+
+
+def ready_since() -> float:
+    """Return when this process was ready for its first task, on the clock of `time.time`."""
+    return _ready_since
+
+
+def is_worker_process() -> bool:
+    """Return whether this whole process is a worker."""
+    return _process_is_worker
+
+
+def is_worker() -> bool:
+    """Return whether the current thread runs tasks for somebody else's call."""
+    return _process_is_worker or _is_private.get() is not None
+
+
+def has_private_state() -> bool:
+    """Return whether this thread, if it is a worker, has its process to itself."""
+    return _process_is_worker or _is_private.get() is not False

@@ -1,0 +1,1 @@
+"""Settings, the back-ends there are, and how many CPUs may be used."""

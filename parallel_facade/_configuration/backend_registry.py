@@ -1,0 +1,175 @@
+"""Which back-ends there are, by name, and where each is found; loaded on first use only."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from parallel_facade._common.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+ENTRY_POINTS: Final = "parallel_facade.backends"
+"""The entry-point group in which a distribution announces its back-ends."""
+
+LOCAL_WORD: Final = "local"
+"""Behind the colon of a cluster's name: start one of that kind on this machine."""
+
+
+class Place(NamedTuple):
+    """Where a back-end of this package is found.
+
+    Attributes:
+        location: Its module and class.
+        address: The environment variable in which its own ecosystem says where the cluster is;
+            empty for what has no address.
+        has_own_workers: There are as many workers as somebody else has started.
+        starts_locally: A cluster of its kind can be started on this machine.
+        needs_posix: It does not run on Windows.
+    """
+
+    location: str
+    address: str = ""
+    has_own_workers: bool = False
+    starts_locally: bool = False
+    needs_posix: bool = False
+
+
+HERE: Final = "parallel_facade.backends"
+
+BUILT_IN: Final = {
+    "dask": Place(f"{HERE}.engines.dask:DaskBackend", "DASK_SCHEDULER_ADDRESS", True, True),
+    "mpi": Place(f"{HERE}.engines.mpi:MPIBackend", "", True),
+    "ppft": Place(f"{HERE}.engines.ppft:PpftBackend", "PARALLEL_FACADE_PPFT_SERVERS", True),
+    "process": Place(f"{HERE}.process.backend:ProcessBackend", needs_posix=True),
+    "ray": Place(f"{HERE}.engines.ray:RayBackend", "RAY_ADDRESS", True, True),
+    "serial": Place(f"{HERE}.serial:SerialBackend"),
+    "thread": Place(f"{HERE}.thread:ThreadBackend"),
+}
+
+PPFT_SECRET: Final = "PARALLEL_FACADE_PPFT_SECRET"
+"""The environment variable with the secret of ppft's servers."""
+
+ADDRESSES: Final = frozenset({PPFT_SECRET, *(place.address for place in BUILT_IN.values())})
+"""Environment variables that say where clusters are, and are no settings."""
+
+
+@functools.cache
+def plug_ins() -> dict[str, EntryPoint]:
+    """Return the back-ends that installed distributions announce."""
+    # Its import costs more than that of this whole package.
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+
+
+def known_backends() -> list[str]:
+    """Return the name of every back-end that can be asked for, sorted."""
+    return sorted({*BUILT_IN, *plug_ins()})
+
+
+def check_backend_name(setting: str) -> str:
+    """Return *setting*, a back-end's name, perhaps with an address behind a colon.
+
+    Raises:
+        ConfigurationError: There is none of that name, or it takes no address.
+
+    >>> check_backend_name("dask:tcp://10.0.0.1:8786")
+    'dask:tcp://10.0.0.1:8786'
+    """
+    name, colon, address = setting.partition(":")
+    if name not in BUILT_IN and name not in plug_ins():
+        known = ", ".join(known_backends())
+        near = nearest(name, known_backends())
+        raise ConfigurationError(f"no back-end is called {name!r}{near}; known: {known}")
+    place = BUILT_IN.get(name)
+    if colon and place is not None and not place.address:
+        raise ConfigurationError(f"back-end {name!r} takes no address, got {address!r}")
+    if colon and not address:
+        raise ConfigurationError(f"back-end {setting!r} has nothing behind its colon")
+    return setting
+
+
+def has_own_workers(setting: Any) -> bool:
+    """Return whether the back-end that *setting* asks for has workers that others have started.
+
+    For *setting* see `Config.backend`. An executor or a back-end in person has.
+    """
+    if not isinstance(setting, str):
+        return True
+    name, _, address = setting.partition(":")
+    place = BUILT_IN.get(name)
+    return place is not None and place.has_own_workers and address != LOCAL_WORD
+
+
+def with_address(setting: Any) -> Any:
+    """Return *setting* with the address of its cluster, from the environment if it has none.
+
+    Raises:
+        ConfigurationError: It is nowhere, with the variable to set.
+    """
+    place = BUILT_IN.get(setting) if isinstance(setting, str) else None
+    if place is None or not place.address:
+        return setting
+    if address := os.environ.get(place.address):
+        return f"{setting}:{address}"
+    local = (
+        f", or start one on this machine: backend='{setting}:{LOCAL_WORD}'"
+        if place.starts_locally
+        else ""
+    )
+    raise ConfigurationError(
+        f"back-end {setting!r} has no address: the environment variable {place.address} is not set"
+        f"\n\nHint: set it, or say where the cluster is: backend='{setting}:ADDRESS'{local}."
+    )
+
+
+def load_backend(setting: str) -> Any:
+    """Return the class of the back-end that *setting* names, importing what it needs.
+
+    Raises:
+        ConfigurationError: No back-end has this name, it does not run on this system, or what it
+            needs is not installed, or does not load.
+    """
+    name, _, _ = check_backend_name(setting).partition(":")
+    if sys.platform == "win32" and name in BUILT_IN and BUILT_IN[name].needs_posix:
+        raise ConfigurationError(
+            f"back-end {name!r} does not run on Windows, only on Linux and macOS\n\n"
+            "Hint: backend='thread' and backend='serial' do, and so does any executor: "
+            "backend=concurrent.futures.ProcessPoolExecutor(), with the guard that it needs in a "
+            "script. PARALLEL_FACADE_BACKEND=thread chooses threads for a whole program."
+        )
+    try:
+        loaded = _load(name)
+    except ImportError as exc:
+        hint = f"pip install 'parallel-facade[{name}]'"
+        raise ConfigurationError(
+            f"back-end {name!r} is not installed: {exc}\n\nHint: {hint}"
+        ) from exc
+    except Exception as exc:  # as mpi4py does where there is no MPI
+        reason = f"{type(exc).__name__}: {exc}".partition("\n")[0]
+        raise ConfigurationError(
+            f"back-end {name!r} is installed, but does not load: {reason}\n\n"
+            "Hint: something that its package builds on is missing, such as an MPI for mpi4py."
+        ) from exc
+    if not isinstance(loaded, type):
+        raise ConfigurationError(f"a back-end must be a class, got {loaded!r}")
+    return loaded
+
+
+def _load(name: str) -> Any:
+    if (place := BUILT_IN.get(name)) is None:
+        return plug_ins()[name].load()
+    module, _, attribute = place.location.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the known name nearest to *name*, or nothing."""
+    found = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {found[0]!r}?)" if found else ""

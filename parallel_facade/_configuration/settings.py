@@ -1,0 +1,473 @@
+"""Settings: what there is, what each may be, and where its value comes from.
+
+    call argument → with config(...) → configure(...) → environment → default
+
+The first that gives a value wins; `None` means "ask the next". The order is written once, in
+`_layers`. Values are checked where they enter, so an error names the place.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from parallel_facade._common.errors import ConfigurationError
+from parallel_facade._common.plain_data import ATOMS
+from parallel_facade._common.threads import ThreadVariable
+from parallel_facade._configuration.backend_registry import (
+    ADDRESSES,
+    check_backend_name,
+    has_own_workers,
+    nearest,
+)
+from parallel_facade._configuration.cpu_count import cpu_count
+
+PREFIX: Final = "PARALLEL_FACADE_"
+START_METHODS: Final = ("forkserver", "spawn", "fork")
+SERIALIZERS: Final = ("dill", "pickle")
+TRUE_WORDS: Final = frozenset({"1", "true", "yes", "on"})
+FALSE_WORDS: Final = frozenset({"0", "false", "no", "off"})
+
+
+class Config(NamedTuple):
+    """The settings in force, each already checked.
+
+    Attributes:
+        backend: A back-end's name, a `Backend`, or a `concurrent.futures.Executor`.
+        workers: Workers at most; `None` for as many as a cluster or an executor has. On this
+            machine it is a number, `cpu_count()` if none was given.
+        start_method: How worker processes start; `None` takes the platform's safe one.
+        inner_threads: Threads that libraries such as BLAS and OpenMP use in each worker process;
+            0 for as many as they like, `None` for the worker's share of the CPUs.
+        chunksize: Items that are begun together, by one worker; `None` is 1.
+        timeout: Seconds for a whole call; `None` for no limit.
+        task_timeout: Seconds for one task; `None` for no limit.
+        retries: Additional attempts after the first.
+        retry_delay: Seconds between two attempts.
+        progress: `False`, `True`, a description, or a callable.
+        seed: Seeds one random stream per item; `None` leaves random state alone.
+        serializer: ``"dill"``, or ``"pickle"`` for the standard library only.
+        by_value: Names of modules and packages whose code is sent along, since workers have not
+            got it.
+        start_timeout: Seconds that a cluster may be without workers; infinity for no limit.
+        relay: Whether what tasks log, print and warn of in other processes reaches the caller's
+            handlers, streams and filters.
+
+    >>> with config(retries=2) as settings:
+    ...     settings.retries, settings.serializer
+    (2, 'dill')
+    """
+
+    backend: Any
+    workers: int | None
+    start_method: str | None
+    inner_threads: int | None
+    chunksize: int | None
+    timeout: float | None
+    task_timeout: float | None
+    retries: int
+    retry_delay: float
+    progress: bool | str | Callable[..., object]
+    seed: int | None
+    serializer: str
+    by_value: tuple[str, ...]
+    start_timeout: float
+    relay: bool
+
+
+class Setting(NamedTuple):
+    """What one setting may be."""
+
+    check: Callable[[Any], Any]
+    """Returns the value to use; raises `ValueError` or `TypeError` for a bad one."""
+
+    parse: Callable[[str], Any]
+    """Turns the environment's text into a value for `check`; raises `ValueError`."""
+
+    expected: str
+    """What is valid, for the error message."""
+
+    default: Any = None
+
+
+def _whole(minimum: int | None) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+        if minimum is not None and not minimum <= number <= sys.maxsize:
+            raise ValueError
+        return number
+
+    return check
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool | str):
+        raise TypeError
+    return float(value)
+
+
+def _seconds(value: Any) -> float:
+    number = _number(value)
+    if math.isnan(number) or number <= 0:
+        raise ValueError
+    return number
+
+
+def _delay(value: Any) -> float:
+    number = _number(value)
+    if not 0 <= number <= LONGEST_DELAY:
+        raise ValueError
+    return number
+
+
+def _one_of(*choices: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in choices:
+            raise ValueError
+        return str(value)
+
+    return check
+
+
+def _progress(value: Any) -> Any:
+    if not (isinstance(value, bool | str) or callable(value)):
+        raise TypeError
+    return value
+
+
+def _parse_progress(text: str) -> bool | str:
+    word = text.lower()
+    if word in TRUE_WORDS | FALSE_WORDS:
+        return word in TRUE_WORDS
+    return text
+
+
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _parse_switch(text: str) -> bool:
+    word = text.lower()
+    if word not in TRUE_WORDS | FALSE_WORDS:
+        raise ValueError
+    return word in TRUE_WORDS
+
+
+def _module_names(value: Any) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else list(value)
+    names = [name.strip() for name in names]
+    if not all(part.isidentifier() for name in names for part in name.split(".")):
+        raise ValueError
+    return tuple(names)
+
+
+def _backend(value: Any) -> Any:
+    if isinstance(value, str):
+        return check_backend_name(value)
+    if isinstance(value, int):
+        raise ConfigurationError(f"a number is no back-end; did you mean workers={value}?")
+    if not callable(getattr(value, "submit", None)) or isinstance(value, type):
+        raise TypeError
+    return value
+
+
+POSITIVE: Final = "a whole number of at least 1"
+SECONDS: Final = "a number of seconds above 0 (inf for no limit)"
+LONGEST_DELAY: Final = 86_400.0
+"""Seconds; a day is longer than anybody waits for a retry, and short enough for every clock."""
+
+SETTINGS: Final[dict[str, Setting]] = {
+    "backend": Setting(
+        _backend, str, "a back-end's name, a Backend, or a concurrent.futures.Executor", "process"
+    ),
+    "workers": Setting(_whole(1), int, POSITIVE),
+    "start_method": Setting(_one_of(*START_METHODS), str, f"one of {', '.join(START_METHODS)}"),
+    "inner_threads": Setting(_whole(0), int, "a whole number of at least 0 (0 for no limit)"),
+    "chunksize": Setting(_whole(1), int, POSITIVE),
+    "timeout": Setting(_seconds, float, SECONDS),
+    "task_timeout": Setting(_seconds, float, SECONDS),
+    "retries": Setting(_whole(0), int, "a whole number of at least 0", 0),
+    "retry_delay": Setting(
+        _delay, float, f"a number of seconds from 0 to {LONGEST_DELAY:.0f}", 0.0
+    ),
+    "progress": Setting(
+        _progress, _parse_progress, "True, False, a description, or a callable", False
+    ),
+    "seed": Setting(_whole(None), int, "a whole number"),
+    "serializer": Setting(_one_of(*SERIALIZERS), str, f"one of {', '.join(SERIALIZERS)}", "dill"),
+    "by_value": Setting(_module_names, str, "names of modules or packages, as in an import", ()),
+    "start_timeout": Setting(_seconds, float, SECONDS, 60.0),
+    "relay": Setting(_switch, _parse_switch, "True or False", True),
+}
+
+_configured: dict[str, Any] = {}
+_configured_lock = threading.Lock()  # guards the replacing of _configured; readers take it whole
+_scoped: ThreadVariable[Mapping[str, Any]] = ThreadVariable(
+    "parallel_facade_config", MappingProxyType({})
+)
+
+
+def default_start_method() -> str:
+    """Return the start method that is safe on this platform."""
+    return "forkserver" if sys.platform == "linux" else "spawn"
+
+
+def configure(**settings: Any) -> None:
+    """Set defaults for the whole process.
+
+    Args:
+        **settings: Any of the settings of `Config`; `None` takes a setting back.
+
+    Raises:
+        ConfigurationError: A setting is unknown or has a bad value; nothing is changed then.
+
+    >>> configure(backend="serial")
+    >>> get_config().backend
+    'serial'
+    >>> configure(backend=None)
+    """
+    global _configured
+    checked = check_settings(settings, "configure()")
+    with _configured_lock:
+        _configured = _without_none({**_configured, **checked})
+
+
+def _without_none(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+@contextmanager
+def config(**settings: Any) -> Iterator[Config]:
+    """Set defaults inside a ``with`` block, for this thread or async task only.
+
+    Args:
+        **settings: Any of the settings of `Config`; `None` asks the enclosing block again.
+
+    Raises:
+        ConfigurationError: A setting is unknown or has a bad value.
+
+    >>> with config(backend="thread", workers=3) as inside:
+    ...     inside.backend, inside.workers
+    ('thread', 3)
+    """
+    checked = _without_none(check_settings(settings, "config()"))
+    token = _scoped.set({**_scoped.get(), **checked})
+    try:
+        yield get_config()
+    finally:
+        _scoped.reset(token)
+
+
+def get_config() -> Config:
+    """Return the settings that a call without arguments would use now.
+
+    >>> get_config().serializer
+    'dill'
+    """
+    return resolve({})
+
+
+FOR_CALLS_OF_TASKS: Final = (
+    "chunksize",
+    "timeout",
+    "retries",
+    "retry_delay",
+    "seed",
+    "serializer",
+    "by_value",
+    "relay",
+)
+"""Settings that count for a call that a task makes, which its worker runs itself."""
+
+
+def settings_for_tasks() -> dict[str, Any]:
+    """Return what was configured here, in code, that calls of tasks shall find, too."""
+    given = {**_configured, **_scoped.get()}
+    return {name: given[name] for name in FOR_CALLS_OF_TASKS if name in given}
+
+
+def adopt_settings(settings: dict[str, Any]) -> None:
+    """Have *settings* of a caller's in force in this context, a worker's."""
+    _scoped.set(settings)
+
+
+def forget_settings() -> None:
+    """Take back all that was configured: in a worker that was forked from its caller."""
+    global _configured
+    _configured = {}
+    _scoped.set({})
+
+
+_forced: list[str] = []
+"""Back-ends that all calls go to, whatever they ask for; the last one counts."""
+
+
+def force_backend(name: str) -> Callable[[], None]:
+    """Have all calls go to the back-end called *name*; return what ends that.
+
+    Executors, back-ends and pools that a call is given as objects stay what they are. For tests.
+
+    Raises:
+        ConfigurationError: There is no such back-end.
+    """
+    _forced.append(check_setting("backend", name, "force_backend()"))
+    return lambda: _forced.remove(name)
+
+
+def is_forced() -> bool:
+    """Return whether the back-end was chosen by nobody who knows what a call needs."""
+    return bool(_forced)
+
+
+def resolve(arguments: Mapping[str, Any]) -> Config:
+    """Return the settings for a call, each from the first layer that gives it."""
+    kinds = tuple(map(type, arguments.values()))
+    if _forced or _scoped.get() or not ATOMS.issuperset(kinds):
+        # An executor or a callable of the user's is not kept for longer than the call.
+        return _resolve(arguments)
+    configured = _configured
+    # By what it depends on; that layer by its identity, since each change makes another.
+    variables = tuple(map(_environment.get, _keys.values()))
+    key = tuple(arguments.items()), kinds, id(configured), variables
+    if (known := _resolved.get(key)) is None:
+        if len(_resolved) >= MOST_RESOLVED:
+            _resolved.clear()
+        # With the layer, so that no other can have its identity.
+        known = _resolved[key] = _resolve(arguments), configured
+    return known[0]
+
+
+MOST_RESOLVED: Final = 256
+"""Calls whose settings are remembered: most calls of a program are given the same."""
+
+_resolved: dict[Any, tuple[Config, Any]] = {}
+
+
+def _resolve(arguments: Mapping[str, Any]) -> Config:
+    layers = _layers(check_settings(arguments, "the call"))
+    values = {name: _first_given(name, layers)[0] for name in SETTINGS}
+    if values["workers"] is None and not has_own_workers(values["backend"]):
+        values["workers"] = usable_cpus()
+    return Config(**values)
+
+
+usable_cpus = functools.cache(cpu_count)
+"""Counted once: it reads files, which would cost more than a small call."""
+
+
+def sources() -> dict[str, str]:
+    """Return for each setting where its value comes from now."""
+    layers = _layers({})
+    return {name: _first_given(name, layers)[1] for name in SETTINGS}
+
+
+def _layers(arguments: Mapping[str, Any]) -> list[tuple[str, Callable[[str], Any]]]:
+    """Return the places a value may come from, the strongest first."""
+    forced = {"backend": _forced[-1]} if _forced and _is_name(arguments.get("backend")) else {}
+    return [
+        ("forced", forced.get),
+        ("call", arguments.get),
+        ("with config(...)", _scoped.get().get),
+        ("configure(...)", _configured.get),
+        ("environment", _from_environment),
+        ("default", lambda name: SETTINGS[name].default),
+    ]
+
+
+def _is_name(backend: object) -> bool:
+    return backend is None or isinstance(backend, str)
+
+
+def _first_given(name: str, layers: list[tuple[str, Callable[[str], Any]]]) -> tuple[Any, str]:
+    for source, lookup in layers:
+        if (value := lookup(name)) is not None:
+            return value, source
+    return None, "default"
+
+
+def _from_environment(name: str) -> Any:
+    _warn_of_unknown_variables()
+    variable = PREFIX + name.upper()
+    text = os.environ.get(variable)
+    return None if not text else _parsed(variable, name, text)
+
+
+_environment: Any = getattr(os.environ, "_data", os.environ)
+"""What `os.environ` keeps its values in. To ask itself for what is not there takes 2 microseconds,
+and there are a dozen variables to look for in each call."""
+
+_keys: Final[dict[str, Any]] = {
+    name: PREFIX + name.upper()
+    if _environment is os.environ
+    else os.environ.encodekey(PREFIX + name.upper())
+    for name in SETTINGS
+}
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(variable: str, name: str, text: str) -> Any:
+    setting = SETTINGS[name]
+    try:
+        return setting.check(setting.parse(text))
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"environment variable {variable}={text!r}: {exc}") from None
+    except (ValueError, TypeError):
+        raise ConfigurationError(
+            f"environment variable {variable}={text!r} is not valid; expected {setting.expected}"
+        ) from None
+
+
+@functools.cache
+def _warn_of_unknown_variables() -> None:
+    known = [PREFIX + name.upper() for name in SETTINGS]
+    known += sorted(name for name in ADDRESSES if name.startswith(PREFIX))
+    for variable in os.environ:
+        if variable.startswith(PREFIX) and variable not in known:
+            warnings.warn(
+                f"unknown environment variable {variable}{nearest(variable, known)}; "
+                f"known: {', '.join(known)}",
+                stacklevel=2,
+            )
+
+
+def check_settings(settings: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return *settings* checked; `None` stays.
+
+    Raises:
+        ConfigurationError: Names the setting, its value, *place* and what is valid.
+    """
+    return {
+        name: None if value is None else check_setting(name, value, place)
+        for name, value in settings.items()
+    }
+
+
+def check_setting(name: str, value: Any, place: str) -> Any:
+    """Return *value* checked for the setting *name*, given at *place*."""
+    if (setting := SETTINGS.get(name)) is None:
+        known = list(SETTINGS)
+        raise ConfigurationError(
+            f"no setting is called {name!r}{nearest(name, known)} in {place}; "
+            f"known: {', '.join(known)}"
+        )
+    try:
+        return setting.check(value)
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"backend={value!r} in {place}: {exc}") from None
+    except (ValueError, TypeError, OverflowError):
+        raise ConfigurationError(
+            f"{name}={value!r} in {place} is not valid; expected {setting.expected}"
+        ) from None

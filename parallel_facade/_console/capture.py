@@ -1,0 +1,304 @@
+"""What a worker tells of a task while it runs: log records, printed text, warnings.
+
+    logging.root ──► Handler ─┐
+    sys.stdout, sys.stderr ───┼──► the Telling of the task ──► remark ──► caller
+    warnings.showwarning ─────┘        └ where there is none: as if nothing had been replaced
+
+Guarantees:
+    - What is replaced is replaced once in a process, and does what it replaces outside of tasks.
+    - A thread that a task has started tells as the task does, where the worker is a process of its
+      own; else what tasks of other callers do is not told.
+    - Handlers that a forked worker has of the caller's are not called: the caller calls them.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import pickle
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any, Final, Self
+
+from parallel_facade._common.plain_data import PROTOCOL, is_plain
+from parallel_facade._common.threads import ThreadVariable
+from parallel_facade._console.replay import LOGGED, PRINTED, WARNED, Hearing, filters_there
+
+LINE_BYTES: Final = 1 << 13
+"""So much text is told at once, even if its line has not ended."""
+
+
+class Telling:
+    """A block in which a task tells its caller what it logs, prints and warns of.
+
+    Args:
+        hearing: What the caller wants to hear.
+        say: Sends a remark.
+        item_now: Returns the index of the item that the current thread runs; `None` if it runs
+            none.
+        is_alone: Whether this process runs nothing else at the same time.
+    """
+
+    def __init__(
+        self,
+        hearing: Hearing,
+        say: Callable[[bytes], object],
+        item_now: Callable[[], int | None],
+        *,
+        is_alone: bool,
+    ) -> None:
+        self.hearing = hearing
+        self._say = say
+        self._item_now = item_now
+        self._is_alone = is_alone
+        self._unended: dict[str, str] = {}  # stream → text of which the line has not ended
+        self._writing = threading.RLock()  # guards _unended; R for a `__del__` that prints
+
+    def __enter__(self) -> Self:
+        global _of_process
+        _replace(self.hearing)
+        self._token = _of_context.set(self)
+        if self._is_alone:
+            _of_process = self
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        global _of_process
+        _of_context.reset(self._token)
+        if self._is_alone:
+            _of_process = None
+        for stream in list(self._unended):
+            self._end_line(stream)
+
+    def log(self, record: logging.LogRecord) -> None:
+        """Tell of a log record, with the traceback as text."""
+        fields = {**vars(record), "msg": record.getMessage(), "args": None, "exc_info": None}
+        if record.exc_info and not record.exc_text:
+            fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
+        fields["item"], fields["worker"] = self._item_now(), os.getpid()
+        # What any process can rebuild, or else what it looks like.
+        told = {name: one if is_plain(one) else repr(one) for name, one in fields.items()}
+        self._tell(LOGGED, told)
+
+    def write(self, stream: str, text: str) -> None:
+        """Tell of text; the end of a line that has not ended waits for the rest."""
+        with self._writing:
+            text = self._unended.pop(stream, "") + text
+            end = max(text.rfind("\n"), text.rfind("\r")) + 1
+            if len(text) - end > LINE_BYTES:
+                end = len(text)
+            if text[end:]:
+                self._unended[stream] = text[end:]
+        if end:
+            self._tell(PRINTED, stream, text[:end])
+
+    def warn(self, text: str, category: type[Warning], file: str, line: int) -> None:
+        """Tell of a warning."""
+        names = category.__module__, category.__qualname__
+        self._tell(WARNED, text, names, file, line, _module_of(file))
+
+    def _end_line(self, stream: str) -> None:
+        with self._writing:
+            text = self._unended.pop(stream, "")
+        if text:
+            self._tell(PRINTED, stream, text)
+
+    def _tell(self, *remark: Any) -> None:
+        self._say(pickle.dumps(remark, PROTOCOL))
+
+
+def _module_of(file: str) -> str:
+    """Return the name of the module in *file*; or a name as `warnings` makes it."""
+    for name, module in list(sys.modules.items()):
+        if getattr(module, "__file__", None) == file:
+            return name
+    return file.removesuffix(".py")
+
+
+# ── which task it is ──────────────────────────────────────────────────────────────────────────────
+
+_of_context: ThreadVariable[Telling | None] = ThreadVariable("parallel_facade_telling", None)
+_of_process: Telling | None = None
+"""Of the task that this process runs, for threads that the task has started."""
+
+
+def _current() -> Telling | None:
+    return _of_context.get() or _of_process
+
+
+# ── what stands in for what a process has of its own ──────────────────────────────────────────────
+
+
+class Handler(logging.Handler):
+    """Tells of what reaches the root logger."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell of *record*; outside of tasks, do what `logging` does without handlers."""
+        if (telling := _current()) is not None:
+            try:
+                telling.log(record)
+            except Exception:  # as of every handler: a bad format is no failure of the task
+                self.handleError(record)
+        elif logging.lastResort is not None and len(logging.root.handlers) == 1:
+            logging.lastResort.handle(record)
+
+
+class Stream(io.TextIOBase):
+    """A standard stream that the caller sees, if it wants to.
+
+    Args:
+        name: Of the stream.
+        original: What it stands for.
+    """
+
+    def __init__(self, name: str, original: Any) -> None:
+        super().__init__()
+        self._stream_name = name
+        self._original = original
+
+    def write(self, text: str) -> int:
+        """Write *text* where it is seen."""
+        telling = _current()
+        if telling is None or self._stream_name not in telling.hearing.streams:
+            self._original.write(text)
+        else:
+            telling.write(self._stream_name, text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what it stands for."""
+        self._original.flush()
+
+    def writable(self) -> bool:
+        """Return `True`."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor of what it stands for."""
+        return int(self._original.fileno())
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """That of what it stands for."""
+        return str(self._original.encoding)
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        """That of what it stands for."""
+        return str(self._original.errors)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+
+def _tell_no_more() -> None:
+    """A process that a task has forked has no way to the caller of its own."""
+    global _of_process
+    _of_process = None
+    _of_context.set(None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_tell_no_more)
+
+
+_handler: Final = Handler()
+_replacing = threading.RLock()  # guards all below
+_heard: Hearing | None = None
+_levels: dict[logging.Logger, int] = {}  # as the caller's were
+_filters: list[Any] | None = None  # as the caller's were; `None` if some could not be
+_inherited: list[tuple[logging.Logger, logging.Handler]] = []
+
+
+def note_inherited() -> None:
+    """Note which handlers a process was born with: they are the caller's."""
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    _inherited.extend(
+        (logger, handler)
+        for logger in loggers
+        if isinstance(logger, logging.Logger)
+        for handler in logger.handlers
+    )
+
+
+def _replace(hearing: Hearing) -> None:
+    """Have this process hear what *hearing* says, and tell of it."""
+    global _heard
+    with _replacing:
+        if _handler not in logging.root.handlers:
+            logging.root.addHandler(_handler)
+        if warnings.showwarning is not _show_warning:
+            _show_otherwise.append(warnings.showwarning)
+            warnings.showwarning = _show_warning
+        _replace_streams(hearing)
+        if hearing is not _heard or not _is_as_set(hearing):
+            _heard = hearing
+            _leave_inherited()
+            _set_levels(hearing)
+            _set_filters(hearing)
+
+
+def _replace_streams(hearing: Hearing) -> None:
+    for name in hearing.streams:
+        original = getattr(sys, name)
+        if original is not None and not isinstance(original, Stream):
+            setattr(sys, name, Stream(name, original))
+
+
+def _leave_inherited() -> None:
+    while _inherited:
+        logger, handler = _inherited.pop()
+        logger.removeHandler(handler)
+        logger.propagate = True
+
+
+def _is_as_set(hearing: Hearing) -> bool:
+    """Return whether no task has changed since what *hearing* says."""
+    return (
+        logging.root.manager.disable == hearing.disabled
+        and warnings.filters == _filters
+        and all(logger.level == level for logger, level in _levels.items())
+    )
+
+
+def _set_levels(hearing: Hearing) -> None:
+    logging.disable(hearing.disabled)
+    wanted = {logging.getLogger(name): level for name, level in hearing.levels.items()}
+    for logger in _levels.keys() - wanted.keys():
+        logger.setLevel(logging.NOTSET)
+    for logger, level in wanted.items():
+        if logger.level != level:
+            logger.setLevel(level)
+    _levels.clear()
+    _levels.update(wanted)
+
+
+def _set_filters(hearing: Hearing) -> None:
+    global _filters
+    wanted = filters_there(hearing.filters)
+    if warnings.filters != wanted:
+        warnings.resetwarnings()
+        warnings.filters[:] = wanted  # type: ignore[index]
+    # Another may be there for the next call, if a task imports its category.
+    _filters = wanted if len(wanted) == len(hearing.filters) else None
+
+
+_show_otherwise: list[Callable[..., object]] = []
+
+
+def _show_warning(  # noqa: PLR0917 - as in `warnings`
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
+    telling = _current()
+    if telling is None or file is not None:
+        _show_otherwise[-1](message, category, filename, lineno, file, line)
+    else:
+        telling.warn(str(message), category, filename, lineno)

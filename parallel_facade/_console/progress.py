@@ -1,0 +1,152 @@
+"""Showing how far a call is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from parallel_facade._common.deadlines import Clock
+from parallel_facade._console.tqdm_bars import new_bar
+
+
+class Progress(NamedTuple):
+    """How far a call is, as given to a callable passed as ``progress=``.
+
+    Attributes:
+        done: Items that have ended, well or not.
+        total: Items in all; `None` while it is not known.
+        failed: Items that raised, and were not tried again.
+        retried: Attempts that failed, and were followed by another.
+        in_flight: Items that workers have, or that wait for one, and of which nothing has come.
+        elapsed: Seconds since the call began.
+
+    >>> Progress(done=3, total=4, failed=0, retried=0, in_flight=1, elapsed=0.5).done
+    3
+    """
+
+    done: int
+    total: int | None
+    failed: int
+    retried: int
+    in_flight: int
+    elapsed: float
+
+
+# Users see it in tracebacks and in help() under the name they import it by.
+Progress.__module__ = "parallel_facade"
+
+
+class Reporter:
+    """Counts items and tells *show* of them; used by one thread.
+
+    Args:
+        total: Items in all; `None` while it is not known.
+        show: Takes how far it is.
+        in_flight: Returns how many items are in flight.
+        begin: Called at the beginning, of which `begin` tells.
+        finish: Called at the end.
+        one_by_one: Tell of each item, also where many have come together.
+        clock: A monotonic clock in seconds.
+    """
+
+    def __init__(
+        self,
+        total: int | None,
+        show: Callable[[Progress], object],
+        in_flight: Callable[[], int],
+        *,
+        begin: Callable[[], object] = lambda: None,
+        finish: Callable[[], object] = lambda: None,
+        one_by_one: bool = True,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._total = total
+        self._show = show
+        self._in_flight = in_flight
+        self._begin: Callable[[], object] | None = begin
+        self._finish = finish
+        self._one_by_one = one_by_one
+        self._clock = clock
+        self._began = clock()
+        self._done = 0
+        self._failed = 0
+        self._retried = 0
+
+    def begin(self) -> None:
+        """Put the display up; beginning twice is fine."""
+        if (begin := self._begin) is not None:
+            self._begin = None
+            begin()
+
+    def succeed(self, count: int) -> None:
+        """Count *count* more items that have returned."""
+        for _ in range(count if self._one_by_one else 1):
+            self._done += 1 if self._one_by_one else count
+            self._tell()
+
+    def fail(self) -> None:
+        """Count an item that has raised."""
+        self._done += 1
+        self._failed += 1
+        self._tell()
+
+    def retry(self) -> None:
+        """Count an attempt that is followed by another."""
+        self._retried += 1
+        self._tell()
+
+    def _tell(self) -> None:
+        self.begin()
+        elapsed = self._clock() - self._began
+        self._show(
+            Progress(
+                self._done,
+                self._total,
+                self._failed,
+                self._retried,
+                self._in_flight(),
+                elapsed,
+            )
+        )
+
+    def close(self) -> None:
+        """Take the display away; closing twice is fine."""
+        finish, self._finish = self._finish, lambda: None
+        finish()
+
+
+def open_reporter(
+    progress: bool | str | Callable[[Progress], object],
+    total: int | None,
+    in_flight: Callable[[], int],
+) -> Reporter | None:
+    """Return a reporter for what the user asked for, or `None` for nothing."""
+    if callable(progress):
+        return Reporter(total, progress, in_flight)
+    if progress is False or progress == "":
+        return None
+    bar: Any = None
+    troubles: dict[str, int] = {}
+
+    def begin() -> None:
+        nonlocal bar
+        bar = new_bar(progress if isinstance(progress, str) else None, total)
+
+    def finish() -> None:
+        if bar is not None:
+            bar.close()
+
+    def show(state: Progress) -> None:
+        told = {"failed": state.failed, "retried": state.retried}
+        if told != troubles and any(told.values()):
+            troubles.update(told)
+            bar.set_postfix({name: count for name, count in told.items() if count}, refresh=False)
+        bar.update(state.done - bar.n)
+
+    return Reporter(total, show, _nothing_is_asked, begin=begin, finish=finish, one_by_one=False)
+
+
+def _nothing_is_asked() -> int:
+    """A bar does not show what is in flight."""
+    return 0

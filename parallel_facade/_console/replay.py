@@ -1,0 +1,245 @@
+"""What a caller hears of its tasks: what they log, print and warn of, as if it had been here.
+
+    caller                                               worker
+    Hearing: levels, filters, streams ──with the call──► Telling
+    show_all ◄── in the thread that waits for the call ◄──── remark, sent at once
+
+Guarantees:
+    - A remark is shown before what its item came to is given to anybody.
+    - What the caller's loggers and filters do not want is not sent, and is asked for once more
+      here, where filters and handlers are.
+    - A warning is shown as often as if all tasks had run here, not once for each worker.
+    - Nothing of the user's is unpickled for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import operator
+import pickle
+import re
+import sys
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from parallel_facade._common.interrupt_safety import came_from_handler
+from parallel_facade._common.plain_data import PROTOCOL
+from parallel_facade._console.tqdm_bars import above_bars, as_line
+
+STREAMS: Final = ("stdout", "stderr")
+
+WarningFilter = tuple[str, str | None, tuple[str, str], str | None, int]
+"""As in `warnings.filters`, with patterns as text, and the category by its module and name."""
+
+
+class Hearing(NamedTuple):
+    """What a caller wants to hear, as its tasks shall know it.
+
+    Attributes:
+        levels: Logger → level, where one is set; the root logger is the empty name.
+        disabled: As given to `logging.disable`.
+        filters: What `warnings` lets through, the strongest first.
+        streams: Of `STREAMS`, those that do not reach the caller from a worker by themselves.
+    """
+
+    levels: dict[str, int]
+    disabled: int
+    filters: list[WarningFilter]
+    streams: tuple[str, ...]
+
+
+def hearing_now(*, is_remote: bool, has_bar: bool) -> Hearing:
+    """Return what this program wants to hear now.
+
+    Args:
+        is_remote: Whether workers write to other terminals than this program does.
+        has_bar: Whether there is a bar, on whose line workers of the same terminal would write.
+    """
+    # A copy: another thread may make a logger just now.
+    loggers = list(logging.root.manager.loggerDict.items())
+    levels = {name: level for name, one in loggers if (level := getattr(one, "level", 0))}
+    levels[""] = logging.root.level
+    return Hearing(
+        levels,
+        logging.root.manager.disable,
+        _all_as_sent(list(filters_now())),
+        tuple(name for name in STREAMS if is_remote or has_bar or _is_replaced(name)),
+    )
+
+
+def packed_hearing(*, is_remote: bool, has_bar: bool) -> bytes:
+    """Return what this program wants to hear now as it travels; see `hearing_now`."""
+    return pickle.dumps(tuple(hearing_now(is_remote=is_remote, has_bar=has_bar)), PROTOCOL)
+
+
+@functools.lru_cache(maxsize=4)
+def unpacked_hearing(data: bytes) -> Hearing:
+    """Return what a caller wants to hear: for most calls of a worker the very same object."""
+    return Hearing(*pickle.loads(data))
+
+
+def filters_now() -> Sequence[Any]:
+    """Return the filters of `warnings` that hold here."""
+    # Where `sys.flags.context_aware_warnings` is set, `catch_warnings` has its own in the context.
+    of_context: Callable[[], Sequence[Any]] | None = getattr(warnings, "_get_filters", None)
+    return warnings.filters if of_context is None else of_context()
+
+
+_last_sent: tuple[list[Any], list[WarningFilter]] = [], []
+"""The filters of the last call, which most programs never change, and what was sent of them."""
+
+
+def _all_as_sent(filters: list[Any]) -> list[WarningFilter]:
+    global _last_sent
+    known, sent = _last_sent
+    # By identity: the class of a category may define __eq__, which must not run here.
+    if len(known) != len(filters) or not all(map(operator.is_, known, filters)):
+        sent = [part for one in filters for part in _as_sent(*one)]
+        _last_sent = filters, sent
+    return sent
+
+
+def _as_sent(
+    action: str, message: Any, categories: Any, module: Any, line: int
+) -> Iterator[WarningFilter]:
+    texts = [getattr(one, "pattern", one) for one in (message, module)]
+    for category in categories if isinstance(categories, tuple) else (categories,):
+        yield action, texts[0], (category.__module__, category.__qualname__), texts[1], line
+
+
+def filters_there(filters: list[WarningFilter]) -> list[Any]:
+    """Return those of *filters* for `warnings` whose category is loaded in this process."""
+    found = []
+    for action, message, names, module, line in filters:
+        if (category := category_called(*names)) is not None:
+            found.append((action, _pattern(message, re.I), category, _pattern(module, 0), line))
+    return found
+
+
+def _pattern(text: str | None, flags: int) -> re.Pattern[str] | None:
+    return None if text is None else re.compile(text, flags)
+
+
+def category_called(module: str, name: str) -> type[Warning] | None:
+    """Return the class of warnings, if its module is loaded in this process."""
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found if isinstance(found, type) and issubclass(found, Warning) else None
+
+
+def _is_replaced(stream: str) -> bool:
+    return getattr(sys, stream) is not getattr(sys, f"__{stream}__")
+
+
+# ── what has come ─────────────────────────────────────────────────────────────────────────────────
+
+LOGGED: Final = "logged"
+PRINTED: Final = "printed"
+WARNED: Final = "warned"
+
+_log = logging.getLogger("parallel_facade")
+
+
+def ignore(remark: bytes) -> None:
+    """Hear what nobody listens to."""
+
+
+def show_all(said: deque[bytes]) -> None:
+    """Show the remarks in *said*, each once, whoever else does so at the same time.
+
+    Not those that come meanwhile: a task may say more than can be shown.
+    """
+    if not said:
+        return
+    with above_bars() as has_bars:
+        _show_first(len(said), said, has_bars=has_bars)
+
+
+def _show_first(count: int, said: deque[bytes], *, has_bars: bool) -> None:
+    for _ in range(count):
+        try:
+            remark = said.popleft()
+        except IndexError:  # somebody else has shown it
+            return
+        _show(remark, has_bars=has_bars)
+
+
+def _show(remark: bytes, *, has_bars: bool) -> None:
+    """Log, print or warn of what a task did."""
+    kind, *fields = pickle.loads(remark)
+    if kind == PRINTED and has_bars:
+        stream, text = fields
+        fields = [stream, as_line(text, getattr(sys, stream))]
+    try:
+        _SHOWN_BY[kind](*fields)
+    except Exception as exc:
+        if came_from_handler(exc):
+            raise
+        # A stream that is closed, a warning that a filter makes an error: nothing that a task or
+        # the call shall fail of.
+        _log.debug("what a task has %s could not be shown", kind, exc_info=True)
+
+
+def _show_record(fields: dict[str, Any]) -> None:
+    logger = logging.getLogger(fields["name"])
+    if logger.isEnabledFor(fields["levelno"]):
+        logger.handle(logging.makeLogRecord(fields))
+
+
+def _show_text(stream: str, text: str) -> None:
+    if (target := getattr(sys, stream)) is not None:
+        target.write(text)
+        target.flush()
+
+
+_shown: set[Any] = set()
+"""Warnings that were shown here. Not as `warnings` notes it: it forgets that whenever a filter is
+set, which dill does for each function that it takes apart."""
+
+_shown_under: Any = None
+"""The list of filters at that time. In a ``with catch_warnings()`` it is another."""
+
+
+def _show_warning(text: str, names: tuple[str, str], file: str, line: int, module: str) -> None:
+    global _shown_under
+    if _shown_under is not (filters := filters_now()):
+        _shown_under = filters
+        _shown.clear()
+    if file == getattr(sys.modules.get("__main__"), "__file__", None):
+        module = "__main__"
+    category = category_called(*names)
+    if category is None:
+        category, text = UserWarning, f"{names[1]}: {text}"
+    action = _action_for(text, category, line, module)
+    key = (text, category, module, line)[: _PARTS_OF_KEY.get(action, 4)]
+    if action == "ignore" or (key in _shown and action in _PARTS_OF_KEY):
+        return
+    _shown.add(key)
+    warnings.showwarning(text, category, file, line)
+
+
+_PARTS_OF_KEY: Final = {"default": 4, "module": 3, "once": 2}
+"""Actions of `warnings` that show a warning once: for a text, its category, a module, a line."""
+
+
+def _action_for(text: str, category: type[Warning], line: int, module: str) -> str:
+    for action, message, categories, of_module, at_line in filters_now():
+        if (
+            (message is None or message.match(text))  # type: ignore[attr-defined, unused-ignore]
+            and issubclass(category, categories)
+            and (of_module is None or of_module.match(module))  # type: ignore[attr-defined, unused-ignore]
+            and at_line in {0, line}
+        ):
+            return str(action)
+    return "default"
+
+
+_SHOWN_BY: Final[dict[str, Callable[..., None]]] = {
+    LOGGED: _show_record,
+    PRINTED: _show_text,
+    WARNED: _show_warning,
+}

@@ -1,0 +1,1 @@
+"""The engine of a call: chunks, order, retries, deadlines, results."""

@@ -1,0 +1,339 @@
+"""One call in the background: the future that the user holds.
+
+    Submission ── report ──► AsyncResult ── value or error ──► who asks, and callbacks
+
+Guarantees:
+    - An `AsyncResult` ends exactly once: with a value, an error, a time-out or a cancellation.
+    - The user's objects are rebuilt in the thread that asks for them, not in the back-end's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextlib import suppress
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from parallel_facade._common.callback_thread import Delivery
+from parallel_facade._common.errors import PoolClosedError, TaskTimeoutError, described
+from parallel_facade._common.exiting import freeze_daemons
+from parallel_facade._common.interrupt_safety import SafeFuture
+from parallel_facade._console.replay import show_all
+from parallel_facade._worker.outcomes import Failure, Report
+
+if TYPE_CHECKING:
+    from parallel_facade._dispatch.background_call import Submission
+
+R = TypeVar("R")
+
+_log = logging.getLogger("parallel_facade")
+
+FILTERS_IN_CONTEXT: Final = bool(getattr(sys.flags, "context_aware_warnings", False))
+
+ENDED: Final = ("FINISHED", "CANCELLED", "CANCELLED_AND_NOTIFIED")
+"""States of a future of `concurrent.futures` that waits for nothing any more."""
+
+
+class _NotDecodedError(Exception):
+    """Holds the place of an exception that nobody has asked for yet."""
+
+
+class AsyncResult(SafeFuture[R], Generic[R]):
+    """The result of `apply_async`, now or later.
+
+    A `concurrent.futures.Future`, so `as_completed`, `wait` and `asyncio.wrap_future` take it;
+    it can be awaited; and it has the methods of `multiprocessing.pool.AsyncResult`.
+
+    >>> from parallel_facade import apply_async
+    >>> apply_async(pow, (2, 10), backend="serial").get()
+    1024
+    """
+
+    def __init__(self, delivery: Delivery) -> None:
+        super().__init__()
+        self._pid = os.getpid()
+        self._delivery = delivery
+        self._submission: Submission | None = None
+        self._decode: Callable[[], Report] | None = None
+        self._decoding = threading.RLock()  # guards _decode, _report and the cancelling
+        self._report: Report | None = None
+        self._was_asked = False  # somebody was told how it ended
+        self._said: deque[bytes] = deque()  # by the task, and not shown yet
+        self._showing = threading.RLock()  # held while it is shown; R for a handler that asks us
+        # Where `catch_warnings` lives in the context, warnings are shown in that of the caller.
+        self._context = copy_context() if FILTERS_IN_CONTEXT else None
+
+    def get(self, timeout: float | None = None) -> R:
+        """Return the value, waiting for it.
+
+        Args:
+            timeout: Seconds to wait; `None` waits for ever. The task goes on after that.
+
+        Raises:
+            TaskTimeoutError: It did not end in time.
+            CancelledError: It was cancelled.
+
+        >>> from parallel_facade import apply_async
+        >>> apply_async(len, ("four",), backend="serial").get(timeout=5)
+        4
+        """
+        return self.result(timeout)
+
+    def result(self, timeout: float | None = None) -> R:
+        """Return the value, waiting *timeout* seconds for it; as `get`.
+
+        >>> from parallel_facade import apply_async
+        >>> apply_async(len, ("four",), backend="serial").result()
+        4
+        """
+        if (failure := self._failure(timeout)) is not None:
+            raise failure.to_raise()
+        assert self._report is not None, "no failure, so there is a report"
+        value: R = self._report.values[0]
+        return value
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the task raised, waiting *timeout* seconds for it; `None` if it returned.
+
+        >>> from parallel_facade import apply_async
+        >>> apply_async(divmod, (1, 0), backend="serial").exception()
+        ZeroDivisionError('integer division or modulo by zero')
+        """
+        failure = self._failure(timeout)
+        return None if failure is None else failure.to_raise()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the task has ended, *timeout* seconds at most.
+
+        >>> from parallel_facade import apply_async
+        >>> apply_async(abs, (-1,), backend="serial").wait()
+        """
+        self._check_process()
+        try:
+            super().exception(timeout)
+        except (TimeoutError, CancelledError) as exc:
+            if not _is_from_waiting(exc):
+                raise
+
+    def ready(self) -> bool:
+        """Return whether the task has ended.
+
+        >>> from parallel_facade import apply_async
+        >>> apply_async(abs, (-1,), backend="serial").ready()
+        True
+        """
+        return self.done()
+
+    def successful(self) -> bool:
+        """Return whether the task returned, and did not raise.
+
+        Raises:
+            ValueError: It has not ended.
+
+        >>> from parallel_facade import apply_async
+        >>> apply_async(abs, (-1,), backend="serial").successful()
+        True
+        """
+        if not self.done():
+            raise ValueError(f"{self!r} has not ended")
+        return not self.cancelled() and self.exception() is None
+
+    def cancel(self) -> bool:
+        """Cancel the task if it does not run yet, and return whether that worked.
+
+        >>> from parallel_facade import apply_async
+        >>> apply_async(abs, (-1,), backend="serial").cancel()
+        False
+        """
+        submission = self._submission
+        if submission is None or not submission.cancel():  # `None`: it has ended, or is just ending
+            return self.cancelled()
+        return super().cancel()
+
+    def stop(self) -> bool:
+        """Cancel the task, also while it runs, and return whether that worked.
+
+        On the process back-end its worker is stopped, with the processes that it has started, and
+        replaced; Ray ends it, too. Threads, the caller itself, executors and other clusters cannot
+        be stopped.
+
+        >>> from parallel_facade import apply_async
+        >>> import time
+        >>> result = apply_async(time.sleep, (3600,), backend="process")
+        >>> result.stop(), result.cancelled()
+        (True, True)
+        """
+        submission = self._submission
+        return submission is not None and not self.done() and submission.stop()
+
+    def running(self) -> bool:
+        """Return whether the task runs now.
+
+        >>> from parallel_facade import apply_async
+        >>> apply_async(abs, (-1,), backend="serial").running()
+        False
+        """
+        submission = self._submission
+        return not self.done() and submission is not None and submission.running()
+
+    def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
+        """Call *fn* with this result when it is there, in the thread for callbacks.
+
+        >>> from parallel_facade import apply_async
+        >>> import queue
+        >>> ended = queue.SimpleQueue()
+        >>> apply_async(abs, (-1,), backend="thread").add_done_callback(ended.put)
+        >>> ended.get().result()
+        1
+        """
+        if getattr(fn, "__module__", None) == "asyncio.futures":
+            # It only wakes its event loop: `await` waits for no callback that blocks.
+            super().add_done_callback(fn)
+            return
+        super().add_done_callback(lambda _: self._delivery.deliver(fn, self))
+
+    def __await__(self) -> Generator[Any, None, R]:
+        """Wait in a coroutine; cancelling that cancels the task, also while it runs."""
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> R:
+        import asyncio  # whoever comes here has it already, and others need not wait for it
+
+        try:
+            return await asyncio.wrap_future(self)
+        except asyncio.CancelledError:
+            self.stop()
+            raise
+
+    def _get_snapshot(self) -> tuple[bool, bool, R | None, BaseException | None]:
+        """Return whether it has ended, and was cancelled; its value, and its error.
+
+        From Python 3.15 on, asyncio asks this in place of `exception` and `result`.
+        """
+        if not self.done() or self.cancelled():
+            return self.done(), self.cancelled(), None, None
+        error = self.exception()
+        return True, False, self.result() if error is None else None, error
+
+    def __repr__(self) -> str:
+        if not self.done() or self.cancelled():
+            return super().__repr__()
+        # Not by what the base has, which is not what was returned or raised; nor by asking for
+        # that, which may run the user's code.
+        how = "raised" if self._has_failed() else "returned"
+        return f"<{type(self).__name__} at {id(self):#x} state=finished {how}>"
+
+    def _has_failed(self) -> bool:
+        """Return whether the task, which has ended, raised; without asking what."""
+        return super().exception() is not None
+
+    def __del__(self) -> None:
+        # Nobody can ask any more. While the interpreter ends, logging may be gone already.
+        if getattr(self, "_was_asked", True) or sys.is_finalizing() or not self.done():
+            return
+        if not self.cancelled() and (what := self._failure_as_text()):
+            _log.error("a call in the background failed, and nobody asked for it:\n%s", what)
+
+    def _failure_as_text(self) -> str:
+        """Return what went wrong, if anything, without rebuilding objects of the user's."""
+        error = super().exception()
+        if isinstance(error, _NotDecodedError):
+            return self._tell_failure()
+        is_ours_to_tell = error is not None and not isinstance(error, PoolClosedError)
+        return described(error) if is_ours_to_tell and error is not None else ""
+
+    def _check_process(self) -> None:
+        if self._pid != os.getpid() and self._state not in ENDED:  # its lock may be held for ever
+            raise PoolClosedError(
+                f"the result belongs to process {self._pid}, from which this process was forked"
+            )
+
+    def _failure(self, timeout: float | None) -> Failure | None:
+        """Wait, and return what went wrong."""
+        self._check_process()
+        try:
+            error = super().exception(timeout)
+            self._show_said()
+            self._was_asked = True
+            if isinstance(error, PoolClosedError):
+                freeze_daemons()
+        except CancelledError:
+            freeze_daemons()
+            raise
+        except TimeoutError as exc:
+            if not _is_from_waiting(exc):
+                raise
+            raise TaskTimeoutError(f"no result after {timeout:g} seconds") from None
+        if error is not None and not isinstance(error, _NotDecodedError):
+            return Failure(error)
+        failure = self._decoded().failures.get(0)
+        if failure is not None and isinstance(failure.error, StopIteration):
+            # It cannot be set on an asyncio future, which would wait for ever.
+            instead = RuntimeError("the function raised StopIteration")
+            instead.__cause__ = failure.error
+            return Failure(instead)
+        return failure
+
+    def _hear(self, remark: bytes) -> None:
+        """Show what the task says: soon, in the thread for callbacks, or to who waits."""
+        self._said.append(remark)
+        if self._context is None:
+            self._delivery.deliver(self._show_said)
+        else:
+            self._delivery.deliver(self._context.copy().run, self._show_said)
+
+    def _show_said(self) -> None:
+        with self._showing:
+            show_all(self._said)
+
+    def _decoded(self) -> Report:
+        with self._decoding:
+            if self._report is None:
+                assert self._decode is not None, "it has ended with a report"
+                self._report = self._decode()
+                self._decode = None
+            return self._report
+
+    def _end_with(
+        self, decode: Callable[[], Report], tell_failure: Callable[[], str] | None
+    ) -> None:
+        """End with a report, which *decode* returns when somebody asks.
+
+        Args:
+            decode: Rebuilds the report.
+            tell_failure: Returns the failure in it as text; `None` if there is none.
+        """
+        self._decode = decode
+        self._tell_failure = tell_failure or str
+        with suppress(InvalidStateError):  # a time-out or a cancellation came first
+            if tell_failure is not None:
+                self.set_exception(_NotDecodedError())
+            else:
+                self.set_result(None)  # type: ignore[arg-type]  # result() reads the report
+
+    def _cancelled(self) -> None:
+        with self._decoding:
+            if not self.cancelled() and super().cancel():
+                self.set_running_or_notify_cancel()
+
+    def _fail_with(self, error: BaseException) -> None:
+        with suppress(InvalidStateError):
+            self.set_exception(error)
+
+
+def _is_from_waiting(error: BaseException) -> bool:
+    """Return whether the wait itself has raised *error*, not a signal's handler in the middle."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback is not None and traceback.tb_frame.f_code is Future.exception.__code__
+
+
+# Users see it in tracebacks and in help() under the name they import it by.
+AsyncResult.__module__ = "parallel_facade"

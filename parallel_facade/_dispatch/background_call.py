@@ -1,0 +1,271 @@
+"""One call in the background: its attempts, its clock and its end.
+
+    apply_async ─► Submission ─► Backend ─► worker
+                       │ attempt by attempt       │
+    AsyncResult ◄──────┴──── received ◄───────────┘
+
+Guarantees:
+    - The last attempt, a time-out or a cancellation ends the result, and the callable is dropped.
+    - Nothing of the user's runs in the back-end's thread: failures that may be retried are looked
+      at in the thread for decisions.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from typing import Any, Final
+
+from parallel_facade._common.callback_thread import Delivery
+from parallel_facade._common.error_notes import note_attempts
+from parallel_facade._common.errors import TaskTimeoutError, described
+from parallel_facade._console.replay import ignore
+from parallel_facade._dispatch.async_result import AsyncResult
+from parallel_facade._dispatch.call_options import Options
+from parallel_facade._dispatch.call_trace import trace_call
+from parallel_facade._dispatch.codecs import Carrier, carrier_for
+from parallel_facade._integrations.fault_injection import is_retried
+from parallel_facade._worker.outcomes import Report
+from parallel_facade._worker.run_chunk import Call, Chunk
+from parallel_facade.backends.base import Backend, WorkerLost
+
+
+class Submission:
+    """One call in the background, with all its attempts.
+
+    Args:
+        backend: Runs it.
+        call: The callable, in the form ``"call"``.
+        arguments: Positional arguments and keywords.
+        options: How.
+        delivery: Where callbacks are run.
+        decisions: Where failures are decoded, to see whether they are retried. Not in the thread
+            for callbacks, where a callback may wait for this very result.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        call: Call,
+        arguments: tuple[tuple[Any, ...], dict[str, Any]],
+        options: Options,
+        *,
+        delivery: Delivery,
+        decisions: Delivery,
+    ) -> None:
+        self._backend = backend
+        self._options = options
+        self._decisions = decisions
+        self._trace = trace_call(call.func, backend, max(1, backend.capacity()))
+        self._carrier: Carrier = self._trace.traced(carrier_for(backend, options))
+        packed_call = self._carrier.pack_call(call)
+        try:
+            self._cargo = self._carrier.pack_chunk(Chunk(0, [arguments]))
+        except BaseException:
+            self._trace.note_end()
+            raise
+        self._handle = backend.put(packed_call)
+        self._earlier: list[str] = []  # how earlier attempts ended
+        self._deciding = threading.Lock()  # guards _delay
+        self._delay: threading.Timer | None = None  # until the next attempt
+        self._alarm: threading.Timer | None = None
+        self._inner: Future[Any]  # the current attempt, from the first on
+        self.result: AsyncResult[Any] = AsyncResult(delivery)
+        backend.listen(self._handle, self._trace.listener(self.result._hear))
+
+    def start(self, on_end: Callable[[], object] | None = None) -> None:
+        """Make the first attempt, and start the clock.
+
+        Args:
+            on_end: Called once, after the last attempt, in a thread of the back-end's.
+        """
+        self.result._submission = self
+        try:
+            self._attempt()
+            self._start_clock()
+        except BaseException:
+            self._end()
+            raise
+        if on_end is not None:
+            Future.add_done_callback(self.result, lambda _: on_end())
+
+    def _start_clock(self) -> None:
+        # Not for a back-end that is done when it returns.
+        if self._options.timeout is None or self._backend.capabilities.runs_in_caller:
+            return
+        seconds = min(self._options.timeout, threading.TIMEOUT_MAX)
+        self._alarm = threading.Timer(seconds, self._expire)
+        self._alarm.daemon = True
+        self._alarm.start()
+        if self._handle is None:  # it has ended meanwhile, and there was no alarm to cancel
+            self._alarm.cancel()
+
+    def cancel(self) -> bool:
+        """Cancel the current attempt if it does not run yet."""
+        if self._cancel_delay():
+            self._end()
+            self.result._cancelled()
+            return True
+        return self._inner.cancel()
+
+    def _cancel_delay(self) -> bool:
+        """Let no attempt follow the delay; return whether there was one."""
+        with self._deciding:
+            delay, self._delay = self._delay, None
+        if delay is None:
+            return False
+        delay.cancel()
+        return True
+
+    def stop(self) -> bool:
+        """End the current attempt if the back-end can; the result is cancelled then."""
+        if self.cancel():
+            return True
+        # An attempt that has ended may be about to be followed by another; not then.
+        if not self._backend.stop(self._inner) and not self._inner.done():
+            return False
+        self.result._cancelled()
+        return self.result.cancelled()
+
+    def running(self) -> bool:
+        """Return whether an attempt runs now."""
+        return self._inner.running()
+
+    def _attempt(self) -> None:
+        self._trace.note_submitted(0)
+        try:
+            self._inner = self._backend.submit(
+                self._handle, self._cargo, self._options.task_timeout
+            )
+        except Exception as exc:
+            raise self._backend.translate(exc) from exc.__cause__
+        self._inner.add_done_callback(self._arrived)
+
+    def _arrived(self, inner: Future[Any]) -> None:
+        """An attempt has ended; this runs in a thread of the back-end's."""
+        if inner.cancelled() or _was_stopped(inner):
+            self._end()
+            self.result._cancelled()
+            return
+        if (error := _received(inner)[0]) is not None:
+            self._trace.note_lost(0, 1, self._backend.translate(error))
+        if len(self._earlier) < self._options.retries and self._may_have_failed(inner):
+            self._decisions.deliver(self._decide, inner)
+        else:
+            self._settle(inner)
+
+    def _may_have_failed(self, inner: Future[Any]) -> bool:
+        error, received = _received(inner)
+        return error is not None or self._carrier.has_failures(received)
+
+    def _decide(self, inner: Future[Any]) -> None:
+        """Retry, or settle with the failure."""
+        if self.result.done() or (error := self._retried_error(inner)) is None:
+            self._settle(inner)
+            return
+        self._earlier.append(described(error))
+        if not self._options.retry_delay:
+            self._attempt_again()
+            return
+        with self._deciding:
+            self._delay = threading.Timer(self._options.retry_delay, self._after_delay)
+            self._delay.daemon = True
+            self._delay.start()
+
+    def _after_delay(self) -> None:
+        with self._deciding:
+            delay, self._delay = self._delay, None
+        if delay is not None:  # not cancelled meanwhile
+            self._decisions.deliver(self._attempt_again)
+
+    def _attempt_again(self) -> None:
+        if self.result.done():
+            self._end()
+            return
+        try:
+            self._attempt()
+        except BaseException as exc:
+            self._end()
+            self.result._fail_with(exc)
+        else:
+            if self.result.done():  # its time has passed since we looked
+                self._give_up_attempt()
+
+    def _retried_error(self, inner: Future[Any]) -> BaseException | None:
+        """Return what the attempt failed with, if there shall be another."""
+        error, received = _received(inner)
+        if error is not None:
+            return self._backend.translate(error)
+        error = self._carrier.unpack(received).failures[0].error
+        return error if is_retried(error, self._options.retry_on) else None
+
+    def _settle(self, inner: Future[Any]) -> None:
+        self._end()
+        error, received = _received(inner)
+        if error is not None:
+            told = self._backend.translate(error)
+            note_attempts(told, self._earlier)
+            self.result._fail_with(told)
+            return
+        carrier = self._carrier
+        self.result._end_with(
+            functools.partial(_unpacked, carrier, received, self._earlier),
+            (lambda: carrier.first_failure(received)) if carrier.has_failures(received) else None,
+        )
+
+    def _expire(self) -> None:
+        seconds = self._options.timeout
+        self.result._fail_with(TaskTimeoutError(f"the call did not end within {seconds:g} seconds"))
+        if self._cancel_delay():
+            self._end()
+        else:
+            self._give_up_attempt()
+
+    def _give_up_attempt(self) -> None:
+        if not self._inner.cancel():
+            self._backend.stop(self._inner)
+
+    def _end(self) -> None:
+        self._trace.note_end()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        # What refers to this object. A failure nobody asks for is told of when its result goes,
+        # which shall not wait for the garbage collector.
+        self._inner = ENDED
+        self.result._submission = None
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            # A thread that the task has left behind may still say something.
+            self._backend.listen(handle, ignore)
+            self._backend.drop(handle)
+
+
+ENDED: Final[Future[Any]] = Future()
+"""Stands for an attempt that nobody waits for any more."""
+
+ENDED.set_result(None)
+
+
+def _unpacked(carrier: Carrier, received: Any, earlier: list[str]) -> Report:
+    """Return the report, in which each failure tells how *earlier* attempts ended."""
+    report = carrier.unpack(received)
+    for failure in report.failures.values():
+        note_attempts(failure.error, earlier)
+    return report
+
+
+def _was_stopped(inner: Future[Any]) -> bool:
+    """Return whether *inner* was stopped on request, which may be heard before `stop` returns."""
+    error, _ = _received(inner)
+    return isinstance(error, WorkerLost) and isinstance(error.error, CancelledError)
+
+
+def _received(inner: Future[Any]) -> tuple[BaseException | None, Any]:
+    """Return why *inner* has no report, or else the report as it was received."""
+    error = inner.exception()
+    if isinstance(error, WorkerLost) and error.parts:
+        # Its worker died after the call, and before it could say so.
+        return None, list(error.parts)
+    return (error, None) if error is not None else (None, inner.result())

@@ -1,0 +1,253 @@
+"""How calls, chunks and reports cross to a back-end and back: as objects, or as payloads."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from parallel_facade._common.call_ids import new_scope
+from parallel_facade._common.errors import described
+from parallel_facade._common.plain_data import PROTOCOL
+from parallel_facade._configuration.settings import settings_for_tasks
+from parallel_facade._console.replay import packed_hearing
+from parallel_facade._console.tqdm_bars import is_on_terminal
+from parallel_facade._dispatch.call_options import Options
+from parallel_facade._serialization.buffers.object_store import Store
+from parallel_facade._serialization.buffers.shared_memory import Shelf
+from parallel_facade._serialization.encoder import Cargo, Encoder
+from parallel_facade._serialization.modules import call_globals as _namespaces
+from parallel_facade._worker.loaded_call import Surroundings
+from parallel_facade._worker.outcomes import Report, decode_report, first_traceback, have_failures
+from parallel_facade._worker.run_chunk import THE_ARGUMENTS, THE_CALLABLE, Call, Chunk, name_of
+from parallel_facade.backends.base import Backend
+
+
+class Carrier(Protocol):
+    """What the dispatcher needs to talk to any back-end."""
+
+    def pack_call(self, call: Call) -> Any:
+        """Return *call* as the back-end takes it."""
+        ...
+
+    def pack_chunk(self, chunk: Chunk) -> Any:
+        """Return *chunk* as the back-end takes it."""
+        ...
+
+    def size_of(self, packed: Any) -> int:
+        """Return the bytes of a packed chunk; 0 where it is not bytes."""
+        ...
+
+    def place_once(self) -> None:
+        """From now on, nothing changes the items: what many of them hold is sent once."""
+        ...
+
+    def unpack(self, received: Any, known: int = 0) -> Report:
+        """Return the report that the back-end gave.
+
+        Args:
+            received: From the back-end.
+            known: Outcomes, from the first, that are known already and need not be rebuilt.
+        """
+        ...
+
+    def has_failures(self, received: Any) -> bool:
+        """Return whether the report holds a failure, without running code of the user's."""
+        ...
+
+    def first_failure(self, received: Any) -> str:
+        """Return the first failure in the report as text, without running code of the user's."""
+        ...
+
+
+class ObjectCarrier:
+    """Passes everything as it is, within one process."""
+
+    def pack_call(self, call: Call) -> Call:
+        """Return *call* itself."""
+        return call
+
+    def pack_chunk(self, chunk: Chunk) -> Chunk:
+        """Return *chunk* itself."""
+        return chunk
+
+    def size_of(self, packed: Chunk) -> int:  # noqa: ARG002
+        """Return 0."""
+        return 0
+
+    def place_once(self) -> None:
+        """Do nothing: nothing is sent."""
+
+    def unpack(self, received: Report, known: int = 0) -> Report:  # noqa: ARG002
+        """Return the report itself."""
+        return received
+
+    def has_failures(self, received: Report) -> bool:
+        """Return whether anything failed."""
+        return bool(received.failures)
+
+    def first_failure(self, received: Report) -> str:
+        """Return the first failure's traceback."""
+        failure = next(iter(received.failures.values()))
+        return failure.traceback or described(failure.error)
+
+
+class PayloadCarrier:
+    """Turns everything into bytes of ours, so that no pool's own pickler meets the user's data.
+
+    Args:
+        serializer: As in `Encoder`.
+        shelf: The back-end's, which then takes a `Cargo`; `None` for one that takes bytes.
+        by_value: As in `Encoder`.
+        is_remote: Whether workers may be on other machines.
+        has_children: Whether workers are processes that this one has started.
+        relay: Whether the caller hears what tasks say.
+        has_bar: Whether a bar is on the caller's terminal.
+    """
+
+    def __init__(
+        self,
+        serializer: str,
+        shelf: Shelf | Store | None = None,
+        by_value: tuple[str, ...] = (),
+        *,
+        is_remote: bool = False,
+        has_children: bool = False,
+        relay: bool = False,
+        has_bar: bool = False,
+    ) -> None:
+        self._encoder = Encoder(new_scope(), serializer, shelf=shelf, by_value=by_value)
+        self._takes_cargo = shelf is not None
+        self._is_remote = is_remote
+        self._has_children = has_children
+        self._relay = relay
+        self._has_bar = has_bar
+        self._form = "one"
+
+    def pack_call(self, call: Call, name: str = THE_CALLABLE) -> Any:
+        """Return *call*, which messages call *name*, as a payload."""
+        self._form = call.form
+        cargo = self._encoder.encode_callable(
+            call[: Call._fields.index("take_times")],
+            f"{name} {name_of(call.func)}",
+            lambda: {"func": call.func},
+        )
+        surroundings = Surroundings(
+            self._encoder.scope,
+            self._encoder.serializer,
+            _import_path(),
+            _working_folder(),
+            self._is_remote,
+            self._packed_hearing() if self._relay else None,
+            call.take_times is not None,
+            _authkey() if self._has_children else None,
+            settings_for_tasks() or None,
+        )
+        data = pickle.dumps((tuple(surroundings), cargo.data), PROTOCOL)
+        return self._as_taken(cargo._replace(data=data))
+
+    def _packed_hearing(self) -> bytes:
+        return packed_hearing(is_remote=self._is_remote, has_bar=self._has_bar)
+
+    def _as_taken(self, cargo: Cargo) -> Any:
+        return cargo if self._takes_cargo else cargo.data
+
+    def pack_chunk(self, chunk: Chunk) -> Any:
+        """Return *chunk* as a payload.
+
+        Raises:
+            SerializationError: One of its items cannot travel.
+        """
+        last = chunk.first + len(chunk.items) - 1
+        if self._form == "call":
+            args, kwds = chunk.items[0]
+            return self._as_taken(
+                self._encoder.encode(
+                    tuple(chunk), THE_ARGUMENTS, lambda: {"args": args, "kwds": kwds}
+                )
+            )
+        name = f"item {last}" if len(chunk.items) == 1 else f"items {chunk.first} to {last}"
+        return self._as_taken(
+            self._encoder.encode(
+                tuple(chunk),
+                name,
+                lambda: {f"item {at}": item for at, item in enumerate(chunk.items, chunk.first)},
+            )
+        )
+
+    def size_of(self, packed: Any) -> int:
+        """Return the length of the payload, with its buffers."""
+        return packed.size if self._takes_cargo else len(packed)
+
+    def place_once(self) -> None:
+        """Place a buffer once that many items hold."""
+        self._encoder.place_once()
+
+    def unpack(self, received: list[Any], known: int = 0) -> Report:
+        """Return the report whose parts are in *received*."""
+        report = decode_report(received, known)
+        # Functions among the results keep their globals themselves.
+        _namespaces.forget(self._encoder.scope)
+        return report
+
+    def has_failures(self, received: list[Any]) -> bool:
+        """Return whether anything failed."""
+        return have_failures(received)
+
+    def first_failure(self, received: list[Any]) -> str:
+        """Return the first failure's traceback."""
+        return first_traceback(received)
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return ""
+
+
+def _authkey() -> bytes | None:
+    """Return the key of this process for `multiprocessing`, once managers may have been made.
+
+    The workers are processes of `multiprocess`, which has a key of its own.
+    """
+    if "multiprocessing.managers" not in sys.modules:
+        return None
+    return bytes(sys.modules["multiprocessing.process"].current_process().authkey)
+
+
+def _import_path() -> list[str]:
+    """Return `sys.path` with the working directory by its name."""
+    return [entry or _working_folder() for entry in sys.path]
+
+
+def carrier_for(backend: Backend, options: Options) -> Carrier:
+    """Return the carrier that *backend* needs."""
+    can = backend.capabilities
+    if can.needs_serialization:
+        return PayloadCarrier(
+            options.serializer,
+            backend.shelf,
+            options.by_value,
+            is_remote=can.is_remote,
+            has_children=can.has_children,
+            relay=options.relay,
+            has_bar=is_on_terminal(options.progress),
+        )
+    return ObjectCarrier()
+
+
+def pack_initializer(
+    initializer: Callable[[], object],
+    serializer: str,
+    by_value: tuple[str, ...],
+    *,
+    has_children: bool,
+) -> bytes:
+    """Return *initializer* as a payload for `_open_call.run_initializer`."""
+    call = Call(initializer, "call", stops_at_failure=True, seed=None)
+    carrier = PayloadCarrier(serializer, by_value=by_value, has_children=has_children)
+    packed: bytes = carrier.pack_call(call, "the initializer")
+    return packed

@@ -1,0 +1,116 @@
+"""What becomes of an item that has ended: a value, a failure, or another attempt.
+
+    outcome ─┬─ succeed ──► Harvest
+             ├─ may_retry ─► once more, as *retries* says
+             └─ fail ─────► Harvest; the first that does not stay in its place ends the call
+
+Guarantees:
+    - With several failures the one with the lowest index ends the call, whichever came first.
+    - A failure says which item it is of, and how its earlier attempts ended.
+
+Assumes:
+    - One consumer at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from parallel_facade._common.error_notes import note_attempts, note_item
+from parallel_facade._common.errors import described
+from parallel_facade._console.progress import open_reporter
+from parallel_facade._dispatch.call_options import Options
+from parallel_facade._dispatch.result_buffer import Harvest
+from parallel_facade._integrations.fault_injection import is_retried
+from parallel_facade._worker.outcomes import Failure
+from parallel_facade._worker.run_chunk import Chunk
+
+
+class Verdicts:
+    """Decides on the items of one map.
+
+    Args:
+        options: Say what is retried, and what stays in its place.
+        harvest: Takes the outcomes.
+        total: How many items there are; `None` if that is not known.
+        on_end: Called with the index of each item that ends the call; what is behind it does not
+            matter any more, but what comes before it may still fail, and then ends it instead.
+        in_flight: Returns how many items are in flight.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        harvest: Harvest,
+        total: int | None,
+        on_end: Callable[[int], object],
+        in_flight: Callable[[], int],
+    ) -> None:
+        self._options = options
+        self._harvest = harvest
+        self._on_end = on_end
+        self._reporter = open_reporter(options.progress, total, in_flight)
+        self._attempts: dict[int, list[str]] = {}  # what went wrong with items that are retried
+        self.first_failure: tuple[int, Failure] | None = None
+        """What ends the call, and the index of its item."""
+
+    def begin(self) -> None:
+        """Show that the call has begun; again is fine."""
+        if self._reporter is not None:
+            self._reporter.begin()
+
+    def close(self) -> None:
+        """Report no more progress; closing twice is fine."""
+        if self._reporter is not None:
+            self._reporter.close()
+
+    def matters(self, index: int) -> bool:
+        """Return whether item *index* comes before everything that ends the call."""
+        return self.first_failure is None or index < self.first_failure[0]
+
+    def succeed(self, index: int, values: list[Any]) -> None:
+        """Take the *values* that the items from *index* on have come to."""
+        self._harvest.add(index, values)
+        if self._attempts and len(values) == 1:
+            self._attempts.pop(index, None)
+        if self._reporter is not None:
+            self._reporter.succeed(len(values))
+
+    def refuse(self, chunk: Chunk, failure: Failure) -> None:
+        """Take the *failure* of the one item of *chunk*, which cannot be sent."""
+        note_item(failure.error, chunk.first, chunk.items[0], "sending")
+        self._end(chunk.first, failure)
+
+    def fail(self, chunk: Chunk, position: int, failure: Failure) -> None:
+        """Take the *failure* of the item at *position* of *chunk*."""
+        note_item(failure.error, chunk.first + position, chunk.items[position])
+        self._end(chunk.first + position, failure)
+
+    def _end(self, index: int, failure: Failure) -> None:
+        note_attempts(failure.error, self._attempts.pop(index, []))
+        if not self.keeps(failure) and self.matters(index):
+            self.first_failure = index, failure
+            self._on_end(index)
+        self._harvest.add_failure(index, failure)
+        if self._reporter is not None:
+            self._reporter.fail()
+
+    def keeps(self, failure: Failure) -> bool:
+        """Return whether *failure* stays in its place instead of ending the call."""
+        # What is no Exception ends a program, on the serial back-end at once: so everywhere.
+        return self._options.return_exceptions and isinstance(failure.error, Exception)
+
+    def is_retried(self, error: BaseException) -> bool:
+        """Return whether what raises *error* may be tried again."""
+        return is_retried(error, self._options.retry_on)
+
+    def may_retry(self, index: int, error: BaseException) -> bool:
+        """Return whether item *index*, which failed with *error*, has an attempt left; use it."""
+        used = len(self._attempts.get(index, ()))
+        if used >= self._options.retries:
+            return False
+        self._attempts.setdefault(index, []).append(described(error))
+        if self._reporter is not None:
+            self._reporter.retry()
+        return True

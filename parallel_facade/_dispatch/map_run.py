@@ -1,0 +1,562 @@
+"""Drives one map from its iterables to its outcomes.
+
+    items ─Supply─► window ─submit─► Backend ─► worker
+                       ▲ bounded                  │
+    outcomes ◄─Harvest◄─Verdicts◄── Mailbox ◄─────┘
+
+Guarantees:
+    - An item is pulled only when there is room for it, by the thread that asks for results.
+    - Every item ends in one outcome. It runs again only as *retries* says.
+    - No item waits behind one that takes long while a worker is idle, where the back-end can take
+      back what was not begun; and no outcome waits for the rest of its chunk for long.
+    - After `close` nothing of the call waits to run, and its callable is dropped when the last
+      running task has ended.
+
+Assumes:
+    - A back-end resolves each future exactly once, from any thread.
+    - One consumer at a time calls `step`, `take` and `close`.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, Final
+
+from parallel_facade._common.deadlines import Deadline
+from parallel_facade._common.errors import (
+    ParallelFacadeError,
+    PoolClosedError,
+    TaskTimeoutError,
+    WorkerCrashedError,
+)
+from parallel_facade._common.interrupt_safety import raise_if_handlers
+from parallel_facade._console.replay import show_all
+from parallel_facade._dispatch.call_options import Options
+from parallel_facade._dispatch.call_trace import trace_call
+from parallel_facade._dispatch.chunk_sizer import Sizer
+from parallel_facade._dispatch.chunk_source import Packed, Supply
+from parallel_facade._dispatch.codecs import Carrier, carrier_for
+from parallel_facade._dispatch.completion_queue import SAID, Mailbox
+from parallel_facade._dispatch.failure_policy import Verdicts
+from parallel_facade._dispatch.result_buffer import Harvest
+from parallel_facade._worker.outcomes import Failure, Report
+from parallel_facade._worker.run_chunk import THE_ARGUMENTS, Call, Chunk
+from parallel_facade.backends.base import Backend, Stage, WorkerLost
+
+FIRST_LOOK_SECONDS: Final = 0.03
+"""How long a report may be awaited before what runs is looked at: some chunks' worth of work."""
+STARVED_LOOK_SECONDS: Final = 0.002
+"""The same, where there is nothing more to submit: then the report that came last may have left its
+worker idle. What others have not begun is known at the second look, and two are over in less than
+the last chunks take."""
+LONGEST_LOOK_SECONDS: Final = 0.1
+"""Each look waits twice as long as the one before, up to this: a look costs some 0.05 ms."""
+MOST_DOUBLINGS: Final = 10
+"""By then every look is the longest."""
+
+
+class InFlight:
+    """A chunk that was submitted.
+
+    Attributes:
+        packed: What was submitted.
+        settled: How many of its items, from the first, have their outcomes.
+        kept: How many of its items stay where they are; the others were taken back.
+    """
+
+    __slots__ = ("kept", "packed", "settled")
+
+    def __init__(self, packed: Packed) -> None:
+        self.packed = packed
+        self.settled = 0
+        self.kept = len(packed.chunk.items)
+
+    @property
+    def chunk(self) -> Chunk:
+        """What was submitted, as items."""
+        return self.packed.chunk
+
+    def left(self) -> Packed:
+        """Return what has no outcome and was not taken back."""
+        return self.packed.part(self.settled, self.kept - self.settled)
+
+
+class Map:
+    """One map over one back-end.
+
+    Args:
+        backend: Runs the chunks.
+        call: What to apply.
+        items: What to apply it to.
+        options: How.
+        total: How many items there are; `None` if that is not known.
+        chunksize: Items that are begun together.
+        buffersize: Items pulled and not yet taken, at most; 0 for as many as the workers need;
+            `None` for no bound.
+        ordered: Give outcomes in the order of the items, not as they come.
+        submits_all: Hand everything to the back-end at once, without a window.
+        is_passive: To pull an item runs no code of the user's, which might change earlier ones.
+        max_items: Items in one chunk, at most; `None` for as many as are measured to be good.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        call: Call,
+        items: Iterator[Any],
+        options: Options,
+        *,
+        total: int | None,
+        chunksize: int,
+        buffersize: int | None,
+        ordered: bool,
+        submits_all: bool = False,
+        max_items: int | None = None,
+        is_passive: bool = True,
+    ) -> None:
+        self._backend = backend
+        self._options = options
+        self.total = total
+        self._deadline = Deadline(options.timeout)
+        workers = _workers(backend, options)
+        self._trace = trace_call(call.func, backend, workers)
+        self._carrier: Carrier = self._trace.traced(carrier_for(backend, options))
+        self._window = _window(backend, options, workers)
+        self._runs_in_caller = backend.capabilities.runs_in_caller
+        self._can_take_back = backend.capabilities.can_take_back and options.task_timeout is None
+        self._submits_all = submits_all
+        # What has a time of its own shall not be stopped with another item; and where the caller
+        # runs a lazy map, that is a loop, which does nothing ahead of its turn.
+        is_loop = self._runs_in_caller and buffersize is not None
+        goes_alone = options.task_timeout is not None or is_loop
+        most = 1 if goes_alone else max_items
+        if options.chunksize is not None and not backend.capabilities.tells_what_ran:
+            most = options.chunksize  # who chooses what is lost together shall have it so
+        self._sizer = Sizer(
+            chunksize,
+            workers,
+            most,
+            can_take_back=self._can_take_back,
+            seconds=backend.seconds_in_chunk,
+        )
+        self._harvest = Harvest(ordered=ordered)
+        self._verdicts = Verdicts(
+            options, self._harvest, total, self._leave_from, self._count_in_flight
+        )
+        self._supply = Supply(
+            items,
+            self._carrier,
+            self._sizer,
+            window=self._window,
+            total=total,
+            buffersize=buffersize,
+            is_passive=is_passive,
+            refuse=self._verdicts.refuse,
+        )
+        self._in_flight: dict[Future[Any], InFlight] = {}
+        self.is_too_late: bool = False
+        self._looks = 0  # since a report came
+        self._next_look: Deadline | None = None  # at what runs
+        self._is_starved = False  # there was room in the window, and nothing to submit
+        self._mailbox = Mailbox()
+        self._pid = os.getpid()
+        if buffersize is None:
+            # All items are there, and none of the user's code runs between one and the next.
+            self._carrier.place_once()
+        self._handle = backend.put(self._carrier.pack_call(call))
+        say = self._mailbox.say
+        backend.listen(self._handle, self._trace.listener(say))
+
+    # ── the consumer's steps ──────────────────────────────────────────────────────────────────
+
+    def check_ahead(self) -> None:
+        """Pack what an eager map will send, before anything runs."""
+        if self._submits_all:
+            self._supply.divide_evenly()
+        elif self._backend.capabilities.needs_serialization:
+            self._supply.check_ahead()
+        if (failed := self._verdicts.first_failure) is not None:
+            raise failed[1].to_raise()
+
+    def fill(self) -> None:
+        """Submit chunks while there is room."""
+        if self._runs_in_caller:
+            self._verdicts.begin()
+        if self._pid != os.getpid():
+            raise PoolClosedError(
+                f"the results belong to process {self._pid}, from which this process was forked"
+            )
+        self._collect_all(self._mailbox.take(0))
+        if self._backend.capabilities.is_remote:
+            self._count_workers()
+        while self._submits_all or len(self._in_flight) < self._window:
+            if self._deadline.has_passed() and not self._supply.is_over:
+                raise self._too_late()
+            if self._runs_in_caller and self.has_next and not self._submits_all:
+                return
+            packed = self._supply.next(as_packed=self._submits_all)
+            self._is_starved = packed is None
+            if packed is None:
+                return
+            self._submit(packed)
+
+    def take(self) -> list[Any] | Failure | None:
+        """Return the next values, or a failure; `None` if neither has come.
+
+        To be told of by `note_taken` when the consumer has them.
+        """
+        return self._harvest.take(self._supply.slice_size)
+
+    def note_taken(self, count: int) -> None:
+        """Make room for *count* more items, as the consumer has the outcomes of so many."""
+        self._supply.taken += count
+
+    @property
+    def taken(self) -> int:
+        """How many items the consumer has the outcomes of."""
+        return self._supply.taken
+
+    @property
+    def has_next(self) -> bool:
+        """Whether `take` has something to give."""
+        return self._harvest.has_next
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether only the end of a running chunk, or time, can bring the next outcome."""
+        return bool(self._in_flight or self._supply.waits) and not self.has_next
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing more to take or to wait for."""
+        return self._supply.is_over and not self._in_flight and not self._harvest
+
+    def values_not_taken(self) -> dict[int, Any]:
+        """Return what items have come to that have ended and were not taken, by index."""
+        while (future := self._mailbox.take(0)) is not None:
+            with suppress(Exception):  # the call has its error
+                self._collect(future)
+        for future in list(self._in_flight):
+            self._settle_so_far(future)
+        return {
+            index: outcome.error if isinstance(outcome, Failure) else outcome
+            for index, outcome in sorted(self._harvest.outcomes(), key=_index_of)
+            if not isinstance(outcome, Failure) or self._verdicts.keeps(outcome)
+        }
+
+    def finish(self) -> None:
+        """Raise what the input raised, if anything; to be called when the map is over."""
+        if self._supply.input_error is not None:
+            raise self._supply.input_error
+
+    def wait(self) -> None:
+        """Wait for a chunk to end, and collect it and all others that have."""
+        assert self._in_flight or self._supply.waits, "there is something to wait for"
+        self._verdicts.begin()  # now that the workers have something to do
+        self._receive(self._mailbox.take(self._seconds_to_wait()))
+
+    async def wait_async(self) -> None:
+        """Do as `wait` does, without blocking the event loop."""
+        self._verdicts.begin()
+        await self._mailbox.arrival(self._seconds_to_wait())
+        self._receive(self._mailbox.take(0))
+
+    def close(self, *, stop_running: bool) -> None:
+        """Cancel what has not run; closing twice is fine, and ends what an interrupt cut short.
+
+        Args:
+            stop_running: Also end the tasks that run, where the back-end can.
+        """
+        self._supply.drop_all()
+        self._verdicts.close()
+        self._trace.note_end()
+        if self._pid != os.getpid():
+            # In a forked child the futures are the parent's, and their locks may be held for ever.
+            # To let go of them would have the child's copy of an engine tell the engine so.
+            _parents.append((self._handle, self._in_flight))
+            self._in_flight, self._handle = {}, None
+            return
+        # A copy: another thread may be about to add one, and gives that up itself.
+        running = [future for future in list(self._in_flight) if not future.cancel()]
+        if stop_running:
+            for future in running:
+                self._backend.stop(future)
+        if (handle := self._handle) is not None:
+            _when_all_done(running, lambda: self._backend.drop(handle))
+            self._handle = None
+        self._in_flight.clear()
+
+    def _count_in_flight(self) -> int:
+        """Return how many items were submitted, of which nothing has come."""
+        return sum(one.kept - one.settled for one in list(self._in_flight.values()))
+
+    def _count_workers(self) -> None:
+        """Use workers that have come to a cluster meanwhile, and no more than are left."""
+        workers = _workers(self._backend, self._options)
+        if workers != self._sizer.workers:
+            self._sizer.workers = workers
+            self._window = self._supply.window = _window(self._backend, self._options, workers)
+
+    # ── sending ───────────────────────────────────────────────────────────────────────────────
+
+    def _submit(self, packed: Packed) -> None:
+        if (handle := self._handle) is None:  # closed by the input, or by another thread
+            return
+        more = {}
+        self._trace.note_submitted(packed.chunk.first)
+        if self._backend.capabilities.can_queue:
+            more["is_short"] = self._sizer.is_short(len(packed.chunk.items))
+        try:
+            future = self._backend.submit(handle, packed.cargo, self._options.task_timeout, **more)
+        except PoolClosedError:
+            raise
+        except Exception as exc:
+            raise_if_handlers(exc)
+            if not self._backend.is_usable:
+                raise self._backend.translate(exc) from exc.__cause__
+            self._lose(InFlight(packed), exc)
+            return
+        self._in_flight[future] = InFlight(packed)
+        if self._handle is None:  # closed meanwhile, by somebody who has not seen this one
+            future.cancel()
+        future.add_done_callback(self._mailbox.put)
+        if self._runs_in_caller:
+            self.wait()
+
+    def _run_again(self, parts: list[Packed]) -> None:
+        """Run *parts* before anything that has not been submitted."""
+        self._supply.run_again([part for part in parts if self._matters(part)])
+
+    def _retry(self, parts: list[Packed]) -> None:
+        """Run *parts*, each an item that has failed, after the delay."""
+        if not (delay := self._options.retry_delay):
+            self._run_again(parts)
+            return
+        self._supply.run_later([part for part in parts if self._matters(part)], delay)
+
+    def _matters(self, part: Packed) -> bool:
+        return self._verdicts.matters(part.chunk.first)
+
+    def _seconds_to_wait(self) -> float | None:
+        seconds = [self._deadline.remaining(), self._supply.seconds_to_next()]
+        if self._can_take_back and self._in_flight:
+            if self._next_look is None:
+                first = STARVED_LOOK_SECONDS if self._is_starved else FIRST_LOOK_SECONDS
+                self._next_look = Deadline(min(first * 2**self._looks, LONGEST_LOOK_SECONDS))
+            seconds.append(self._next_look.remaining())
+        return min((one for one in seconds if one is not None), default=None)
+
+    # ── receiving ─────────────────────────────────────────────────────────────────────────────
+
+    def _receive(self, future: Future[Any] | None) -> None:
+        """Collect what has come, of which *future* is the first; or look at what runs.
+
+        A task that says something again and again is looked at as often as one that is silent.
+        """
+        if (future is None or future is SAID) and self._deadline.has_passed():
+            raise self._too_late()
+        self._collect_all(future)
+        if self._next_look is not None and self._next_look.has_passed():
+            self._look_at_running()
+
+    def _collect_all(self, future: Future[Any] | None) -> None:
+        """Collect *future* and all others that have come by now.
+
+        Not those that come meanwhile: tasks may say more than can be shown, and a time limit waits.
+        """
+        if future is None:
+            return
+        self._collect(future)
+        for _ in range(self._mailbox.count):
+            if (future := self._mailbox.take(0)) is None:
+                return
+            self._collect(future)
+
+    def _look_at_running(self) -> None:
+        """No report has come for a while: take what is there, and what an idle worker could run."""
+        self._next_look = None
+        self._looks = min(self._looks + 1, MOST_DOUBLINGS)
+        for future, running in list(self._in_flight.items()):
+            chunk = running.chunk
+            wanted = self._harvest.next_index
+            if wanted is None or chunk.first <= wanted < chunk.first + running.kept:
+                self._settle_so_far(future)
+            if self._is_starved:
+                self._take_back(future, running)
+
+    def _take_back(self, future: Future[Any], running: InFlight) -> None:
+        kept = self._backend.take_back(future)
+        if kept is None:
+            return
+        kept = -(-kept // running.chunk.grain) * running.chunk.grain
+        if kept < running.kept:
+            taken = running.packed.part(kept, running.kept - kept)
+            running.kept = kept
+            self._run_again([taken])
+
+    def _collect(self, future: Future[Any]) -> None:
+        show_all(self._mailbox.said)
+        running = self._in_flight.pop(future, None)
+        if running is None:
+            return
+        self._looks, self._next_look = 0, None
+        if future.cancelled():
+            # Not by us: what we cancel leaves _in_flight at once.
+            self._lose(running, PoolClosedError("the pool was closed before the task ran"))
+            return
+        if (error := future.exception()) is not None:
+            if not self._backend.is_usable:
+                raise self._backend.translate(error)
+            self._lose(running, error)
+            return
+        report = self._carrier.unpack(future.result(), running.settled)
+        if report.unread:
+            self._settle_unread(running, report)
+            return
+        self._sizer.note_run(len(report.values), report.seconds)
+        self._settle(running, report)
+        self._run_rest(running)
+
+    def _settle_so_far(self, future: Future[Any]) -> None:
+        """Settle what the running chunk of *future* is done with."""
+        if parts := self._backend.outcomes_so_far(future):
+            show_all(self._mailbox.said)
+            running = self._in_flight[future]
+            self._settle(running, self._carrier.unpack(parts, running.settled))
+
+    def _settle(self, running: InFlight, report: Report) -> None:
+        """Settle the outcomes in *report* that are not settled."""
+        chunk, first = running.chunk, running.settled
+        ended = running.settled = max(first, len(report.values))
+        failures = report.failures
+        again = []
+        for position in sorted(place for place in failures if place >= first):
+            self._verdicts.succeed(chunk.first + first, report.values[first:position])
+            first = position + 1
+            error = failures[position].error
+            index = chunk.first + position
+            if self._verdicts.is_retried(error) and self._verdicts.may_retry(index, error):
+                again.append(running.packed.part(position, 1))
+            else:
+                self._verdicts.fail(chunk, position, failures[position])
+        values = report.values
+        self._verdicts.succeed(chunk.first + first, values if first == 0 else values[first:ended])
+        self._retry(again)
+
+    def _run_rest(self, running: InFlight) -> None:
+        """Run what the chunk's worker has left, being told to stop or for its own reasons."""
+        if running.settled < running.kept:
+            # And not since an item failed: what is behind that does not matter.
+            self._run_again([running.left()])
+
+    def _settle_unread(self, running: InFlight, report: Report) -> None:
+        """Nothing of the chunk was run: find out which item it is that cannot be rebuilt."""
+        if report.unread == THE_ARGUMENTS and running.kept > 1:
+            self._run_again(running.packed.singles(running.kept))
+            return
+        for position in range(running.kept):
+            self._verdicts.fail(running.chunk, position, report.failures[0])
+
+    def _lose(self, running: InFlight, error: BaseException) -> None:
+        """The chunk's worker was lost, or stopped for its timeout."""
+        lost = error if isinstance(error, WorkerLost) else WorkerLost(error)
+        told = self._backend.translate(lost.error)
+        if lost.parts:
+            self._settle(running, self._carrier.unpack(list(lost.parts), running.settled))
+        if (count := running.kept - running.settled) == 0:
+            return
+        left = running.left()
+        if lost.stage is Stage.ITEMS:
+            if count > 1:
+                self._run_again([left.part(1, count - 1)])
+            self._lose_items(left, 1, told)
+        elif lost.stage is Stage.ARGUMENTS and count > 1:
+            # It died while it rebuilt the arguments: find out which.
+            self._run_again(left.singles(count))
+        else:
+            self._lose_items(left, count, told)
+
+    def _lose_items(self, left: Packed, count: int, error: BaseException) -> None:
+        """Run the first *count* items of *left* again, where they may; else fail them."""
+        chunk = left.chunk
+        self._trace.note_lost(chunk.first, count, error)
+        again = []
+        for position in range(count):
+            # One error each: the notes on it are about one item.
+            own = copy.deepcopy(error) if isinstance(error, ParallelFacadeError) else error
+            if isinstance(own, WorkerCrashedError | TaskTimeoutError):
+                own.index = chunk.first + position
+            if count > 1:
+                own.add_note(f"the worker held items {chunk.first} to {chunk.first + count - 1}")
+            if self._verdicts.may_retry(chunk.first + position, own):
+                again.append(left.part(position, 1))
+            else:
+                self._verdicts.fail(chunk, position, Failure(own))
+        self._retry(again)
+
+    def _leave_from(self, index: int) -> None:
+        """Leave everything behind item *index* alone; what comes before it goes on."""
+        self._supply.drop_from(index)
+        for future, running in list(self._in_flight.items()):
+            if running.chunk.first > index and future.cancel():
+                self._in_flight.pop(future, None)
+
+    def _too_late(self) -> TaskTimeoutError:
+        self.is_too_late = True
+        ended = self.taken + len(self._harvest)
+        of_total = "" if self.total is None else f" of {self.total}"
+        return TaskTimeoutError(
+            f"the call did not end within {self._deadline.seconds:g} seconds; "
+            f"{ended}{of_total} items had ended"
+        )
+
+
+def _index_of(outcome: tuple[int, Any]) -> int:
+    return outcome[0]
+
+
+def _workers(backend: Backend, options: Options) -> int:
+    """Return how many workers the call may use, of those that there are now."""
+    capacity = max(1, backend.capacity())
+    return capacity if options.workers is None else min(options.workers, capacity)
+
+
+_parents: Final[list[Any]] = []
+"""What maps of the process had from which this one was forked."""
+
+
+def _window(backend: Backend, options: Options, workers: int) -> int:
+    """Return how many chunks may be in flight."""
+    if backend.capabilities.runs_in_caller:
+        return 1
+    # Fewer workers than there are: then no more chunks at a time than workers were asked for. And
+    # what is timed shall not wait in an engine's queue, where its time may run already.
+    is_timed = options.task_timeout is not None and not backend.capabilities.tells_what_ran
+    if workers < backend.capacity() or is_timed:
+        return workers
+    return workers * backend.chunks_in_flight
+
+
+def _when_all_done(futures: list[Future[Any]], action: Any) -> None:
+    """Call *action* once all *futures* are done."""
+    if not futures:
+        action()
+        return
+    left = len(futures)
+    lock = threading.Lock()  # guards left: back-ends resolve futures in any thread
+
+    def count(_: Future[Any]) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            was_last = left == 0
+        if was_last:
+            action()
+
+    for future in futures:
+        future.add_done_callback(count)

@@ -1,0 +1,210 @@
+"""From the arguments of a call to what runs it, checked on the way."""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from typing import Any, Final, NamedTuple
+
+from parallel_facade._common.callback_thread import Delivery
+from parallel_facade._common.errors import ConfigurationError
+from parallel_facade._common.worker_role import has_private_state, is_worker
+from parallel_facade._dispatch.background_call import Submission
+from parallel_facade._dispatch.call_options import (
+    Options,
+    check_callable,
+    check_capabilities,
+    check_iterable,
+    check_iterables,
+    check_positive,
+    check_switch,
+)
+from parallel_facade._dispatch.map_run import Map
+from parallel_facade._integrations.fault_injection import faults_in_force
+from parallel_facade._worker.run_chunk import Call
+from parallel_facade.backends.base import Backend
+
+WHAT_WORKERS_NEED: Final = 0
+"""`imap`'s default bound: one chunk runs, one waits so that no worker idles."""
+
+
+PASSIVE: Final = frozenset(
+    {list, tuple, range, str, bytes, set, frozenset, dict, collections.deque}
+)
+"""Inputs that run no code of the user's when they are read."""
+
+
+class Target(NamedTuple):
+    """Where a call goes.
+
+    Attributes:
+        backend: What runs it.
+        name: How messages call the back-end.
+        max_tasks: Tasks after which a worker is replaced; `None` for never.
+    """
+
+    backend: Backend
+    name: str
+    max_tasks: int | None
+
+
+def eager_map(
+    target: Target,
+    func: Callable[..., Any],
+    iterables: tuple[Iterable[Any], ...],
+    options: Options,
+    *,
+    strict: bool,
+    submits_all: bool = False,
+) -> Map:
+    """Return a map over inputs that are read now."""
+    call, items, _ = _zipped(func, iterables, options, strict=strict)
+    _check_options(target, options)
+    listed = list(items)
+    return Map(
+        target.backend,
+        call,
+        iter(listed),
+        options,
+        total=len(listed),
+        chunksize=options.chunksize or 1,
+        buffersize=None,
+        ordered=True,
+        submits_all=submits_all,
+        max_items=target.max_tasks,
+    )
+
+
+def lazy_map(
+    target: Target,
+    func: Callable[..., Any],
+    iterables: tuple[Iterable[Any], ...],
+    options: Options,
+    *,
+    ordered: bool,
+    buffersize: int | None,
+    strict: bool,
+) -> Map:
+    """Return a map over inputs that are read as results are taken."""
+    room = check_positive("buffersize", buffersize)
+    call, items, total = _zipped(func, iterables, options, strict=strict)
+    _check_options(target, options)
+    return Map(
+        target.backend,
+        call,
+        items,
+        options,
+        total=total,
+        chunksize=options.chunksize or 1,
+        buffersize=room or WHAT_WORKERS_NEED,
+        is_passive=PASSIVE.issuperset(map(type, iterables)),
+        ordered=check_switch("ordered", ordered),
+        max_items=target.max_tasks,
+    )
+
+
+def background_call(
+    target: Target,
+    func: Callable[..., Any],
+    args: Iterable[Any],
+    kwds: Mapping[str, Any] | None,
+    options: Options,
+    *,
+    delivery: Delivery,
+    decisions: Delivery,
+) -> Submission:
+    """Return one call, ready to be started."""
+    check_callable(func)
+    if (faults := faults_in_force()) is not None:
+        func = faults.into_call(func)
+    check_iterable(args, "args")
+    if not isinstance(kwds, Mapping | None):
+        raise TypeError(f"kwds must be a mapping, got {kwds!r} of type {type(kwds).__qualname__}")
+    _check_options(target, options)
+    return Submission(
+        target.backend,
+        Call(func, "call", stops_at_failure=True, seed=options.seed),
+        (tuple(args), dict(kwds or {})),
+        options,
+        delivery=delivery,
+        decisions=decisions,
+    )
+
+
+def callbacks(
+    callback: Callable[[Any], object] | None, error_callback: Callable[..., object] | None
+) -> Callable[[Any], None] | None:
+    """Return what to call with a result that is there, if anything."""
+    for name, function in (("callback", callback), ("error_callback", error_callback)):
+        if function is not None:
+            check_callable(function, name)
+    if callback is None and error_callback is None:
+        return None
+    return functools.partial(_call_back, callback, error_callback)
+
+
+def _call_back(
+    callback: Callable[[Any], object] | None,
+    error_callback: Callable[[BaseException], object] | None,
+    result: Any,
+) -> None:
+    if result.cancelled():
+        return
+    if result._has_failed():
+        # Not asked for otherwise: then it is a failure that nobody was told of.
+        if error_callback is not None:
+            error_callback(result.exception())
+    elif callback is not None:
+        callback(result.result())
+
+
+def _check_options(target: Target, options: Options) -> None:
+    if not is_worker():
+        check_capabilities(
+            target.name,
+            target.backend.capabilities,
+            task_timeout=options.task_timeout,
+            seed=options.seed,
+        )
+    # In a worker the outer call's task_timeout is in force; an inner one cannot be kept, and to
+    # refuse it would forbid to nest what works alone.
+    elif options.seed is not None and not has_private_state():
+        raise ConfigurationError(
+            f"seed={options.seed!r} is not possible in a worker that may share its random state "
+            "with others\n\nHint: give seed to the outer call, on a back-end that takes it."
+        )
+
+
+def _size_of(iterable: Iterable[Any]) -> int | None:
+    if not isinstance(iterable, Sized):
+        return None
+    try:
+        return len(iterable)
+    except TypeError:  # as what wraps a generator says, a bar of tqdm or our own `imap`
+        return None
+
+
+def _zipped(
+    func: Callable[..., Any],
+    iterables: tuple[Iterable[Any], ...],
+    options: Options,
+    *,
+    strict: bool,
+) -> tuple[Call, Iterator[Any], int | None]:
+    """Return the call, its items, and how many there are, if that is known."""
+    check_callable(func)
+    check_iterables(iterables)
+    check_switch("strict", strict)
+    call = Call(
+        func,
+        "one" if len(iterables) == 1 else "many",
+        stops_at_failure=not options.return_exceptions and not options.retry_on,
+        seed=options.seed,
+    )
+    sizes = [size for size in map(_size_of, iterables) if size is not None]
+    total = min(sizes) if len(sizes) == len(iterables) else None
+    items = iter(iterables[0]) if len(iterables) == 1 else zip(*iterables, strict=strict)
+    if (faults := faults_in_force()) is not None:
+        call, items = faults.into_map(call, items)
+    return call, items, total

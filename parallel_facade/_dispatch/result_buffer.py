@@ -1,0 +1,113 @@
+"""Outcomes of a map that have come and were not taken.
+
+    chunk's outcomes ─► runs of values, and failures ─► taken in the order of items, or of arrival
+
+A run is the values of consecutive items, kept as the list that arrived: nothing is done for each of
+them. A failure is told apart by its index.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from parallel_facade._worker.outcomes import Failure
+
+
+class Run:
+    """The values of consecutive items, from item *first* on, or one failure."""
+
+    __slots__ = ("begin", "failure", "first", "values")
+
+    def __init__(self, first: int, values: list[Any], failure: Failure | None = None) -> None:
+        self.first = first
+        self.values = values
+        self.failure = failure
+        self.begin = 0
+        """How many of the values were taken."""
+
+    def take(self, most: int | None) -> list[Any]:
+        """Return the next values, *most* at most."""
+        begin = self.begin
+        self.begin = len(self.values) if most is None else min(len(self.values), begin + most)
+        return self.values if begin == 0 and self.is_taken else self.values[begin : self.begin]
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether nothing is left."""
+        return self.begin == len(self.values)
+
+
+class Harvest:
+    """Keeps runs until they are taken.
+
+    Args:
+        ordered: Give outcomes in the order of the items, not as they come.
+    """
+
+    def __init__(self, *, ordered: bool) -> None:
+        self._ordered = ordered
+        self._by_index: dict[int, Run] = {}
+        self._arrived: deque[int] = deque()
+        self._begun: Run | None = None  # of which a part was taken
+        self._next = 0  # the index of what is taken next, if in order
+
+    def add(self, first: int, values: list[Any]) -> None:
+        """Add the values of consecutive items, of which the first has index *first*."""
+        if values:
+            self._add(Run(first, values))
+
+    def add_failure(self, index: int, failure: Failure) -> None:
+        """Add that item *index* failed."""
+        self._add(Run(index, [None], failure))
+
+    def _add(self, run: Run) -> None:
+        self._by_index[run.first] = run
+        if not self._ordered:
+            self._arrived.append(run.first)
+
+    def take(self, most: int | None = None) -> list[Any] | Failure | None:
+        """Return the next values, *most* at most, or a failure; `None` if there is nothing."""
+        if (run := self._front()) is None:
+            return None
+        taken = run.take(most)
+        self._next += len(taken)
+        self._begun = run
+        if run.is_taken:
+            self._begun = None
+            del self._by_index[run.first]
+            if not self._ordered:
+                self._arrived.popleft()
+        return taken if run.failure is None else run.failure
+
+    def _front(self) -> Run | None:
+        if self._begun is not None:
+            return self._begun
+        if self._ordered:
+            return self._by_index.get(self._next)
+        return self._by_index[self._arrived[0]] if self._arrived else None
+
+    @property
+    def has_next(self) -> bool:
+        """Whether `take` has something to give."""
+        return self._front() is not None
+
+    @property
+    def next_index(self) -> int | None:
+        """The index of the item that has to be taken next; `None` if any may be."""
+        return self._next if self._ordered else None
+
+    def __len__(self) -> int:
+        """Return how many outcomes there are."""
+        return sum(len(run.values) - run.begin for run in self._by_index.values())
+
+    def __bool__(self) -> bool:
+        """Return whether there are any."""
+        return bool(self._by_index)
+
+    def outcomes(self) -> Iterator[tuple[int, Any]]:
+        """Yield the index and the value, or the failure, of each."""
+        for run in self._by_index.values():
+            for place in range(run.begin, len(run.values)):
+                yield run.first + place, run.failure or run.values[place]

@@ -1,0 +1,1 @@
+"""The command line, joblib, and faults for tests."""

@@ -1,0 +1,154 @@
+"""What workers are told of the user's modules, and how they take it in.
+
+Guarantees:
+    - A list, dictionary or set is brought up to date in place: who imported it sees it too.
+    - What tasks and initializers set stays as long as the caller's value stays as it was.
+    - The side that made the call never has its modules changed by what comes back.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import types
+from importlib import import_module
+from typing import Any, Final, NamedTuple
+
+from parallel_facade._common.call_ids import is_made_here
+from parallel_facade._common.plain_data import is_same
+from parallel_facade._serialization.modules.call_globals import pinned_in
+
+Place = tuple[str, str]
+"""A module, and the dotted path of a class or function in it, or nothing."""
+
+
+class News(NamedTuple):
+    """What a payload has to say about the user's modules.
+
+    Attributes:
+        plain: Place → name → plain value, pickled.
+        objects: Place → name → value of another kind.
+        entries: (module, name of a container) → what the script put in it, such as its plug-ins.
+        gone: Place → names that it had in an earlier call.
+        variables: Context variables, with the values of the caller's context, as payloads.
+    """
+
+    plain: dict[Place, dict[str, bytes]]
+    objects: dict[Place, dict[str, Any]]
+    entries: dict[tuple[str, str], Any]
+    gone: dict[Place, list[str]]
+    variables: list[bytes]
+
+    @classmethod
+    def none(cls) -> News:
+        """Return a record to be filled."""
+        return cls({}, {}, {}, {}, [])
+
+
+_brought: dict[tuple[str, str, str], bytes] = {}  # what the last call brought for each name
+_settled: dict[str, set[tuple[str, str, str]]] = {}  # scope → places and names that it brought
+_MISSING: Final = object()
+
+
+def bring(scope: str, news: News) -> None:
+    """Make the modules of this worker hold what the caller's do."""
+    if is_made_here(scope):
+        return
+    for place, values in news.plain.items():
+        _bring_plain(scope, place, values)
+    for place, objects in news.objects.items():
+        _bring_objects(scope, place, objects)
+    for (module_name, name), entries in news.entries.items():
+        _add_entries(getattr(import_module(module_name), name, None), entries)
+    for blob in news.variables:
+        pickle.loads(blob)
+    for place, names in news.gone.items():
+        _take_away(place, names)
+
+
+def _bring_plain(scope: str, place: Place, values: dict[str, bytes]) -> None:
+    new = {
+        name: blob
+        for name, blob in values.items()
+        if _brought.get((*place, name)) != blob and _is_due(scope, place, name)
+    }
+    _brought.update({(*place, name): blob for name, blob in new.items()})
+    _set(place, {name: pickle.loads(blob) for name, blob in new.items()})
+
+
+def _bring_objects(scope: str, place: Place, objects: dict[str, Any]) -> None:
+    due = {name: value for name, value in objects.items() if _is_due(scope, place, name)}
+    for name in due:
+        _brought.pop((*place, name), None)
+    _set(place, due)
+
+
+def _is_due(scope: str, place: Place, name: str) -> bool:
+    """Return whether *name* is to be set: once in a call, and not what an initializer set."""
+    module, path = place
+    if not path and name in pinned_in(module):
+        return False
+    settled = _settled.setdefault(scope, set())
+    is_new = (*place, name) not in settled
+    settled.add((*place, name))
+    return is_new
+
+
+def _set(place: Place, values: dict[str, Any]) -> None:
+    if values and (holder := _holder(place)) is not None:
+        changed = [name for name, value in values.items() if _put(holder, name, value)]
+        if changed:
+            _forget_results(import_module(place[0]))
+
+
+def _holder(place: Place) -> Any:
+    module, path = place
+    holder: Any = import_module(module)
+    for name in path.split(".") if path else ():
+        holder = getattr(holder, name, None)
+    return holder
+
+
+def _forget_results(module: types.ModuleType) -> None:
+    """Clear the caches of functions of *module*, which may have read what was changed."""
+    for value in list(vars(module).values()):
+        if isinstance(value, functools._lru_cache_wrapper):
+            value.cache_clear()
+
+
+def _take_away(place: Place, names: list[str]) -> None:
+    holder = _holder(place)
+    for name in names:
+        _brought.pop((*place, name), None)
+        if holder is not None and name in vars(holder):
+            delattr(holder, name)
+
+
+def _add_entries(container: Any, entries: Any) -> None:
+    if type(container) in {dict, set}:
+        container.update(entries)
+    elif type(container) is list:
+        container += [one for one in entries if not any(one is known for known in container)]
+
+
+def forget(scope: str) -> None:
+    """Forget which values a call that has ended had brought."""
+    _settled.pop(scope, None)
+
+
+def _put(holder: Any, name: str, value: Any) -> bool:
+    """Set *name* of *holder*, containers in place; return whether it was another before."""
+    is_function = isinstance(holder, types.FunctionType)
+    current = getattr(holder, name) if is_function else vars(holder).get(name, _MISSING)
+    if is_same(value, current):
+        return False
+    if type(value) is type(current) and isinstance(value, dict | set):
+        current.clear()
+        current.update(value)
+    elif type(value) is type(current) is list:
+        current[:] = value
+    elif isinstance(holder, type):
+        type.__setattr__(holder, name, value)
+    else:
+        setattr(holder, name, value)
+    return True

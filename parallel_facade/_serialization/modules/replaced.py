@@ -1,0 +1,122 @@
+"""What was replaced in a module since a worker may have imported it.
+
+Guarantees:
+    - What a name has led to otherwise, at first sight or in a warm worker, is not trusted again,
+      also when the first object is put back.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from parallel_facade._serialization.modules.ownership import is_of_user
+
+_told: set[tuple[str, str]] = set()  # modules and paths of what workers were given another of
+_first_codes: dict[tuple[str, str], tuple[types.CodeType, ...]] = {}  # (module, path) → at sight
+_first_seen: dict[str, dict[str, Callable[[], Any]]] = {}  # module → name → function or class
+
+
+def tell(module: str, path: str) -> None:
+    """Note that workers are given another object for the dotted *path* of *module*.
+
+    When the first one is put back, its name leads to the other in workers that are warm.
+    """
+    _told.add((module, path))
+
+
+def was_told(module: str, path: str) -> bool:
+    """Return whether workers were given another object for the dotted *path* of *module*."""
+    return (module, path) in _told
+
+
+def was_replaced(module: types.ModuleType, name: str) -> bool:
+    """Return whether the function or class *name* of *module* is another than at first sight.
+
+    Workers that imported the module before still have the one of then.
+    """
+    if not is_of_user(module.__name__):
+        return False
+    if (seen := _first_seen.get(module.__name__)) is None:
+        seen = _first_seen.setdefault(module.__name__, _seen_in(module))
+    value = vars(module).get(name)
+    if name not in seen and not isinstance(value, types.FunctionType | type):
+        return False
+    if name not in seen or seen[name]() is not value or was_recoded(module.__name__, name, value):
+        # For good: when it is put back, workers still have what replaced it.
+        seen[name] = _nothing
+        return True
+    return False
+
+
+def was_recoded(module: str, path: str, value: Any) -> bool:
+    """Return whether the function at the dotted *path* of *module* has other code than at first.
+
+    That is how IPython's autoreload brings new code into functions and methods that are there.
+    """
+    codes = _codes_in(value)
+    return bool(codes) and _first_codes.setdefault((module, path), codes) != codes
+
+
+def _nothing() -> None:
+    """Stand for a reference to what is no longer the first."""
+
+
+def _codes_in(value: Any) -> tuple[types.CodeType, ...]:
+    """Return the code of the functions that *value* is made of, and of those that they wrap."""
+    codes: list[types.CodeType] = []
+    stack, visited = _functions_in(value), set()
+    while stack:
+        function = stack.pop()
+        if type(function) is types.FunctionType and id(function) not in visited:
+            visited.add(id(function))
+            codes.append(function.__code__)
+            for cell in function.__closure__ or ():
+                with suppress(ValueError):  # an empty cell
+                    stack.append(cell.cell_contents)
+    return tuple(codes)
+
+
+def function_in(value: Any) -> Any:
+    """Return the function that the attribute *value* of a class is made of, or else *value*."""
+    return _functions_in(value)[0]
+
+
+def _functions_in(value: Any) -> list[Any]:
+    # By its type: to ask a user's object for an attribute may run code of the user's.
+    for kind, names in _MADE_OF.items():
+        if issubclass(type(value), kind):
+            return [getattr(value, name) for name in names]
+    return [value]
+
+
+_MADE_OF: Final[dict[type, tuple[str, ...]]] = {
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    types.MethodType: ("__func__",),
+    property: ("fget", "fset", "fdel"),
+    functools.cached_property: ("func",),
+    functools._lru_cache_wrapper: ("__wrapped__",),
+}
+
+
+def _seen_in(module: types.ModuleType) -> dict[str, Callable[[], Any]]:
+    """Return the functions and classes of *module*, whose code is noted."""
+    seen: dict[str, Callable[[], Any]] = {}
+    for name, value in list(vars(module).items()):
+        if isinstance(value, types.FunctionType | type):
+            seen[name] = weakref.ref(value)
+            was_recoded(module.__name__, name, value)
+        if isinstance(value, type):
+            _note_first_codes(module, value)
+    return seen
+
+
+def _note_first_codes(module: types.ModuleType, cls: type) -> None:
+    if cls.__module__ == module.__name__:
+        for name, value in list(vars(cls).items()):
+            was_recoded(module.__name__, f"{cls.__qualname__}.{name}", value)

@@ -1,0 +1,439 @@
+"""Classes by value: a skeleton that everything may point to, then its attributes.
+
+    skeletons of the class and of what it is made from
+        → their methods, without contents, and plain data
+        → the contents, special methods first → other data
+
+Guarantees:
+    - Instances in the data are rebuilt by classes that have their methods, plain data and empty
+      containers of this call already; nothing is left of an earlier one.
+    - A worker makes one class per token; a later call brings its attributes up to date in place.
+    - The side that owns a class never has it changed by what comes back.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, TypedDict
+
+from parallel_facade._common.errors import SerializationError
+from parallel_facade._common.plain_data import is_plain
+from parallel_facade._serialization.modules.apply_changes import News, bring
+from parallel_facade._serialization.modules.call_globals import MAIN, publish, space_module
+from parallel_facade._serialization.modules.code_names import names_in_annotations
+from parallel_facade._serialization.modules.collect_changes import Follower
+from parallel_facade._serialization.rules.builtin_values import keep_alive
+from parallel_facade._serialization.rules.class_tokens import (
+    class_for,
+    known_token,
+    remember,
+    token_for,
+)
+from parallel_facade._serialization.rules.ctypes_types import (
+    finish_ctypes,
+    is_made_by_ctypes,
+    split_ctypes,
+)
+from parallel_facade._serialization.rules.enums import (
+    NOT_CARRIED,
+    fill_members,
+    new_enum,
+    split_enum,
+    states_of,
+)
+from parallel_facade._serialization.rules.functions import (
+    changed_annotations,
+    fill_function,
+    function_state,
+    names_in_annotate,
+    types_among,
+)
+from parallel_facade._serialization.rules.type_parameters import fill_parts
+
+
+class _Example(TypedDict):
+    """A typed dictionary, for its metaclass."""
+
+
+TYPED_DICT: Final[type] = type(_Example)
+"""The metaclass of typed dictionaries."""
+
+MAKING: Final = frozenset({"__orig_bases__"})
+"""Looked at by the hooks of `typing` while a class is made."""
+
+RESERVED: Final = frozenset({"__class__", "__name__", "__dict__", "__weakref__", "__mro__"})
+"""Attributes that, once a class is made, can only be set on its metaclass."""
+
+MAKERS: Final = frozenset({"abc", "typing", "enum", "_ctypes"})
+"""Modules of metaclasses whose work on a class cannot be left out."""
+
+WITHOUT_HOOKS: Final = frozenset({"builtins", "typing", "abc", "enum"})
+"""Modules whose `__init_subclass__` does no harm to a class that is made again."""
+
+ANNOTATE: Final = "__annotate_func__"
+"""Where a class keeps the function that returns its annotations, from Python 3.14 on."""
+
+ANNOTATIONS_RETURNED: Final = "__annotations_cache__"
+"""What that function has returned."""
+
+EARLY_TYPES: Final = (types.FunctionType, classmethod, staticmethod, property)
+
+_pinned: dict[str, dict[str, Any]] = {}  # token → attributes that the initializer set
+_received: dict[
+    str, tuple[str, frozenset[str]]
+] = {}  # token → scope of its attributes, their names
+_unhooked: set[str] = set()  # tokens of classes of whose making a library was not told
+
+
+class Step:
+    """A step of rebuilding: a call that is made when its turn in the payload comes."""
+
+    def __init__(self, function: Callable[..., object], *args: Any) -> None:
+        self._call = function, args
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as the call itself."""
+        return self._call
+
+
+def reduce_shell(cls: type) -> tuple[Any, ...]:
+    """Return how to make *cls* without its attributes, which `reduce_family` sends elsewhere."""
+    body = split(cls)[0] | {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    return define_class, (token_for(cls), cls.__name__, type(cls), cls.__bases__, body)
+
+
+def reduce_family(
+    cls: type,
+    family: list[type],
+    functions: list[types.FunctionType],
+    news: News,
+    *,
+    parameters: list[tuple[Any, tuple[str, Any]]],
+    scope: str,
+    follower: Follower | None,
+) -> tuple[Any, ...]:
+    """Return how to rebuild *cls* together with the classes that it is made from.
+
+    Args:
+        cls: The class.
+        family: Its bases and metaclass that have not been sent, and *cls* itself, at the end.
+        functions: Those of all their methods; the pickler makes them without contents at first.
+        news: What they read in the user's modules where those define their bases.
+        parameters: Their type parameters, whose bounds may lead back to them.
+        scope: The call.
+        follower: Sees what the methods read in the user's modules.
+    """
+    parts = [(member, *split(member)[1:]) for member in family]
+    ordered = sorted(functions, key=_turn_of)
+    steps = (
+        [
+            Step(put_methods, member, scope, methods, _placeholders(data))
+            for member, methods, data in parts
+        ],
+        [
+            Step(fill_function, function, function_state(function, scope, follower))
+            for function in ordered
+        ],
+        [Step(put_data, member, scope, data, tuple(methods)) for member, methods, data in parts],
+        [Step(fill_parts, one, state) for one, state in parameters],
+        [Step(bring, scope, news)],
+        [Step(tell_library, member, methods, data) for member, methods, data in parts],
+        [Step(register_virtual, member, known) for member in family if (known := _virtual(member))],
+        [
+            Step(put_member_state, member, state)
+            for member in family
+            if (state := states_of(member))
+        ],
+        [Step(share, scope, names) for member in family if (names := _names_in_hints(member))],
+    )
+    return (*reduce_shell(cls), steps, None, None, _rebuilt)
+
+
+def _turn_of(function: types.FunctionType) -> int:
+    """Return when *function* gets its contents, 0 for first."""
+    # Those by which instances are made and compared come first: the contents of the others may
+    # hold instances, and annotations lead to any class.
+    if function.__name__ == "__annotate__":
+        return 2
+    return 0 if function.__name__.startswith("__") else 1
+
+
+def methods_of(cls: type) -> list[types.FunctionType]:
+    """Return the functions in the body of *cls*, out of properties, class and static methods."""
+    found = []
+    for attribute in split(cls)[1].values():
+        parts = (
+            (attribute.fget, attribute.fset, attribute.fdel)
+            if isinstance(attribute, property)
+            else (getattr(attribute, "__func__", attribute),)
+        )
+        found += [part for part in parts if type(part) is types.FunctionType]
+    return found
+
+
+def _rebuilt(cls: type, steps: object) -> None:
+    """Do nothing: the steps were made while they were read."""
+
+
+def reduce_to_token(cls: type) -> tuple[Any, ...]:
+    """Return how to find *cls* on a side that knows it already."""
+    return class_by_token, (token_for(cls), cls.__qualname__)
+
+
+def came_from_caller(cls: type) -> bool:
+    """Return whether the other side of this process's channel owns *cls*."""
+    return known_token(cls) in _received
+
+
+def define_class(
+    token: str, name: str, metaclass: type, bases: tuple[type, ...], body: dict[str, Any]
+) -> type:
+    """Return the class known as *token*, made without its attributes if it is new here."""
+    if (known := class_for(token)) is not None:
+        if token in _received and not _are_same(known.__bases__, bases):
+            known.__bases__ = bases
+        keep_alive(known)
+        return known
+    cls = (
+        new_enum(metaclass, name, bases, body)
+        if issubclass(metaclass, enum.EnumType)
+        else _new_plain(metaclass, name, bases, body)
+    )
+    # What comes later names it by its token, and the call may refer to it weakly only, such as in
+    # the registry of an abstract class.
+    keep_alive(cls)
+    remember(cls, token)
+    _received[token] = ("", frozenset())
+    if _has_library_hook(bases):
+        _unhooked.add(token)
+    return cls
+
+
+def put_methods(
+    cls: type, scope: str, methods: dict[str, Any], placeholders: dict[str, Any]
+) -> None:
+    """Give *cls* its methods, which may still be without contents, and its plain data.
+
+    Args:
+        cls: The class.
+        scope: The call.
+        methods: Also what cannot lead back to an instance.
+        placeholders: Stand for what may: instances in it are rebuilt by the class as it is now.
+    """
+    if _is_due(cls, scope):
+        _put(cls, {**placeholders, **methods})
+        publish(scope, cls)
+
+
+def put_data(cls: type, scope: str, data: dict[str, Any], methods: tuple[str, ...]) -> None:
+    """Give *cls* its other attributes, and take away those that it no longer has."""
+    if not _is_due(cls, scope):
+        return
+    token = str(known_token(cls))
+    names = frozenset(data).union(methods)
+    for name in _received[token][1] - names - _pinned.get(token, {}).keys():
+        if name in cls.__dict__:
+            type.__delattr__(cls, name)
+    _put(cls, data)
+    _received[token] = scope, names
+
+
+def tell_library(cls: Any, *parts: dict[str, Any]) -> None:
+    """Let the hooks of the bases that were imported see *cls*, now that it is complete."""
+    token = str(known_token(cls))
+    if token in _unhooked:
+        _unhooked.discard(token)
+        # Its keywords are not known here, and what it did to the class came with the class.
+        with suppress(Exception):
+            super(cls, cls).__init_subclass__()
+        for part in parts:
+            _put(cls, part)
+
+
+def share(scope: str, names: dict[str, Any]) -> None:
+    """Let `typing.get_type_hints` find *names*, which annotations have as text."""
+    main = vars(space_module(scope, MAIN, {"__name__": MAIN}))
+    for name, value in names.items():
+        main.setdefault(name, value)
+
+
+def register_virtual(cls: Any, subclasses: list[type]) -> None:
+    """Make *subclasses* virtual subclasses of *cls*, as they are at the caller's."""
+    for subclass in subclasses:
+        abc.ABCMeta.register(cls, subclass)
+
+
+def put_member_state(cls: Any, states: dict[str, dict[str, Any]]) -> None:
+    """Give the members of the enum *cls* the attributes that its `__init__` gave them."""
+    if came_from_caller(cls):
+        fill_members(cls, states)
+
+
+@contextmanager
+def pinning_attributes(scope: str) -> Iterator[None]:
+    """Keep for the worker's life the class attributes that change inside the block."""
+    tokens = [token for token, (filled, _) in _received.items() if filled == scope]
+    watched = [(token, cls) for token in tokens if (cls := class_for(token)) is not None]
+    before = [dict(cls.__dict__) for _, cls in watched]
+    yield
+    for (token, cls), known in zip(watched, before, strict=True):
+        _pinned.setdefault(token, {}).update(
+            (name, value)
+            for name, value in cls.__dict__.items()
+            if name not in known or known[name] is not value
+        )
+
+
+def _is_due(cls: type, scope: str) -> bool:
+    """Return whether *cls* is a copy of the caller's class that this call has not filled."""
+    token = known_token(cls)
+    return token is not None and token in _received and _received[token][0] != scope
+
+
+def _put(cls: type, attributes: dict[str, Any]) -> None:
+    pinned = _pinned.get(str(known_token(cls)), {})
+    if "_fields_" in attributes and is_made_by_ctypes(cls):
+        attributes = finish_ctypes(cls, attributes)
+    # type's own method: a metaclass may refuse or log assignments that the user never made.
+    put = setattr if is_made_by_ctypes(cls) else type.__setattr__
+    for name, value in attributes.items():
+        if name not in pinned:
+            # By this name, what an earlier one has returned is dropped, too.
+            put(cls, "__annotate__" if name == ANNOTATE else name, value)
+
+
+def class_by_token(token: str, qualname: str) -> type:
+    """Return the class known as *token*."""
+    if (cls := class_for(token)) is None:
+        raise SerializationError(
+            f"the class {qualname} that this object belongs to no longer exists here",
+            path=qualname,
+        )
+    return cls
+
+
+def split(cls: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return the attributes of *cls* in three parts: for its making, its methods, its data."""
+    body, others = split_enum(cls) if isinstance(cls, enum.EnumType) else _split_plain(cls)
+    methods = {
+        name: value
+        for name, value in others.items()
+        if _comes_early(value) or (name == "_fields_" and is_made_by_ctypes(cls))
+    }
+    return body, methods, {name: value for name, value in others.items() if name not in methods}
+
+
+def _comes_early(value: Any) -> bool:
+    """Return whether *value* cannot lead back to an instance, which may need it."""
+    return type(value) in EARLY_TYPES or is_plain(value)
+
+
+def _placeholders(data: dict[str, Any]) -> dict[str, Any]:
+    """Return what stands for *data* while the instances in it are rebuilt."""
+    return {
+        name: type(value)() if type(value) in {dict, list, set} else None
+        for name, value in data.items()
+    }
+
+
+def _names_in_hints(cls: type) -> dict[str, Any]:
+    """Return the classes of the script that the annotations of *cls* name as text."""
+    if cls.__module__ != MAIN:
+        return {}
+    annotations = cls.__dict__.get("__annotations__", {})  # noqa: RUF063 - runs no code
+    names = names_in_annotations(annotations) | names_in_annotate(cls.__dict__.get(ANNOTATE))
+    return types_among(names, vars(sys.modules[MAIN]))
+
+
+def _split_plain(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what the making of *cls* needs, and its other attributes."""
+    own = dict(cls.__dict__)
+    body = {name: own[name] for name in MAKING if name in own}
+    for name in RESERVED & own.keys():
+        if not isinstance(own[name], types.GetSetDescriptorType):
+            body[name] = own[name]
+    dropped = NOT_CARRIED | body.keys()
+    if (annotate := own.get(ANNOTATE)) is not None:
+        returned = own.get(ANNOTATIONS_RETURNED)
+        if changed_annotations(annotate, returned) is None:
+            dropped |= {ANNOTATIONS_RETURNED}
+    if (slots := own.get("__slots__")) is not None:
+        names = [name for name, value in own.items() if _is_slot(value)]
+        dropped |= set(names)
+        names += [name for name in ("__dict__", "__weakref__") if name in own]
+        names = [name for name in names if name not in body]
+        body["__slots__"] = slots if isinstance(slots, str | dict | tuple | list) else names
+    if is_made_by_ctypes(cls):
+        foreign, fields = split_ctypes(own)
+        body |= foreign
+        dropped |= fields
+    return body, {key: value for key, value in own.items() if key not in dropped}
+
+
+def _is_slot(value: Any) -> bool:
+    return isinstance(value, types.MemberDescriptorType)
+
+
+def _virtual(cls: type) -> list[type]:
+    """Return the classes that were registered as virtual subclasses of *cls*."""
+    if not isinstance(cls, abc.ABCMeta):
+        return []
+    registry, *_ = abc._get_dump(cls)  # type: ignore[attr-defined]  # pyright: ignore
+    return [found for reference in registry if (found := reference()) is not None]
+
+
+def _new_plain(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
+    # Not by a metaclass of a program: its work on the class was done at the caller's, with all
+    # attributes there, and what that work left is among them.
+    maker = next(one for one in metaclass.__mro__ if _must_make(one))
+    if maker is TYPED_DICT:
+        maker = type  # it takes its own kind for bases only, which a finished class has no more
+    with _without_hooks(bases):
+        made: type = maker.__new__(metaclass, name, bases, body)
+        if is_made_by_ctypes(made):
+            # From Python 3.13 on it is there that the layout is made.
+            maker.__init__(made, name, bases, body)
+    return made
+
+
+def _must_make(metaclass: type) -> bool:
+    return metaclass is type or metaclass.__module__ in MAKERS
+
+
+def _has_library_hook(bases: tuple[type, ...]) -> bool:
+    """Return whether a base that was imported wants to be told of its subclasses."""
+    return any(
+        "__init_subclass__" in one.__dict__
+        and one.__module__ not in WITHOUT_HOOKS
+        and known_token(one) not in _received
+        for base in bases
+        for one in base.__mro__
+    )
+
+
+def _are_same(these: tuple[type, ...], those: tuple[type, ...]) -> bool:
+    # By identity: a metaclass may define __eq__, which must not run here.
+    return list(map(id, these)) == list(map(id, those))
+
+
+@contextmanager
+def _without_hooks(bases: tuple[type, ...]) -> Iterator[None]:
+    """Keep `__init_subclass__` from running, without its keywords and on an empty class."""
+    family = {id(one): one for base in bases for one in base.__mro__}.values()
+    hooks = [
+        (one, one.__dict__["__init_subclass__"])
+        for one in family
+        if one.__module__ not in WITHOUT_HOOKS and "__init_subclass__" in one.__dict__
+    ]
+    for one, _ in hooks:
+        type.__delattr__(one, "__init_subclass__")
+    try:
+        yield
+    finally:
+        for one, hook in hooks:
+            type.__setattr__(one, "__init_subclass__", hook)

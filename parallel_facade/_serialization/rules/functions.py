@@ -1,0 +1,316 @@
+"""Functions by value: the code, the globals and cells that it uses, and its attributes.
+
+A function is rebuilt in two steps, so that it can refer to itself, directly, through a cell or
+through another function: first an empty function that everything may point to, then its contents.
+
+    (new_function, (code, …, cells), (globals, cell contents, attributes), fill_function)
+
+A function of the script gets globals of its own for each call (see `_namespaces`). One of a module
+that the worker can import, such as a lambda in it, gets those of the worker's module.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from importlib import import_module
+from typing import Any, Final, NamedTuple
+
+from parallel_facade._serialization.modules.apply_changes import News, bring
+from parallel_facade._serialization.modules.call_globals import fill, space_module
+from parallel_facade._serialization.modules.code_names import (
+    VALUE,
+    global_names,
+    names_in_annotations,
+    names_in_main,
+    names_in_texts,
+    names_used,
+    words_in,
+)
+from parallel_facade._serialization.modules.collect_changes import Follower
+from parallel_facade._serialization.modules.importable import is_importable_name
+from parallel_facade._serialization.rules.builtin_values import resolved
+
+HEADER_NAMES: Final = ("__name__", "__package__", "__file__")
+MODULE_NAMES: Final = frozenset({"__builtins__", "__loader__", "__spec__", "__name__", "__doc__"})
+ATTRIBUTES: Final = (
+    "__defaults__",
+    "__kwdefaults__",
+    "__doc__",
+    "__module__",
+    "__qualname__",
+    "__type_params__",
+)
+
+CLASS_NAMESPACE: Final = "__classdict__"
+"""The cell by which annotations and the bounds of type variables see the namespace of a class."""
+
+
+def reduce_function(
+    function: types.FunctionType, scope: str, follower: Follower | None
+) -> tuple[Any, ...]:
+    """Return how to rebuild *function* in the call *scope*."""
+    state = function_state(function, scope, follower)
+    return (*reduce_shell(function, scope), state, None, None, fill_function)
+
+
+def reduce_shell(function: types.FunctionType, scope: str) -> tuple[Any, ...]:
+    """Return how to make *function* without contents, which `function_state` has."""
+    key, header = address_of(function.__globals__)
+    cells = function.__closure__ or ()
+    return new_function, (function.__code__, scope, key, header, function.__name__, cells)
+
+
+def address_of(space: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the key and the header by which `home` finds what stands for the globals *space*."""
+    header: dict[str, Any] = {name: space[name] for name in HEADER_NAMES if name in space}
+    return "" if is_of_module(space) else key_of(space), header
+
+
+def key_of(space: dict[str, Any]) -> str:
+    """Return what the globals *space* are known as in a call."""
+    return f"{space.get('__name__')}:{id(space):x}"
+
+
+def is_of_module(space: dict[str, Any]) -> bool:
+    """Return whether the globals *space* are those of a module that a worker can import."""
+    name = space.get("__name__")
+    module = sys.modules.get(name) if isinstance(name, str) else None
+    return module is not None and vars(module) is space and is_importable_name(str(name))
+
+
+def new_function(  # noqa: PLR0917 - pickle passes arguments by position
+    code: types.CodeType,
+    scope: str,
+    key: str,
+    header: dict[str, Any],
+    name: str,
+    cells: tuple[types.CellType, ...],
+) -> types.FunctionType:
+    """Return a function without contents, for `fill_function`."""
+    return types.FunctionType(code, vars(home(scope, key, header)), name, None, cells or None)
+
+
+def home(scope: str, key: str, header: dict[str, Any]) -> types.ModuleType:
+    """Return the module in whose globals a function lives; `address_of` gives its address."""
+    if not key:
+        # Where it cannot be imported after all, its functions share a module of their own.
+        with suppress(Exception):
+            return import_module(header["__name__"])
+    return space_module(scope, key or header["__name__"], header)
+
+
+class State(NamedTuple):
+    """The contents of a function.
+
+    Attributes:
+        scope: The call.
+        news: What it reads in the user's modules.
+        values: The globals that it uses, of the script.
+        submodules: Modules that it may reach as attributes of packages.
+        kin: Classes that it may find as subclasses of those that it uses.
+        contents: Its cells, with what is in them; of the namespace of a class, what it uses.
+        attributes: Those that every function has.
+        members: Those that the user gave it.
+    """
+
+    scope: str
+    news: News
+    values: dict[str, Any]
+    submodules: list[str]
+    kin: list[type]
+    contents: list[tuple[types.CellType, Any]]
+    attributes: dict[str, Any]
+    members: dict[str, Any]
+
+
+def function_state(
+    function: types.FunctionType, scope: str, follower: Follower | None
+) -> tuple[Any, ...]:
+    """Return the contents of *function*, for `fill_function`."""
+    code, space = function.__code__, function.__globals__
+    attributes = {name: getattr(function, name) for name in ATTRIBUTES if hasattr(function, name)}
+    annotations, names_in_hints = _annotations_of(function)
+    names = global_names(code) | (names_in_main(code) - MODULE_NAMES)
+    reads = {name: resolved(space[name]) for name in sorted(names) if name in space}
+    reads |= types_among(names_in_hints, space)
+    contents = list(_sent_cells(function))
+    within_reach = [*reads.values(), *(value for _, value in contents)]
+    news = News.none()
+    in_module = is_of_module(space)
+    if follower is not None:
+        if in_module:
+            follower.note_globals(function, reads, news)
+        follower.note_modules(within_reach, code, news)
+    return tuple(
+        State(
+            scope,
+            news,
+            {} if in_module else reads,
+            list(_submodules(code, within_reach)),
+            list(_subclasses(code, within_reach)),
+            contents,
+            attributes | annotations,
+            function.__dict__,
+        )
+    )
+
+
+def fill_function(function: types.FunctionType, state: tuple[Any, ...]) -> None:
+    """Give *function* its contents."""
+    contents = State(*state)
+    for submodule in contents.submodules:
+        with suppress(ImportError):
+            import_module(submodule)
+    bring(contents.scope, contents.news)
+    fill(function.__globals__, contents.values)
+    for cell, value in contents.contents:
+        cell.cell_contents = value.joined(cell) if type(value) is NamespacePart else value
+    for name, value in contents.attributes.items():
+        setattr(function, name, value)
+    function.__dict__.update(contents.members)
+
+
+def _annotations_of(function: types.FunctionType) -> tuple[dict[str, Any], AbstractSet[str]]:
+    """Return the attribute that has *function*'s annotations, and the words of their texts."""
+    # Not evaluated, as that runs the user's code, and a name that is not defined would lose all.
+    if (annotate := getattr(function, "__annotate__", None)) is not None:
+        if (changed := changed_annotations(annotate, _evaluated(function))) is not None:
+            return {"__annotations__": changed}, names_in_annotations(changed)
+        return {"__annotate__": annotate}, names_in_annotate(annotate)
+    if not (annotations := function.__annotations__):
+        return {}, frozenset()
+    return {"__annotations__": annotations}, names_in_annotations(annotations)
+
+
+def _evaluated(function: types.FunctionType) -> dict[str, Any] | None:
+    """Return what *function*'s annotations are if somebody has asked for them; else `None`."""
+    # There is no other way to look at it without evaluating them.
+    others = ("__globals__", "__builtins__", "__kwdefaults__", "__dict__")
+    known = [id(getattr(function, name)) for name in others]
+    found = (one for one in gc.get_referents(function) if type(one) is dict)
+    return next((one for one in found if id(one) not in known), None)
+
+
+def changed_annotations(annotate: Any, evaluated: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return *evaluated* if it is not what *annotate* returns, as a decorator may change it."""
+    if evaluated is None:
+        return None
+    try:
+        is_same = annotate(VALUE) == evaluated  # once more only, since it was called already
+    except Exception:
+        is_same = False
+    return None if is_same else evaluated
+
+
+def names_in_annotate(annotate: Any) -> frozenset[str]:
+    """Return the words of the texts in what *annotate*, which returns annotations, may return."""
+    if not isinstance(annotate, types.FunctionType):
+        return frozenset()
+    found = set(names_in_texts(annotate.__code__))
+    # `dataclasses` and `typing` make such functions around the annotations, or around another one.
+    for name, _, value in _full_cells(annotate):
+        if name != CLASS_NAMESPACE and type(value) is dict:
+            found |= names_in_annotations(value)
+        elif getattr(value, "__name__", "") == "__annotate__" and value is not annotate:
+            found |= names_in_annotate(value)
+    return frozenset(found)
+
+
+def types_among(names: Iterable[str], space: dict[str, Any]) -> dict[str, Any]:
+    """Return what *space* has by *names* that annotations are made of: not the script's data."""
+    found = {name: space.get(name) for name in names}
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, TYPE_KINDS) or type(value).__module__ == "typing"
+    }
+
+
+TYPE_KINDS: Final = (type, types.ModuleType, types.GenericAlias, types.UnionType)
+"""Kinds of what annotations are made of, beside those of `typing`."""
+
+
+class NamespacePart(dict[str, Any]):
+    """What one function uses of the namespace of its class, which functions share in a cell."""
+
+    def joined(self, cell: types.CellType) -> dict[str, Any]:
+        """Return this part with what others have put into *cell*."""
+        with suppress(ValueError):
+            return {**cell.cell_contents, **self}
+        return dict(self)
+
+
+def _sent_cells(function: types.FunctionType) -> Iterator[tuple[types.CellType, Any]]:
+    """Yield the cells of *function* with what is sent of their contents."""
+    for name, cell, value in _full_cells(function):
+        if name == CLASS_NAMESPACE:
+            # All of it is the class itself, data that cannot travel included.
+            used = names_used(function.__code__)
+            part = NamespacePart((one, value[one]) for one in sorted(used) if one in value)
+            yield cell, part
+        else:
+            yield cell, value
+
+
+def _full_cells(function: types.FunctionType) -> Iterator[tuple[str, types.CellType, Any]]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # an empty cell has no contents, and stays empty
+            yield name, cell, cell.cell_contents
+
+
+def _submodules(code: types.CodeType, values: list[Any]) -> Iterator[str]:
+    """Yield the loaded submodules that *code* may reach as attributes of a package it uses."""
+    packages = {
+        value.__name__
+        for value in values
+        if type(value) is types.ModuleType and hasattr(value, "__path__")
+    }
+    if not packages:
+        return
+    words = words_in(code)
+    for name in list(sys.modules):
+        package, _, rest = name.partition(".")
+        if rest and package in packages and words.issuperset(rest.split(".")):
+            yield name
+
+
+def _subclasses(code: types.CodeType, values: list[Any]) -> Iterator[type]:
+    """Yield the subclasses of the classes among *values*, if *code* asks for such."""
+    if "__subclasses__" in words_in(code):
+        stack = [value for value in values if isinstance(value, type) and value is not type]
+        while stack:
+            below: list[type] = type.__subclasses__(stack.pop())
+            stack += below
+            yield from below
+
+
+def new_cell() -> types.CellType:
+    """Return an empty cell; the functions that close over it fill it."""
+    return types.CellType()
+
+
+def fill_cell(cell: types.CellType, contents: tuple[Any]) -> None:
+    """Give a cell that travels on its own its contents."""
+    (cell.cell_contents,) = contents
+
+
+def reduce_lru_cache(wrapper: Any) -> tuple[Any, ...]:
+    """Return how to rebuild a function wrapped by `functools.lru_cache`, with an empty cache."""
+    parameters = wrapper.cache_parameters()
+    members = {key: value for key, value in vars(wrapper).items() if key != "__wrapped__"}
+    return new_lru_cache, (wrapper.__wrapped__, parameters["maxsize"], parameters["typed"], members)
+
+
+def new_lru_cache(
+    function: Callable[..., Any], maxsize: int | None, typed: bool, members: dict[str, Any]
+) -> Any:
+    """Return *function* wrapped by `functools.lru_cache`."""
+    wrapper = functools.lru_cache(maxsize=maxsize, typed=typed)(function)
+    vars(wrapper).update(members)
+    return wrapper

@@ -1,0 +1,231 @@
+"""Where the workers' time went, lane by lane, between the first and the last thing a call did.
+
+    submitted      received         arguments_ready       ran      encoded
+    ····│  send  ····│    rebuild    ····│      run     ····│ return ··│   gap: see `Gaps`
+
+A gap is the time of a worker between two chunks. What it waited for follows from what the caller
+did meanwhile: it packed, it unpacked, the chunk was on its way, or none of these.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from parallel_facade._dispatch.call_trace import CallTrace
+from parallel_facade._tracing.intervals import Interval, merged, overlap
+from parallel_facade._worker.timings import UNPACK, ChunkTimes, Lane
+
+RUN: Final = "run"
+SERIALIZE: Final = "serialize"
+SEND: Final = "send"
+REBUILD: Final = "rebuild"
+RETURN: Final = "return"
+TAKE: Final = "take"
+START: Final = "start"
+IDLE: Final = "idle"
+
+MEANINGS: Final = {
+    RUN: "the function runs",
+    SERIALIZE: "workers wait while the caller serializes",
+    SEND: "workers wait for what is on its way",
+    REBUILD: "workers rebuild the callable and the arguments",
+    RETURN: "workers serialize the results",
+    TAKE: "workers wait while the caller rebuilds results",
+    START: "workers start",
+    IDLE: "workers have nothing to do",
+}
+
+
+class Visit(NamedTuple):
+    """A chunk in its worker.
+
+    Attributes:
+        call: Of which it is a part.
+        times: What the worker did.
+        submitted: When the caller gave it to the back-end.
+    """
+
+    call: CallTrace
+    times: ChunkTimes
+    submitted: float
+
+
+class Stretch(NamedTuple):
+    """What a worker did, or waited for, for a while."""
+
+    what: str
+    began: float
+    ended: float
+
+
+def visits_of(calls: Iterable[CallTrace]) -> dict[Lane, list[Visit]]:
+    """Return for each worker what it was visited by, in order."""
+    found: dict[Lane, list[Visit]] = defaultdict(list)
+    for call in calls:
+        submitted: dict[int, list[float]] = defaultdict(list)
+        for first, at in call.submissions:
+            submitted[first].append(at)
+        for times in call.chunks:
+            visit = _visit(call, times, submitted)
+            found[visit.times.lane].append(visit)
+    for visits in found.values():
+        visits.sort(key=lambda visit: visit.times.received)
+    return dict(sorted(found.items()))
+
+
+def _visit(call: CallTrace, times: ChunkTimes, submitted: dict[int, list[float]]) -> Visit:
+    attempts = submitted.get(times.first, [call.began])
+    earlier = [at for at in attempts if at <= times.received]
+    if not earlier:
+        # The worker's clock is slow: its chunk cannot have come before it was sent.
+        times = _later(times, attempts[0] - times.received)
+        earlier = attempts[:1]
+    return Visit(call, times, earlier[-1])
+
+
+def _later(times: ChunkTimes, seconds: float) -> ChunkTimes:
+    return times._replace(
+        **{
+            name: getattr(times, name) + seconds
+            for name in ("received", "callable_ready", "arguments_ready", "ran", "encoded")
+        },
+        noted=[
+            one._replace(began=one.began + seconds, ended=one.ended + seconds)
+            for one in times.noted
+        ],
+    )
+
+
+def labels_of(lanes: Iterable[Lane]) -> dict[Lane, str]:
+    """Return what a reader calls each worker, all different."""
+    lanes = list(lanes)
+    hosts = {lane.host for lane in lanes}
+    lanes_of = Counter((lane.host, lane.pid) for lane in lanes)
+    labels: dict[Lane, str] = {}
+    for lane in lanes:
+        label = f"worker {lane.pid}"
+        if (lane.host, lane.pid) == (socket.gethostname(), os.getpid()):
+            label = lane.name
+        elif lanes_of[lane.host, lane.pid] > 1:
+            label += f", {lane.name}"
+        label = f"{label} on {lane.host}" if len(hosts) > 1 else label
+        labels[lane] = f"{label} ({lane.thread})" if label in labels.values() else label
+    return labels
+
+
+class Gaps:
+    """Tells what a worker waited for.
+
+    Args:
+        calls: What the caller did.
+    """
+
+    def __init__(self, calls: list[CallTrace]) -> None:
+        steps = [
+            (step.what, Interval(step.began, step.ended)) for one in calls for step in one.steps
+        ]
+        self._packing = merged(time for what, time in steps if what != UNPACK)
+        self._unpacking = merged(time for what, time in steps if what == UNPACK)
+        self._calls = merged(
+            Interval(one.began, one.began if one.ended is None else one.ended) for one in calls
+        )
+
+    @property
+    def seconds(self) -> float:
+        """How long there was a call."""
+        return sum(one.seconds for one in self._calls)
+
+    @property
+    def span(self) -> Interval:
+        """From the first call to the end of the last."""
+        return Interval(self._calls[0].began, self._calls[-1].ended)
+
+    def waited_for(
+        self, gap: Interval, submitted: float | None, ready_since: float
+    ) -> dict[str, float]:
+        """Return the seconds of *gap* by what the worker waited for.
+
+        Args:
+            gap: When it had no chunk.
+            submitted: When the chunk was submitted that ended it; `None` if it was the last.
+            ready_since: When the worker's process had started.
+        """
+        start = Interval(gap.began, min(max(ready_since, gap.began), gap.ended))
+        sent = gap.ended if submitted is None else min(max(submitted, start.ended), gap.ended)
+        before, on_way = Interval(start.ended, sent), Interval(sent, gap.ended)
+        serialize = overlap(before, self._packing)
+        take = overlap(before, self._unpacking)
+        idle = overlap(before, self._calls) - serialize - take
+        return {
+            START: overlap(start, self._calls),
+            SERIALIZE: serialize,
+            TAKE: take,
+            SEND: overlap(on_way, self._calls),
+            IDLE: max(0.0, idle),
+        }
+
+
+def stretches(visits: list[Visit]) -> Iterator[Stretch]:
+    """Yield what a worker did, in order, and how long what it was sent was on its way."""
+    free = 0.0
+    for visit in visits:
+        times = visit.times
+        yield Stretch(SEND, max(free, visit.submitted), times.received)
+        yield Stretch(REBUILD, times.received, times.arguments_ready)
+        yield Stretch(RUN, times.arguments_ready, times.ran)
+        yield Stretch(RETURN, times.ran, times.encoded)
+        free = times.encoded
+
+
+def divided(visits: list[Visit]) -> Iterator[Stretch]:
+    """Yield the same, with what the function took first, and what its results took behind it."""
+    applied = iter([visit.times.applied for visit in visits])
+    for one in stretches(visits):
+        if one.what == RUN:
+            ended = min(one.ended, one.began + next(applied))
+            yield one._replace(ended=ended)
+            yield Stretch(RETURN, ended, one.ended)
+        else:
+            yield one
+
+
+def shares_of_time(gaps: Gaps, lanes: dict[Lane, list[Visit]], workers: int) -> dict[str, float]:
+    """Return for each of `MEANINGS` its share of the time of *workers* workers."""
+    seconds = dict.fromkeys(MEANINGS, 0.0)
+    for lane, visits in lanes.items():
+        for what, began, ended in divided(visits):
+            if what != SEND:
+                seconds[what] += Interval(began, ended).seconds
+        # Where workers follow each other, each was there for a part of the time only.
+        span = gaps.span if len(lanes) <= workers else _presence(lane, visits)
+        for gap, submitted in _gaps_between(span, visits):
+            for what, waited in gaps.waited_for(gap, submitted, lane.ready_since).items():
+                seconds[what] += waited
+    for _ in range(workers - len(lanes)):  # those that were given nothing
+        for what, waited in gaps.waited_for(gaps.span, None, 0.0).items():
+            seconds[what] += waited
+    if len(lanes) > workers:
+        seconds[IDLE] += max(0.0, workers * gaps.seconds - sum(seconds.values()))
+    whole = sum(seconds.values())
+    return {what: spent / whole if whole else 0.0 for what, spent in seconds.items()}
+
+
+def _presence(lane: Lane, visits: list[Visit]) -> Interval:
+    """Return from when to when a worker was there, as far as that is known."""
+    first = visits[0]
+    begin = min(max(first.submitted, lane.ready_since), first.times.received)
+    return Interval(begin, visits[-1].times.encoded)
+
+
+def _gaps_between(span: Interval, visits: list[Visit]) -> Iterator[tuple[Interval, float | None]]:
+    """Yield each gap, and when the chunk was submitted that ended it."""
+    times = [visit.times for visit in visits]
+    yield Interval(span.began, times[0].received), visits[0].submitted
+    for one, following in pairwise(visits):
+        yield Interval(one.times.encoded, following.times.received), following.submitted
+    yield Interval(times[-1].encoded, span.ended), None

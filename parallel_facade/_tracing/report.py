@@ -1,0 +1,97 @@
+"""What a timeline comes to: shares of the workers' time, and what to do."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Final, NamedTuple
+
+from parallel_facade._dispatch.call_trace import CallTrace
+from parallel_facade._tracing.advice import advice_on
+from parallel_facade._tracing.analysis import MEANINGS
+from parallel_facade._tracing.facts import Facts
+from parallel_facade._tracing.formatting import as_percent, as_time, counted
+from parallel_facade._worker.timings import PACK, PACK_CALLABLE, UNPACK
+
+BAR: Final = 12
+WIDTH: Final = 79
+"""Columns of a report: a terminal has 80."""
+
+
+class TraceReport(NamedTuple):
+    """Where the time of the calls of a `trace` went.
+
+    Attributes:
+        calls: How many calls there were.
+        items: Items that were run.
+        seconds: How long there was a call.
+        workers: How many workers were, or could have been, in use.
+        shares: Share of the workers' time, from 0 to 1, by what went on: ``"run"``,
+            ``"serialize"``, ``"send"``, ``"rebuild"``, ``"return"``, ``"take"``, ``"start"`` and
+            ``"idle"``.
+        callable_bytes: Size of the callables that were sent.
+        argument_bytes: Size of the arguments that were sent.
+        result_bytes: Size of the results that came back.
+        run_seconds: How long the items ran, all together.
+        lost: Items that were lost with a worker, or stopped, once for each attempt; what they took
+            is in nothing else here.
+        advice: What limits it, and what to do about that.
+
+    >>> from parallel_facade import pmap, trace
+    >>> with trace() as timeline:
+    ...     _ = pmap(abs, [-1, -2], backend="serial")
+    >>> timeline.report().items
+    2
+    """
+
+    calls: int
+    items: int
+    seconds: float
+    workers: int
+    shares: dict[str, float]
+    callable_bytes: int
+    argument_bytes: int
+    result_bytes: int
+    run_seconds: float
+    lost: int
+    advice: str
+
+    def __str__(self) -> str:
+        if not self.calls:
+            return self.advice
+        head = (
+            f"{counted(self.calls, 'call')}, {counted(self.items, 'item')}, "
+            f"{as_time(self.seconds)} on {counted(self.workers, 'worker')}"
+        )
+        lines = [_line(what, share) for what, share in self.shares.items() if share >= 0.005]
+        return "\n".join([head, "", *lines, "", *textwrap.wrap(self.advice, WIDTH)])
+
+
+# Users see it in tracebacks and in help() under the name they import it by.
+TraceReport.__module__ = "parallel_facade"
+
+
+def report_of(calls: list[CallTrace]) -> TraceReport:
+    """Return what *calls* come to."""
+    if not calls:
+        return TraceReport(
+            0, 0, 0.0, 0, dict.fromkeys(MEANINGS, 0.0), 0, 0, 0, 0.0, 0, "no call was made"
+        )
+    facts = Facts(calls)
+    return TraceReport(
+        calls=len(calls),
+        items=facts.items,
+        seconds=facts.seconds,
+        workers=facts.workers,
+        shares=facts.shares,
+        callable_bytes=facts.sizes[PACK_CALLABLE],
+        argument_bytes=facts.sizes[PACK],
+        result_bytes=facts.sizes[UNPACK],
+        run_seconds=facts.run_seconds,
+        lost=facts.lost,
+        advice=advice_on(facts),
+    )
+
+
+def _line(what: str, share: float) -> str:
+    bar = "#" * round(share * BAR)
+    return f"  {what:<9} {as_percent(share):>5}  {bar:<{BAR}}  {MEANINGS[what]}"

@@ -1,0 +1,116 @@
+"""What runs in the workers of an engine that is not ours: one function, bytes in, bytes out.
+
+    engine's worker:  run_remote ──► is it the same Python? ──► is the call here? ──► OpenCall.run
+                          │                  │ no                    │ no
+    caller:               ▼ report           ▼ report that says so   ▼ CALL_IS_MISSING: send it
+
+Engines carry a reference to that function and bytes of ours, so that no pickler of theirs ever
+meets the user's objects, and all errors of engines are about the engine.
+
+Guarantees:
+    - Nothing is unpickled that another version of Python or of this library has made.
+    - A report comes back whatever the user's objects do, `SystemExit` included.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections import OrderedDict
+from typing import Any, Final, NamedTuple
+
+from parallel_facade._common.errors import ConfigurationError
+from parallel_facade._common.worker_role import WorkerRole
+from parallel_facade._serialization.buffers.object_store import Fetched, Parcel, unwrapped
+from parallel_facade._serialization.encoder import Encoder
+from parallel_facade._worker.loaded_call import OpenCall
+from parallel_facade._worker.outcomes import Failure, Received, encode_unread
+from parallel_facade._worker.run_chunk import THE_CALLABLE
+
+CALL_IS_MISSING: Final = b""
+"""Comes back in place of a report, which is never empty: the worker does not know the call."""
+
+MOST_OPEN_CALLS: Final = 8
+"""Calls that a worker keeps decoded; engines never tell it when one has ended."""
+
+
+class Versions(NamedTuple):
+    """What both sides of a call must have in common.
+
+    Attributes:
+        python: Major and minor version: code is made for exactly one.
+        parallel_facade: The release of this library.
+        dill: The release of dill.
+    """
+
+    python: str
+    parallel_facade: str
+    dill: str
+
+    def differences(self, others: Versions) -> list[str]:
+        """Return for each thing that differs who has which."""
+        return [
+            f"{name} {here or 'none'} here and {there or 'none'} in the worker"
+            for name, here, there in zip(self._fields, self, others, strict=True)
+            if here != there
+        ]
+
+
+@functools.cache
+def versions_here() -> Versions:
+    """Return the versions in this process."""
+    from importlib.metadata import version
+
+    major, minor = sys.version_info[:2]
+    return Versions(f"{major}.{minor}", version("parallel-facade"), version("dill"))
+
+
+_open_calls: OrderedDict[str, OpenCall] = OrderedDict()
+_open_calls_lock = threading.Lock()  # guards _open_calls, where an engine's workers are threads
+
+
+def run_remote(
+    versions: tuple[str, ...], is_private: bool, scope: str, call: Any, chunk: Any, *buffers: Any
+) -> Any:
+    """Run an encoded chunk through an encoded call, as a plain function of an engine's worker.
+
+    Args:
+        versions: The caller's `Versions`.
+        is_private: Whether this process runs one task at a time; see `Capabilities`.
+        scope: The call's name, by which it is decoded once per worker.
+        call: The call's payload; `None` for one that the worker has been sent before.
+        chunk: The chunk's payload.
+        *buffers: What the chunk's payload refers to, in order.
+
+    Returns:
+        A report as bytes, or `CALL_IS_MISSING`. With remarks, a pair: they and the report.
+    """
+    if differences := Versions(*versions).differences(versions_here()):
+        return _refusal(f"the worker cannot run this call: {', '.join(differences)}")
+    with WorkerRole(is_private=is_private):
+        if (opened := _opened(scope, call)) is None:
+            return CALL_IS_MISSING
+        loans = tuple(Fetched(unwrapped(buffer)) for buffer in buffers)
+        said: list[bytes] = []
+        cargo, _ = opened.run(Received(unwrapped(chunk), loans), say=said.append)
+        report = Parcel(cargo.data)
+        return (said, report) if said else report
+
+
+def _opened(scope: str, payload: Any) -> OpenCall | None:
+    with _open_calls_lock:
+        if (opened := _open_calls.get(scope)) is None:
+            if payload is None:
+                return None
+            opened = _open_calls[scope] = OpenCall(unwrapped(payload))
+            if len(_open_calls) > MOST_OPEN_CALLS:
+                _open_calls.popitem(last=False)[1].close()
+        _open_calls.move_to_end(scope)
+    return opened
+
+
+def _refusal(reason: str) -> bytes:
+    """Return the report of a chunk that is not touched."""
+    error = ConfigurationError(f"{reason}\n\nHint: install the same versions on both sides.")
+    return encode_unread(THE_CALLABLE, Failure(error), Encoder("", "pickle", returning=True))

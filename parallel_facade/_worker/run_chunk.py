@@ -1,0 +1,299 @@
+"""What runs on the far side: a chunk's items through the callable, and never an exception out.
+
+    Call ──┐
+    Chunk ─► run_recorded ──► Ledger ──► parts of a report
+           └ run_chunk ─────► Report, where it is in the caller's process
+
+Guarantees:
+    - What an item does is that item's outcome, `SystemExit` included; the others run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from types import FrameType
+from typing import Any, Final, NamedTuple
+
+from parallel_facade._common.worker_role import WorkerRole, is_worker_process
+from parallel_facade._worker.outcome_recorder import BLOCK, GO_ON, Ledger
+from parallel_facade._worker.outcomes import Failure, Report, captured
+from parallel_facade._worker.seeds import kept_state, seed_item
+from parallel_facade._worker.timings import Stopwatch
+
+
+class Call(NamedTuple):
+    """A callable and how to apply it, the same for every chunk of a call.
+
+    Attributes:
+        func: The user's callable.
+        form: How an item becomes arguments; a key of `FORMS`.
+        stops_at_failure: Whether the items behind a failure are left alone.
+        seed: Seeds one random stream per item; `None` leaves random state alone.
+        take_times: Takes what a `Stopwatch` says; `None` if the call has no timeline.
+    """
+
+    func: Callable[..., Any]
+    form: str
+    stops_at_failure: bool
+    seed: int | None
+    take_times: Callable[[bytes], object] | None = None
+
+
+def name_of(func: Callable[..., Any]) -> str:
+    """Return what *func* calls itself.
+
+    Not its repr(): that of a bound method holds the repr() of its object, which may be long, slow
+    or broken.
+    """
+    name: Any = None
+    with suppress(Exception):  # a proxy may raise whatever it is asked for
+        name = func.__qualname__
+    return name if isinstance(name, str) else type(func).__qualname__
+
+
+class Chunk(NamedTuple):
+    """Consecutive items sent together.
+
+    Attributes:
+        first: The index of the first item.
+        items: The items; what one is, the call's form says.
+        grain: How many of them are begun together. The rest can be taken back before that.
+    """
+
+    first: int
+    items: list[Any]
+    grain: int = 1
+
+
+def _apply_one(func: Callable[..., Any]) -> Callable[[Any], Any]:
+    return func
+
+
+def _apply_many(func: Callable[..., Any]) -> Callable[[Any], Any]:
+    return lambda item: func(*item)
+
+
+def _apply_call(func: Callable[..., Any]) -> Callable[[Any], Any]:
+    return lambda item: func(*item[0], **item[1])
+
+
+FORMS: Final = {"one": _apply_one, "many": _apply_many, "call": _apply_call}
+"""An item is the argument; a tuple of arguments; a pair of arguments and keywords."""
+
+THE_CALLABLE: Final = "the callable"
+THE_ARGUMENTS: Final = "the arguments"
+THE_INITIALIZER: Final = "the initializer"
+
+
+def run_chunk(call: Call, chunk: Chunk, catch: type[BaseException] = BaseException) -> Report:
+    """Apply *call* to the items of *chunk* and return what they came to.
+
+    Args:
+        call: What to apply.
+        chunk: What to apply it to.
+        catch: What counts as an item's failure. In a worker that is everything, since a
+            `SystemExit` would end the worker and with it the innocent items.
+    """
+    values: list[Any] = []
+    failures: dict[int, Failure] = {}
+    stopwatch = Stopwatch(call.take_times)
+    stopwatch.mark()
+    began = time.perf_counter()
+    with _applying(call, chunk.first, stopwatch) as apply:
+        for position, item in enumerate(chunk.items):
+            try:
+                values.append(apply(item))
+            except catch as exc:
+                failures[position] = captured(exc)
+                values.append(None)
+                if call.stops_at_failure:
+                    break
+    stopwatch.tell(chunk.first, len(values))
+    return Report(values, failures, seconds=time.perf_counter() - began)
+
+
+def run_recorded(
+    call: Call, chunk: Chunk, ledger: Ledger, at_most: float, stopwatch: Stopwatch
+) -> tuple[int, float]:
+    """Apply *call* to the items of *chunk* and put what they come to into *ledger*.
+
+    Nothing is called for an item whose value goes into a slot: most items of large maps are tiny.
+
+    Args:
+        call: What to apply.
+        chunk: What to apply it to.
+        ledger: Takes the outcomes, and knows when the rest of the items is taken back.
+        at_most: Begin no more items once so many were run.
+        stopwatch: Notes when.
+
+    Returns:
+        How many items were run, and the seconds that it took.
+    """
+    global _ledger
+    _ledger = ledger
+    began = time.perf_counter()
+    with _applying(call, chunk.first, stopwatch) as apply:
+        count = _run_items(call, apply, chunk, ledger, at_most)
+    return count, time.perf_counter() - began
+
+
+def _run_items(
+    call: Call, apply: Callable[[Any], Any], chunk: Chunk, ledger: Ledger, at_most: float
+) -> int:
+    items, grain = chunk.items, chunk.grain
+    stop = ledger.stop if grain == 1 else GO_ON
+    count = opened = 0
+    ledger.open(min(BLOCK, len(items)))
+    while count < len(items):
+        if count % grain == 0 and (ledger.is_stopped or count >= at_most):
+            break
+        if count - opened == BLOCK:
+            ledger.close(BLOCK)
+            ledger.flush()
+            opened = count
+            ledger.open(min(BLOCK, len(items) - count))
+        end = _end_of_stretch(count, len(items), grain, at_most)
+        count += _run_stretch(
+            call, apply, items[count:end], first=count - opened, ledger=ledger, stop=stop
+        )
+        if count < end or (call.stops_at_failure and ledger.has_failed):
+            break
+    ledger.close(count - opened)
+    return count
+
+
+def _end_of_stretch(count: int, total: int, grain: int, at_most: float) -> int:
+    """Return up to where items are run without a look at anything but the signal to stop."""
+    end = min(total, count - count % BLOCK + BLOCK)
+    if grain == 1:
+        return int(min(end, max(at_most, count + 1)))
+    return min(end, count - count % grain + grain)
+
+
+_is_copy = False
+"""This process is a fork of a worker, made by a task: the worker itself has the items."""
+
+_ledger: Ledger | None = None
+"""Where the outcomes of the chunk that is run now go."""
+
+
+def _note_fork() -> None:
+    global _is_copy
+    _is_copy = is_worker_process()
+    if _is_copy and _ledger is not None:
+        # So that the copy need not be asked for with each value that goes into a slot.
+        _ledger.leave_slots()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def _end_copy(error: BaseException | None) -> None:
+    """End this process, as the task that was forked has come to its end in it."""
+    code = error.code if isinstance(error, SystemExit) else error
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def _run_stretch(
+    call: Call,
+    apply: Callable[[Any], Any],
+    items: list[Any],
+    *,
+    first: int,
+    ledger: Ledger,
+    stop: Sequence[int],
+) -> int:
+    """Run *items*, the first of which has place *first* in the ledger; return how many were run."""
+    kind, slots = ledger.slots
+    place = first
+    for place, item in enumerate(items, first):
+        if stop[0] and ledger.is_stopped:
+            return place - first
+        try:
+            value = apply(item)
+        except BaseException as exc:
+            if _is_copy:
+                _end_copy(exc)
+            kind, slots = ledger.fail(place, exc)
+            if call.stops_at_failure:
+                break
+            continue
+        if type(value) is kind:
+            try:
+                slots[place] = value
+                continue
+            except ValueError:  # an integer of more than 64 bits, or this process is a copy
+                pass
+        if _is_copy:
+            _end_copy(None)
+        kind, slots = ledger.add(place, value)
+    return place - first + 1
+
+
+def item_now() -> int | None:
+    """Return the index of the item that this thread runs; `None` if it runs none, or a call.
+
+    It is read from the loop that runs the items, which for tiny ones cannot afford to note it.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not _run_stretch.__code__:
+        frame = frame.f_back
+    if frame is None or frame.f_locals["call"].form == "call":
+        return None
+    assert frame.f_back is not None, "it is called by _run_items"
+    around = frame.f_back.f_locals
+    return int(around["chunk"].first + around["opened"] + frame.f_locals["place"])
+
+
+def _applying(
+    call: Call, first: int, stopwatch: Stopwatch
+) -> AbstractContextManager[Callable[[Any], Any]]:
+    """Give what to call with each item in turn, the first of which has index *first*."""
+    apply = FORMS[call.form](call.func)
+    around = nullcontext(apply) if call.seed is None else _seeded(apply, call.seed, first)
+    return _timed(around, stopwatch, first) if stopwatch.is_running else around
+
+
+@contextmanager
+def _timed(
+    around: AbstractContextManager[Callable[[Any], Any]], stopwatch: Stopwatch, first: int
+) -> Iterator[Callable[[Any], Any]]:
+    indexes = itertools.count(first)
+
+    def timed(item: Any) -> Any:
+        began = time.time()
+        try:
+            return apply(item)
+        finally:
+            stopwatch.note(next(indexes), began, time.time())
+
+    with around as apply:
+        stopwatch.begin_items()
+        try:
+            yield timed
+        finally:
+            stopwatch.end_items()
+
+
+@contextmanager
+def _seeded(apply: Callable[[Any], Any], seed: int, first: int) -> Iterator[Callable[[Any], Any]]:
+    indexes = itertools.count(first)
+
+    def seeded(item: Any) -> Any:
+        seed_item(seed, next(indexes))
+        return apply(item)
+
+    with kept_state():
+        yield seeded
+
+
+def run_as_worker(call: Call, chunk: Chunk) -> Report:
+    """Run a chunk through a call, as a plain function of an executor's thread."""
+    with WorkerRole():
+        return run_chunk(call, chunk)

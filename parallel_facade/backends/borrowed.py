@@ -1,0 +1,107 @@
+"""A back-end that belongs to somebody else, used for a time and given back as it was.
+
+Guarantees:
+    - `close` ends what was submitted here, and leaves the workers and the work of others alone.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from parallel_facade._common.errors import PoolClosedError
+from parallel_facade.backends.base import Backend
+
+
+class BorrowedBackend(Backend):
+    """Pass everything on to *lent*, remembering what is in flight."""
+
+    owns_workers = False
+
+    def __init__(self, lent: Backend) -> None:
+        self._lent = lent
+        self.capabilities = lent.capabilities
+        self.shelf = lent.shelf
+        self.seconds_in_chunk = lent.seconds_in_chunk
+        self.chunks_in_flight = lent.chunks_in_flight
+        self._lock = threading.RLock()  # guards _in_flight and _closed; see Switchboard for why R
+        self._in_flight: set[Future[Any]] = set()
+        self._closed = False
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the lender's workers are."""
+        return self._lent.is_usable
+
+    def capacity(self) -> int:
+        """Return the lender's."""
+        return self._lent.capacity()
+
+    def put(self, call: Any) -> Any:
+        """Place *call* at the lender's."""
+        return self._lent.put(call)
+
+    def listen(self, handle: Any, hear: Callable[[bytes], object]) -> None:
+        """Listen at the lender's."""
+        self._lent.listen(handle, hear)
+
+    def submit(
+        self, handle: Any, chunk: Any, task_timeout: float | None = None, **more: Any
+    ) -> Future[Any]:
+        """Submit *chunk* to the lender."""
+        with self._lock:
+            if self._closed:
+                raise PoolClosedError("the pool is closed")
+        # Outside: a serial back-end runs the task here.
+        future = self._lent.submit(handle, chunk, task_timeout, **more)
+        with self._lock:
+            self._in_flight.add(future)
+        future.add_done_callback(self._forget)
+        return future
+
+    def stop(self, future: Future[Any]) -> bool:
+        """Have the lender end the task, if it can."""
+        return self._lent.stop(future)
+
+    def runs_here(self) -> bool:
+        """Return whether the lender does."""
+        return self._lent.runs_here()
+
+    def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:
+        """Return what the lender knows."""
+        return self._lent.outcomes_so_far(future)
+
+    def take_back(self, future: Future[Any]) -> int | None:
+        """Have the lender take back what was not begun."""
+        return self._lent.take_back(future)
+
+    def drop(self, handle: Any) -> None:
+        """Have the lender forget the call."""
+        self._lent.drop(handle)
+
+    def translate(self, error: BaseException) -> BaseException:
+        """Return the lender's translation."""
+        return self._lent.translate(error)
+
+    def close(self, *, cancel: bool) -> None:
+        """Wait for what was submitted here or, with *cancel*, give it up."""
+        with self._lock:
+            self._closed = True
+            futures = list(self._in_flight)
+        if not cancel:
+            ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+            for future in futures:
+                future.add_done_callback(ended.put)
+            for _ in futures:
+                ended.get()
+            return
+        for future in futures:
+            if not future.cancel():
+                self._lent.stop(future)
+
+    def _forget(self, future: Future[Any]) -> None:
+        with self._lock:
+            self._in_flight.discard(future)

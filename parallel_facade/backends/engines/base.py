@@ -1,0 +1,438 @@
+"""What all engines of others have in common: they carry bytes to workers that they own.
+
+    submit ─► RemoteTask ─► waiting ──send──► engine ──► run_remote, in a worker of the engine's
+                 │  ▲        where it can be cancelled     │
+        future ◄─┘  └── what it came to ◄──────────────────┘
+                 ▲
+               Watch: time that is up, a cluster without workers
+
+Most engines cannot say whether a task runs yet. So what they have been given counts as running, and
+they are given no more than their workers can begin; more tasks for each worker only if they are
+short.
+
+The callable's payload is put into the engine's store, if it has one. Else it goes with the first
+chunks, and a worker that has not got it says so:
+
+    1. caller  sends a chunk without the call, as each worker should know it by now
+    2. worker  is a new one, or has forgotten it: CALL_IS_MISSING; nothing was run
+    3. caller  sends the chunk again, with the call
+
+Guarantees:
+    - Each future is resolved exactly once; where the engine does not tell, by `task_timeout`.
+    - The engine sees a function of this library and bytes, so its pickler never meets the user's
+      objects.
+
+Assumes:
+    - The engine resolves its futures in threads of its own, or in that of who cancels them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import Any, Final
+from weakref import WeakSet
+
+from parallel_facade._common.deadlines import Clock, Deadline
+from parallel_facade._common.errors import BackendLostError, PoolClosedError, TaskTimeoutError
+from parallel_facade._common.interrupt_safety import SafeCondition
+from parallel_facade._serialization.buffers.object_store import Parcel, Store, unwrapped
+from parallel_facade._serialization.buffers.shared_memory import Shelf
+from parallel_facade._serialization.encoder import Cargo
+from parallel_facade._worker.outcomes import Received
+from parallel_facade._worker.remote_entry import CALL_IS_MISSING, versions_here
+from parallel_facade.backends.base import Backend, WorkerSettings
+from parallel_facade.backends.engines.supervisor_thread import Watch
+from parallel_facade.backends.engines.tasks import (
+    EngineFuture,
+    RemoteCall,
+    RemoteFuture,
+    RemoteTask,
+)
+
+SENT_ALWAYS: Final = 1 << 15
+"""Bytes of a call that goes with each chunk: to find out whether a worker has it costs more."""
+
+LOOK_SECONDS: Final = 0.5
+"""How often the number of workers is looked at while there are tasks."""
+
+
+class RemoteBackend(Backend):
+    """Run chunks in the workers of an engine.
+
+    Args:
+        settings: How the workers shall be.
+        clock: A monotonic clock in seconds.
+    """
+
+    has_store: bool = False
+    """Whether `store` puts bytes where workers fetch them once each."""
+
+    is_paced: bool = True
+    """Whether no more is given to the engine than its workers can begin."""
+
+    def __init__(self, settings: WorkerSettings, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._start_timeout = settings.start_timeout
+        self._versions = tuple(versions_here())
+        if self.has_store:
+            self.shelf: Shelf | Store | None = Store(lambda data: self.store(Parcel(data)))
+        self._lock = threading.RLock()  # guards all below; R, as a collection may run `__del__`
+        self._idle = SafeCondition(self._lock)  # there are no tasks
+        self._tasks: dict[RemoteFuture, RemoteTask] = {}
+        self._waiting: deque[RemoteTask] = deque()
+        self._in_engine = 0
+        # The engine's, of tasks that were given up: which run, and which are yet to be ended.
+        self._stuck: set[Future[Any]] | WeakSet[Future[Any]] = set()
+        self._unwanted: deque[Future[Any]] = deque()
+        self._slots = settings.workers
+        self._closed = False
+        self._engine_is_open = True
+        self._lost: BaseException | None = None
+        self._without_workers: Deadline | None = None
+        self._watch = Watch(self._look)
+
+    # ── what an engine does ───────────────────────────────────────────────────────────────────
+
+    @abstractmethod
+    def send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
+        """Have a worker call `run_remote` with the arguments, among which are stored things."""
+
+    def store(self, data: Any) -> Any:
+        """Put *data* into the engine's store; return what stands for it among arguments."""
+        return data
+
+    def end(self, inner: Future[Any]) -> bool:  # noqa: ARG002
+        """End the running task of *inner*; return whether the engine can."""
+        return False
+
+    def find_workers(self, seconds: float) -> bool:
+        """Wait for workers; return whether there are any before *seconds* have passed."""
+        deadline = Deadline(seconds, clock=self._clock)
+        while (slots := self.count()) == 0 and not deadline.has_passed():
+            time.sleep(LOOK_SECONDS / 10)
+        self._slots = slots
+        return slots > 0
+
+    def count(self) -> int:
+        """Ask the engine how many tasks it can run at a time; raise if it is lost."""
+        return self._slots
+
+    @abstractmethod
+    def close_engine(self) -> None:
+        """Let go of the engine, without waiting for tasks."""
+
+    # ── the back-end ──────────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the engine was not lost."""
+        return self._lost is None
+
+    def capacity(self) -> int:
+        """Return how many workers the engine had lately, less those that will not come back."""
+        return max(0, self._slots - len(self._stuck))
+
+    def put(self, call: Cargo | bytes) -> RemoteCall:
+        """Give the call a name, and to the engine's store."""
+        data = call.data if isinstance(call, Cargo) else call
+        return RemoteCall(data, self.store(Parcel(data)) if self.has_store else None)
+
+    def listen(self, handle: RemoteCall, hear: Callable[[bytes], object]) -> None:
+        """Have *hear* called when a chunk has ended, with each remark of its tasks."""
+        handle.hear = hear
+
+    def submit(
+        self,
+        handle: RemoteCall,
+        chunk: Cargo | bytes,
+        task_timeout: float | None = None,
+        *,
+        is_short: bool = False,
+    ) -> Future[Any]:
+        """Send *chunk* to the engine, now or as soon as a worker can begin it."""
+        cargo = chunk if isinstance(chunk, Cargo) else Cargo(chunk)
+        task = RemoteTask(handle, cargo, task_timeout, is_short=is_short)
+        with self._lock:
+            if self._closed:
+                raise PoolClosedError("the pool is closed")
+            if self._lost is not None:
+                raise self._lost
+            self._tasks[task.future] = task
+        task.future.add_done_callback(self._note_cancelling)
+        if self.is_paced:
+            self._waiting.append(task)
+            self._hand_out()
+        else:
+            self._start_or_forget(task)
+        if task_timeout is not None or self.capabilities.is_remote or self._stuck:
+            self._watch.wake()
+        return task.future
+
+    def _start_or_forget(self, task: RemoteTask) -> None:
+        self._enter_engine()
+        try:
+            self._start(task)
+        except BaseException:
+            self._leave_engine()
+            self._forget(task.future)
+            raise
+
+    def stop(self, future: Future[Any]) -> bool:
+        """End the running task behind *future*, where the engine can."""
+        with self._lock:
+            task = self._tasks.get(future)  # type: ignore[call-overload]
+        if task is None or not self.capabilities.can_stop_running_task:
+            return False
+        task.future.end_cancelled()  # first, as the engine may tell of its end at once
+        if (inner := task.inner) is not None:
+            return self.end(inner)
+        # If it is on its way, it is ended as soon as it is there.
+        return bool(task.future.cancelled())
+
+    def drop(self, handle: RemoteCall) -> None:
+        """Let the engine's store forget the call."""
+        handle.stored = None
+
+    def close(self, *, cancel: bool) -> None:
+        """Let go of the engine: after what is in flight or, with *cancel*, at once."""
+        with self._lock:
+            futures = list(self._tasks)
+            self._closed = True
+        if cancel:
+            for future in futures:
+                self._give_up(future)
+        else:
+            with self._idle:
+                self._idle.wait_for(lambda: not self._tasks)
+        self._watch.join()
+        with self._lock:
+            is_open, self._engine_is_open = self._engine_is_open, False
+        if is_open:
+            self.close_engine()
+
+    # ── sending ───────────────────────────────────────────────────────────────────────────────
+
+    def _hand_out(self) -> None:
+        """Give the engine what its workers can begin."""
+        while (task := self._next()) is not None:
+            try:
+                self._start(task)
+            except Exception as exc:
+                self._leave_engine()
+                self._fail(task, exc)
+
+    def _next(self) -> RemoteTask | None:
+        """Return the next task for the engine, if there is room for it there."""
+        with self._lock:
+            self._drop_cancelled()
+            if not self._waiting:
+                return None
+            each = self.chunks_in_flight if self._waiting[0].is_short else 1
+            if self._in_engine >= each * self._slots:
+                return None
+            self._in_engine += 1
+            return self._waiting.popleft()
+
+    def _drop_cancelled(self) -> None:
+        while self._waiting and self._waiting[0].future.done():
+            self._waiting.popleft()
+
+    def _enter_engine(self) -> None:
+        with self._lock:
+            self._in_engine += 1
+
+    def _leave_engine(self) -> None:
+        with self._lock:
+            self._in_engine -= 1
+
+    def _start(self, task: RemoteTask, *, again: bool = False) -> None:
+        """Send *task*, if somebody waits for it still.
+
+        It may be given up while it is on its way:
+
+            1. this   notes the engine's future, then looks whether the task has ended
+            2. stop   notes that the task has ended, then looks for the engine's future
+            3. watch  ends it: this may be a thread of the engine's, which must not ask it anything
+        """
+        if not task.future.may_be_sent():
+            self._leave_engine()
+            return
+        call = self._call_for(task.call, again=again)
+        chunk = Parcel(task.chunk.data)
+        buffers = [one.stored for one in task.chunk.segments]
+        private = self.capabilities.has_private_state
+        inner = self.send((self._versions, private, task.call.scope, call, chunk, *buffers))
+        task.inner = inner
+        inner.add_done_callback(lambda inner: self._arrived(task, inner))
+        if task.future.done() and not inner.done():
+            self._unwanted.append(inner)
+            self._watch.wake()
+
+    def _call_for(self, call: RemoteCall, *, again: bool) -> Any:
+        """Return what to send of the call with the next chunk: it, or what stands for it."""
+        if call.stored is not None:
+            return call.stored
+        with self._lock:
+            call.times_sent += 1
+            is_early = call.times_sent <= self.capacity()
+        is_sent = again or is_early or len(call.payload) < SENT_ALWAYS
+        return Parcel(call.payload) if is_sent else None
+
+    # ── what comes back, in any thread ────────────────────────────────────────────────────────
+
+    def _arrived(self, task: RemoteTask, inner: Future[Any]) -> None:
+        self._leave_engine()
+        self._settle(task, inner)
+        if self.is_paced:
+            self._hand_out()
+
+    def _settle(self, task: RemoteTask, inner: Future[Any]) -> None:
+        task.inner = None
+        if inner.cancelled():
+            task.future.end_cancelled()
+        elif (error := inner.exception()) is not None:
+            self._fail(task, error)
+        else:
+            self._take(task, inner.result())
+
+    def _take(self, task: RemoteTask, answer: Any) -> None:
+        said, report = answer if isinstance(answer, tuple) else ((), answer)
+        for remark in said:
+            task.call.hear(remark)
+        data = unwrapped(report)
+        if len(data) == len(CALL_IS_MISSING):
+            self._start_again(task)
+            return
+        with suppress(InvalidStateError):  # it was given up
+            task.future.set_result([Received(data)])
+        self._forget(task.future)
+
+    def _start_again(self, task: RemoteTask) -> None:
+        self._enter_engine()
+        try:
+            self._start(task, again=True)
+        except Exception as exc:
+            self._leave_engine()
+            self._fail(task, exc)
+
+    def _fail(self, task: RemoteTask, error: BaseException) -> None:
+        with suppress(InvalidStateError):  # it was given up, or cancelled
+            task.future.set_exception(self.translate(error))
+        self._forget(task.future)
+
+    def _give_up(self, future: RemoteFuture) -> None:
+        if future.cancel():
+            return
+        task = future.task
+        if task is not None:
+            inner = task.inner
+            self._fail(task, PoolClosedError("the pool was closed before the task had ended"))
+            if inner is not None:
+                self.end(inner)
+
+    def _note_cancelling(self, future: Any) -> None:
+        if future.cancelled():
+            self._forget(future)
+
+    def _forget(self, future: RemoteFuture) -> None:
+        """Let go of a task that has ended, and of which all who wait were told."""
+        with self._idle:
+            self._tasks.pop(future, None)
+            if not self._tasks:
+                self._idle.notify_all()
+        future.task = None
+
+    # ── looking after what takes long, in the thread of the watch ─────────────────────────────
+
+    def _look(self) -> float | None:
+        self._end_unwanted()
+        with self._lock:
+            tasks = list(self._tasks.values())
+        if not tasks:
+            self._without_workers = None
+            return None
+        self._look_at_workers(tasks)
+        seconds = [LOOK_SECONDS]
+        for task in tasks:
+            if (inner := task.inner) is None:
+                continue
+            if (left := self._seconds_left(task, inner)) == 0:
+                self._time_out(task, inner)
+            elif left is not None:
+                seconds.append(left)
+        return min(seconds)
+
+    def _end_unwanted(self) -> None:
+        while self._unwanted:
+            inner = self._unwanted.popleft()
+            with suppress(Exception):  # the engine is lost, and the task with it
+                _ = inner.cancel() or self.end(inner)
+
+    def _seconds_left(self, task: RemoteTask, inner: Future[Any]) -> float | None:
+        """Return how long *inner* of *task* may still run; `None` without a limit, or a start."""
+        if task.seconds is None:
+            return None
+        timed, deadline = task.timed
+        if timed is not inner:  # none yet, or that of a worker which lacked the call
+            if not self._has_begun(inner):
+                return None
+            deadline = Deadline(task.seconds, clock=self._clock)
+            task.timed = inner, deadline
+        return deadline.remaining()
+
+    def _has_begun(self, inner: Future[Any]) -> bool:
+        return inner.has_begun if isinstance(inner, EngineFuture) else inner.running()
+
+    def _time_out(self, task: RemoteTask, inner: Future[Any]) -> None:
+        if task.inner is not inner:  # it has just come back
+            return
+        # First, since to cancel the engine's future ends ours as cancelled.
+        self._fail(task, TaskTimeoutError(f"a task took longer than {task.seconds:g} seconds"))
+        if not inner.cancel() and not self.end(inner):
+            self._note_stuck(inner)
+
+    def _note_stuck(self, inner: Future[Any]) -> None:
+        with self._lock:
+            self._stuck.add(inner)
+        inner.add_done_callback(self._note_unstuck)
+
+    def _note_unstuck(self, inner: Future[Any]) -> None:
+        with self._lock:
+            self._stuck.discard(inner)
+
+    def _look_at_workers(self, tasks: list[RemoteTask]) -> None:
+        """Give up all tasks if the engine is lost, or has had no worker for too long."""
+        try:
+            self._slots = self.count()
+        except Exception as exc:
+            self._lose(tasks, self.translate(exc))
+            return
+        if self.is_paced:
+            self._hand_out()
+        if self.capacity():
+            self._without_workers = None
+        elif self._without_workers is None:
+            self._without_workers = Deadline(self._start_timeout, clock=self._clock)
+        elif self._without_workers.has_passed():
+            self._lose(tasks, self._no_workers())
+
+    def _no_workers(self) -> BackendLostError:
+        return BackendLostError(
+            f"there has been no worker for {self._start_timeout:g} seconds, not counting "
+            f"{len(self._stuck)} with tasks that took too long and cannot be stopped\n\n"
+            "Hint: start workers, or wait longer for them: configure(start_timeout=SECONDS)."
+        )
+
+    def _lose(self, tasks: list[RemoteTask], error: BaseException) -> None:
+        self._lost = error
+        for task in tasks:
+            inner = task.inner
+            self._fail(task, error)
+            if inner is not None:
+                inner.cancel()

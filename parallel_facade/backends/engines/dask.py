@@ -1,0 +1,377 @@
+"""Workers of a Dask cluster.
+
+    submit ─► client.submit(run_noted) ─► scheduler ─► worker ── "it runs" ──► topic ─► future
+                                                          │ result
+    future ◄── gatherer: client.gather of what has come ◄─┘
+
+The callable's payload is the result of a task of its own: data that is scattered is lost with the
+worker that has it, where the scheduler runs a task once more.
+
+Guarantees:
+    - A client of the user's is never closed, and never made the default one.
+    - Results are fetched together, at most as many as are in flight.
+    - The gatherer's thread is there only while there are tasks.
+
+Assumes:
+    - The scheduler runs the tasks of a dead worker again, ``allowed-failures`` times (3), and says
+      `KilledWorker` then.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import queue
+import random
+import sys
+import threading
+import warnings
+from collections import Counter
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from typing import Any, Final
+
+import distributed
+from distributed.comm.core import CommClosedError
+from distributed.scheduler import KilledWorker
+
+from parallel_facade._common.errors import BackendLostError, WorkerCrashedError, described
+from parallel_facade._common.threads import new_thread
+from parallel_facade._configuration.backend_registry import BUILT_IN, LOCAL_WORD
+from parallel_facade._worker.remote_entry import Versions, run_remote
+from parallel_facade.backends.base import Capabilities, WorkerSettings
+from parallel_facade.backends.engines.base import RemoteBackend
+from parallel_facade.backends.engines.handshake import (
+    ANSWER_SECONDS,
+    check_reachable,
+    check_versions,
+    host_and_port,
+    within,
+)
+from parallel_facade.backends.engines.tasks import EngineFuture
+
+CAPABILITIES: Final = Capabilities(
+    needs_serialization=True,
+    survives_crashes=True,
+    may_run_again=True,
+    is_remote=True,
+    can_time_tasks=True,
+    has_private_state=True,
+    can_queue=True,
+)
+
+PACKAGES: Final = ("parallel-facade", "dill")
+WARNS_FROM: Final = 10_000_000
+"""Bytes of a task from which on Dask advises its users to scatter, which loses data."""
+
+
+def backend_of(client: Any, settings: WorkerSettings) -> DaskBackend:
+    """Return the back-end on a client of the user's, made once for it."""
+    known: DaskBackend | None = getattr(client, OURS, None)
+    if known is None or not known.is_usable:
+        known = DaskBackend(settings, client)
+        setattr(client, OURS, known)
+    return known
+
+
+OURS: Final = "_parallel_facade_backend"
+
+
+class DaskBackend(RemoteBackend):
+    """Run chunks in the workers of a Dask cluster.
+
+    Args:
+        settings: With the scheduler's address, or ``"local"``.
+        client: A client of the user's to use instead.
+    """
+
+    capabilities = CAPABILITIES
+    has_store = True
+    seconds_in_chunk = 0.2  # a round trip is some 13 ms
+    chunks_in_flight = 8  # large items take several such times to a worker
+
+    def __init__(self, settings: WorkerSettings, client: distributed.Client | None = None) -> None:
+        super().__init__(settings)
+        self._is_own = client is None
+        self._host: Any = None
+        self._topic = f"parallel_facade-{os.urandom(8).hex()}"
+        self._numbers = itertools.count()
+        self._inner: dict[int, DaskFuture] = {}
+        self._threads: dict[str, int] = {}  # of each worker, by its address
+        self._came: queue.SimpleQueue[DaskFuture | None] = queue.SimpleQueue()
+        self._gathering = threading.Lock()  # guards the two below
+        self._is_gathering = False
+        self._gatherer: threading.Thread | None = None
+        try:
+            self._client: Any = self._connect(settings) if client is None else client
+            self._meet(settings)
+        except BaseException:
+            self._leave()
+            raise
+        if self._client.scheduler.address.startswith("inproc"):
+            self.shelf = None  # what is not copied would be the caller's own memory
+        self._client.subscribe_topic(self._topic, self._note_start)
+
+    # ── meeting the cluster ───────────────────────────────────────────────────────────────────
+
+    def _connect(self, settings: WorkerSettings) -> distributed.Client:
+        if settings.address == LOCAL_WORD:
+            from parallel_facade.backends.engines.dask_local_cluster import LocalDask
+
+            self._host = LocalDask(settings.workers)
+            address = self._host.address
+        else:
+            address = settings.address
+            if not address.startswith(("ucx", "ws", "inproc")):
+                check_reachable(*host_and_port(address, PLACE), PLACE)
+        try:
+            return distributed.Client(address, timeout=ANSWER_SECONDS, set_as_default=False)
+        except Exception as exc:
+            raise BackendLostError(
+                f"no Dask scheduler answers at {address}, the address in {PLACE}: {described(exc)}"
+                f"{_tls_hint(address)}"
+            ) from exc
+
+    def _meet(self, settings: WorkerSettings) -> None:
+        """Wait for a worker, and see that the cluster has what is needed."""
+        if not self.find_workers(settings.start_timeout):
+            raise self._no_workers()
+        found = within(
+            ANSWER_SECONDS,
+            lambda: self._client.get_versions(packages=list(PACKAGES)),
+            "asking the Dask cluster for its versions",
+        )
+        versions = {name: _versions(info) for name, info in found["workers"].items()}
+        # Tasks are rebuilt there, too. A worker that comes later is met by `run_remote`.
+        versions["the scheduler"] = _versions(found["scheduler"])
+        check_versions(versions)
+        if max(self._threads.values()) > 1:
+            self.capabilities = CAPABILITIES._replace(has_private_state=False)
+
+    def count(self) -> int:
+        if self._client.status != "running":
+            raise BackendLostError(f"the Dask client is {self._client.status}")
+        self._threads = self._client.nthreads()
+        return sum(self._threads.values())
+
+    def translate(self, error: BaseException) -> BaseException:
+        """Return what happened to the cluster in the words of this library."""
+        if isinstance(error, KilledWorker):
+            told: BaseException = WorkerCrashedError(
+                "the worker died, each time that Dask ran the task on another\n\n"
+                "Hint: see its logs; the operating system may have ended it for its memory.",
+                exitcode=None,
+            )
+        elif isinstance(error, CancelledError | CommClosedError):
+            told = BackendLostError(f"the Dask scheduler was lost: {described(error)}")
+        else:
+            return error
+        told.__cause__ = error
+        return told
+
+    # ── sending ───────────────────────────────────────────────────────────────────────────────
+
+    def send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
+        number = next(self._numbers)
+        where = self._freest()
+        dask_future = self._submit(
+            _size_of(function_arguments),
+            run_noted,
+            self._topic,
+            number,
+            *function_arguments,
+            key=f"{self._topic}-{number}",
+            workers=where,
+            allow_other_workers=bool(where),
+        )
+        inner = self._inner[number] = DaskFuture(number, dask_future, where)
+        dask_future.add_done_callback(lambda _: self._came.put(inner))
+        self._ensure_gatherer()
+        return inner
+
+    def _freest(self) -> str | None:
+        """Return the worker with the fewest of our tasks for each of its threads, if there is one.
+
+        Dask itself prefers the worker that has the call, and takes a task to last as long as those
+        before it: two long ones run one after the other there, while another worker is idle.
+        """
+        load = Counter(inner.worker for inner in list(self._inner.values()))
+        threads = self._threads
+        return min(threads, key=lambda one: load[one] / threads[one], default=None)
+
+    def store(self, data: Any) -> Any:
+        key = f"{self._topic}-call-{next(self._numbers)}"
+        return self._submit(len(data.data), bytes, data, key=key)
+
+    def _submit(self, size: int, *arguments: Any, **how: Any) -> Any:
+        if size < WARNS_FROM:
+            return self._client.submit(*arguments, pure=False, **how)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sending large graph")
+            return self._client.submit(*arguments, pure=False, **how)
+
+    def end(self, inner: Future[Any]) -> bool:
+        """Take the task back if it does not run; one that does cannot be stopped."""
+        assert isinstance(inner, DaskFuture), "it was made by send"
+        if not inner.has_begun:
+            # Not here: a collection may have come here in the middle of a step of the client's,
+            # whose locks this thread holds then.
+            inner.is_unwanted = True
+            self._came.put(inner)
+        return False
+
+    def _note_start(self, event: tuple[float, int]) -> None:
+        """A task has told that it runs; in the client's own loop."""
+        if (inner := self._inner.get(event[1])) is not None:
+            inner.has_begun = True
+
+    # ── fetching, in the gatherer's thread ────────────────────────────────────────────────────
+
+    def _ensure_gatherer(self) -> None:
+        with self._gathering:
+            if not self._is_gathering:
+                self._is_gathering = True
+                self._gatherer = new_thread(self._gather, name="gather")
+                self._gatherer.start()
+
+    def _gather(self) -> None:
+        # In a function, so that nothing which was fetched is referred to while it waits.
+        while self._has_tasks():
+            self._fetch_batch()
+
+    def _has_tasks(self) -> bool:
+        """Return whether there is something to wait for; if not, the thread ends."""
+        with self._gathering:
+            self._is_gathering = bool(self._inner)
+            return self._is_gathering
+
+    def _fetch_batch(self) -> None:
+        batch = self._next_batch()
+        # Before they end: then others are sent, to the worker that has the fewest of these.
+        for inner in batch:
+            self._inner.pop(inner.number, None)
+        if unwanted := [one.dask_future for one in batch if one.is_unwanted]:
+            with suppress(Exception):  # the scheduler is gone
+                self._client.cancel(unwanted)
+        finished = [inner for inner in batch if inner.dask_future.status == "finished"]
+        for inner in batch:
+            if inner not in finished:
+                inner.end_as_dask_says()
+        if finished:
+            self._fetch(finished)
+
+    def _next_batch(self) -> list[DaskFuture]:
+        """Return all that have come, waiting for one."""
+        batch = [self._came.get()]
+        while not self._came.empty():
+            batch.append(self._came.get())
+        return [inner for inner in batch if inner is not None]
+
+    def _fetch(self, finished: list[DaskFuture]) -> None:
+        try:
+            values = self._client.gather([inner.dask_future for inner in finished])
+        except BaseException as exc:
+            if len(finished) == 1:
+                finished[0].fail_with(exc)
+                return
+            for inner in finished:
+                self._fetch([inner])
+            return
+        for inner, value in zip(finished, values, strict=True):
+            inner.end_with(value)
+
+    # ── the end ───────────────────────────────────────────────────────────────────────────────
+
+    def close_engine(self) -> None:
+        self._inner.clear()
+        self._came.put(None)  # the gatherer sees that there is nothing to wait for
+        if self._gatherer is not None:
+            self._gatherer.join(CLOSE_SECONDS)
+        with suppress(Exception):  # the scheduler is gone
+            self._client.unsubscribe_topic(self._topic)
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._is_own and hasattr(self, "_client"):
+            with suppress(Exception):
+                self._client.close(timeout=CLOSE_SECONDS)
+        if self._host is not None:
+            self._host.close()
+
+
+CLOSE_SECONDS: Final = 5.0
+"""How long a scheduler may take to say good-bye."""
+
+PLACE: Final = BUILT_IN["dask"].address
+
+
+class DaskFuture(EngineFuture):
+    """What stands for a future of Dask's.
+
+    Args:
+        number: By which its task tells that it runs.
+        dask_future: Dask's.
+        worker: The address where it shall run, if it can; `None` for anywhere.
+    """
+
+    def __init__(self, number: int, dask_future: Any, worker: str | None) -> None:
+        super().__init__()
+        self.number = number
+        self.dask_future = dask_future
+        self.worker = worker
+        self.is_unwanted: bool = False
+        """It shall be taken back."""
+
+    def end_as_dask_says(self) -> None:
+        """Take what went wrong."""
+        try:
+            error = self.dask_future.exception()
+        except BaseException as exc:
+            error = exc
+        self.fail_with(error or BackendLostError("Dask has lost the task"))
+
+
+def run_noted(topic: str, number: int, *arguments: Any) -> Any:
+    """Tell that the task runs, and run it; in a worker."""
+    give_dask_a_generator()
+    distributed.get_worker().log_event(topic, number)
+    return run_remote(*arguments)
+
+
+@functools.cache
+def give_dask_a_generator() -> None:
+    """Have Dask, in this worker, draw from a generator of its own, not from that of its tasks.
+
+    1. task   is given a seed, and draws from `random`
+    2. Dask   sends a message, whose size it estimates by `random.sample`, in another thread
+    3. task   draws again, and finds one number missing
+    """
+    own = random.Random()
+    for name, module in list(sys.modules.items()):
+        space = getattr(module, "__dict__", {})
+        if name.partition(".")[0] in DRAWING and space.get("random") is random:
+            space["random"] = own
+
+
+DRAWING: Final = frozenset({"dask", "distributed", "tornado"})
+"""Packages of which a worker's other threads run code that draws."""
+
+
+def _size_of(arguments: tuple[Any, ...]) -> int:
+    return sum(len(one.data) for one in arguments if hasattr(one, "data"))
+
+
+def _versions(info: dict[str, Any]) -> Versions:
+    packages = info["packages"]
+    python = ".".join(str(packages["python"]).split(".")[:2])
+    return Versions(python, *(packages.get(name) or "" for name in PACKAGES))
+
+
+def _tls_hint(address: str) -> str:
+    if address.startswith("tls"):
+        return (
+            "\n\nHint: a scheduler with TLS needs DASK_DISTRIBUTED__COMM__TLS__CA_FILE and "
+            "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and ..__CLIENT__KEY."
+        )
+    return "\n\nHint: if it uses TLS, its address begins with tls://."

@@ -1,0 +1,99 @@
+"""Any `concurrent.futures.Executor` as a back-end: loky's, executorlib's, mpi4py's.
+
+The executor is the user's: it is never shut down here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
+from typing import Any, Final
+from weakref import WeakKeyDictionary, WeakSet
+
+from parallel_facade._common.errors import WorkerCrashedError
+from parallel_facade._worker.remote_entry import run_remote
+from parallel_facade._worker.run_chunk import run_as_worker
+from parallel_facade.backends.base import Capabilities, WorkerSettings
+from parallel_facade.backends.engines.base import RemoteBackend
+
+CAPACITY_ATTRIBUTES = ("_max_workers", "num_workers")
+"""Where executors of the standard library, loky and mpi4py say how many workers they have."""
+
+_stuck_in: Final[WeakKeyDictionary[Executor, WeakSet[Future[Any]]]] = WeakKeyDictionary()
+"""Executor → its futures of tasks that were given up, by whatever call: their workers are busy. The
+executor holds a future that is not resolved; here it would hold the executor, by its callbacks."""
+
+
+class ExecutorBackend(RemoteBackend):
+    """Run chunks in the workers of an executor."""
+
+    owns_workers = False
+    is_paced = False  # its futures can be cancelled
+
+    capabilities = Capabilities(needs_serialization=True, can_time_tasks=True)
+
+    def __init__(self, settings: WorkerSettings, executor: Executor) -> None:
+        super().__init__(settings)
+        self._executor = executor
+        capacity = _capacity_of(executor)
+        self._slots = capacity or settings.workers
+        if capacity is not None:  # else there may be more workers than are known to be busy
+            with suppress(TypeError):  # of an executor that cannot be a key
+                self._stuck = _stuck_in.setdefault(executor, WeakSet())
+        # Only exactly this class: one that derives from it runs its tasks in other interpreters.
+        if type(executor) is ThreadPoolExecutor:
+            self.capabilities = Capabilities(needs_serialization=False)
+
+    def put(self, call: Any) -> Any:
+        """Give the call a name, by which a worker knows it when it comes again.
+
+        For threads of this process keep the context variables of the caller with it instead.
+        """
+        if self.capabilities.needs_serialization:
+            return super().put(call)
+        return call, copy_context()
+
+    def listen(self, handle: Any, hear: Callable[[bytes], object]) -> None:
+        """Listen to workers in other processes."""
+        if self.capabilities.needs_serialization:
+            super().listen(handle, hear)
+
+    def submit(
+        self, handle: Any, chunk: Any, task_timeout: float | None = None, **more: Any
+    ) -> Future[Any]:
+        """Submit *chunk* to the executor."""
+        if self.capabilities.needs_serialization:
+            return super().submit(handle, chunk, task_timeout, **more)
+        call, context = handle
+        return self._executor.submit(context.copy().run, run_as_worker, call, chunk)
+
+    def drop(self, handle: Any) -> None:
+        """Forget the call; its workers do so when others have come."""
+
+    def translate(self, error: BaseException) -> BaseException:
+        """Return a `WorkerCrashedError` in place of the executor's own word for it."""
+        if not isinstance(error, BrokenExecutor):
+            return error
+        crash = WorkerCrashedError(
+            f"the executor lost its workers: {error}\n\n"
+            "Hint: it takes nothing more; go on with a new executor.",
+            exitcode=None,
+        )
+        crash.__cause__ = error
+        return crash
+
+    def send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
+        return self._executor.submit(run_remote, *function_arguments)
+
+    def close_engine(self) -> None:
+        """Leave the executor as it is: it belongs to the user."""
+
+
+def _capacity_of(executor: Executor) -> int | None:
+    for name in CAPACITY_ATTRIBUTES:
+        number = getattr(executor, name, None)
+        if isinstance(number, int) and number > 0:
+            return number
+    return None

@@ -1,0 +1,111 @@
+"""Ranks of MPI, of a program that was started with ``mpiexec ... -m mpi4py.futures``.
+
+MPI tells nobody that a rank has died: ``mpiexec`` ends all ranks then, the caller's too. And the
+program cannot end while a rank runs a task:
+
+    1. task    hangs; its `task_timeout` is up, and the caller goes on without it
+    2. caller  comes to its end; mpi4py waits for all ranks
+    3. task    never ends, nor does the program
+
+So a program that ends while tasks hang, after they were given up, ends all ranks.
+
+Assumes:
+    - `mpi4py.futures` keeps what its ``-m`` start has made in `_core.SharedPool`, and leaves it by
+      `SharedPoolCtx.__exit__` in the main thread (so in 4.0 and 4.1).
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from concurrent.futures import Future
+from typing import Any, Final
+
+from mpi4py.futures import MPIPoolExecutor, _core
+
+from parallel_facade._common.deadlines import Deadline
+from parallel_facade._common.errors import ConfigurationError
+from parallel_facade.backends.base import Capabilities, WorkerSettings
+from parallel_facade.backends.engines.executor import ExecutorBackend
+from parallel_facade.backends.engines.handshake import QUESTION, check_worker
+from parallel_facade.backends.engines.supervisor_thread import Watch
+
+START_LINE: Final = "mpiexec -n 3 python -m mpi4py.futures SCRIPT.py"
+
+LOOK_SECONDS: Final = 1.0
+"""How often the end of a program is looked for while tasks hang."""
+
+END_PATIENCE: Final = 5.0
+"""Seconds that such tasks have to end by themselves when the program does."""
+
+EXIT_CODE: Final = 1
+"""Of a program that had to be ended: its exit code cannot be kept, as MPI ends all ranks."""
+
+
+class MPIBackend(ExecutorBackend):
+    """Run chunks in all ranks of MPI but the first."""
+
+    owns_workers = True
+
+    capabilities = Capabilities(
+        needs_serialization=True, is_remote=True, can_time_tasks=True, has_private_state=True
+    )
+    seconds_in_chunk = 0.05  # a round trip is some 3 ms
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        if _core.SharedPool is None:
+            raise ConfigurationError(
+                "back-end 'mpi' has no ranks: the program was not started by mpi4py.futures\n\n"
+                f"Hint: {START_LINE}"
+            )
+        # The script is no business of the ranks: what they need of it travels.
+        executor = MPIPoolExecutor(use_pkl5=True, main=False)
+        if not executor.num_workers:
+            raise ConfigurationError(
+                f"back-end 'mpi' needs two ranks or more, got one\n\nHint: {START_LINE}"
+            )
+        super().__init__(settings, executor)
+        self._guard = Watch(self._look_at_end)
+        self._end_patience: Deadline | None = None
+        check_worker("a rank of MPI", lambda: executor.submit(eval, QUESTION).result())
+
+    def _note_stuck(self, inner: Future[Any]) -> None:
+        super()._note_stuck(inner)
+        self._guard.wake()
+
+    def _look_at_end(self) -> float | None:
+        """End all ranks when the program has come to its end and tasks still hang."""
+        if not self._stuck:
+            return None
+        if not _is_ending():
+            return LOOK_SECONDS
+        if self._end_patience is None:
+            self._end_patience = Deadline(END_PATIENCE, clock=self._clock)
+        if not self._end_patience.has_passed():
+            return LOOK_SECONDS
+        self._end_all()
+        return None
+
+    def _end_all(self) -> None:
+        from mpi4py import MPI
+
+        print(
+            f"parallel_facade: {len(self._stuck)} tasks that were given up still run, which "
+            "MPI cannot stop; all ranks are ended now",
+            file=sys.stderr,
+            flush=True,
+        )
+        MPI.COMM_WORLD.Abort(EXIT_CODE)
+
+    def close_engine(self) -> None:
+        self._executor.shutdown(wait=not self._stuck, cancel_futures=True)
+
+
+def _is_ending() -> bool:
+    """Return whether the main thread waits for the ranks, behind the end of the script."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None:
+        if frame.f_code is _core.SharedPoolCtx.__exit__.__code__:
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,442 @@
+"""Workers of a Ray cluster.
+
+    submit ─► ray task, never retried ─► worker ── "may I begin?" ──► Board, an actor
+                     │ object                                            │
+        future ◄─────┴───────────────────◄── reader ◄────────────────────┘
+
+Ray waits for a host that was cut off for seven minutes, and its own health check takes a minute. So
+tasks tell where they run, and are given up when the host does not answer:
+
+    1. host    is cut off; its tasks may run on, but nobody hears of it
+    2. watch   gets no answer of the host for 25 seconds, and fails the tasks that run there
+    3. Ray     calls the host dead, half a minute later, and starts no tasks there
+
+Ray has settings for keepalive pings, which would show it sooner. Set for the caller alone they do
+harm: workers take so many pings for an attack, and close the connection.
+
+Guarantees:
+    - A task is started once: Ray's own retries are off, and what died with its worker is sent
+      again only if the board says that it has not begun.
+    - A connection that the user has made to Ray stays as it is, and one that the user has ended is
+      not made anew: any function of Ray's would do so, and start a cluster.
+
+Assumes:
+    - There is one connection to Ray in a process, which several back-ends share.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections import Counter
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, Final
+
+import ray
+from ray import exceptions as ray_errors
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from parallel_facade._common.errors import (
+    BackendLostError,
+    ConfigurationError,
+    WorkerCrashedError,
+    described,
+)
+from parallel_facade._common.threads import new_thread
+from parallel_facade._configuration.backend_registry import BUILT_IN, LOCAL_WORD
+from parallel_facade._worker.remote_entry import run_remote
+from parallel_facade.backends.base import Capabilities, WorkerSettings
+from parallel_facade.backends.engines.base import RemoteBackend
+from parallel_facade.backends.engines.handshake import (
+    QUESTION,
+    check_reachable,
+    check_worker,
+    host_and_port,
+    within,
+)
+from parallel_facade.backends.engines.host_liveness import Hosts
+from parallel_facade.backends.engines.ray_start_gate import Board
+from parallel_facade.backends.engines.tasks import EngineFuture
+
+INIT_SECONDS: Final = 60.0
+"""How long Ray may take to connect, or to start; it says what is wrong after some 20."""
+
+MOST_SENDINGS: Final = 5
+"""How often a task is sent whose workers die before it has begun."""
+
+PLACE: Final = BUILT_IN["ray"].address
+
+Session = tuple[str, str]
+"""What tells a connection to Ray from any other: its node and its job."""
+
+_lock = threading.Lock()  # guards the two below
+_users: Counter[Session] = Counter()  # back-ends, by the connection that was made here for them
+_connected_to = ""  # the address of the last one
+
+
+class RayBackend(RemoteBackend):
+    """Run chunks in the workers of a Ray cluster.
+
+    Args:
+        settings: With the head's address, ``"auto"``, or ``"local"``.
+    """
+
+    capabilities = Capabilities(
+        needs_serialization=True,
+        survives_crashes=True,
+        is_remote=True,
+        can_stop_running_task=True,
+        can_time_tasks=True,
+        has_private_state=True,
+        can_queue=True,
+    )
+    has_store = True
+    seconds_in_chunk = 0.1  # a round trip is some 5 ms
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        super().__init__(settings)
+        self._numbers = itertools.count()
+        self._inner: dict[int, RayFuture] = {}
+        self._board: Any = None
+        self._hosts = Hosts()
+        self._silent: set[str] = set()  # hosts that do not answer, and that Ray calls alive
+        self._cpus: dict[str, int] = {}  # of each host that is there
+        self._to_end = _connect(settings)
+        self._session = _session_now()
+        try:
+            self._meet(settings)
+        except BaseException:
+            self._leave()
+            raise
+
+    def _meet(self, settings: WorkerSettings) -> None:
+        """Wait for a worker, and see that it has what is needed."""
+        if not self.find_workers(settings.start_timeout):
+            raise self._no_workers()
+        check_worker("a worker of Ray", lambda: ray.get(_asker().remote(QUESTION)))
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+        self._run = ray.remote(max_retries=0, num_cpus=1)(run_noted)
+        self._reader = new_thread(self._read, self._board, name="board")
+        self._reader.start()
+
+    def count(self) -> int:
+        self._check_connection()
+        self._look_at_hosts()
+        return sum(self._cpus.values())
+
+    @property
+    def _is_connected(self) -> bool:
+        return self._session == _session_now()
+
+    def _check_connection(self) -> None:
+        if not self._is_connected:
+            self._lost = BackendLostError(
+                "the connection to Ray was ended by the program\n\n"
+                "Hint: call ray.shutdown() after the pool has been closed."
+            )
+            raise self._lost
+
+    def translate(self, error: BaseException) -> BaseException:
+        """Return what happened to a worker or its host in the words of this library."""
+        if isinstance(error, ray_errors.NodeDiedError):
+            what = "the worker's host died, or cannot be reached"
+        elif isinstance(error, ray_errors.OutOfMemoryError):
+            what = "Ray ended the worker, since its host had too little memory"
+        elif isinstance(error, LOST):
+            what = "the worker died"
+        else:
+            return error
+        crash = WorkerCrashedError(f"{what}: {described(error)}", exitcode=None)
+        crash.__cause__ = error
+        return crash
+
+    # ── sending ───────────────────────────────────────────────────────────────────────────────
+
+    def send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
+        self._check_connection()
+        inner = RayFuture(function_arguments)
+        self._send(inner)
+        return inner
+
+    def _send(self, inner: RayFuture) -> None:
+        number = inner.number = next(self._numbers)
+        inner.times_sent += 1
+        where, run = self._freest(), self._run
+        if where is not None:
+            there = NodeAffinitySchedulingStrategy(where, soft=False)
+            run = run.options(scheduling_strategy=there)
+        inner.host = where
+        self._inner[number] = inner
+        reference = inner.reference = run.remote(self._board, number, *inner.arguments)
+        reference.future().add_done_callback(lambda came: self._note_end(number, inner, came))
+
+    def _freest(self) -> str | None:
+        """Return the host for a task, where Ray might choose one that is cut off; else `None`.
+
+        1. Ray   takes that host to be as free as it was, and asks it for a worker
+        2. host  does not answer, and Ray waits for two minutes
+        """
+        if not self._silent:
+            return None
+        load = Counter(inner.host for inner in list(self._inner.values()))
+        cpus = self._cpus
+        return min(cpus, key=lambda one: load[one] / cpus[one], default=None)
+
+    def store(self, data: Any) -> Any:
+        self._check_connection()
+        return ray.put(data)
+
+    def end(self, inner: Future[Any]) -> bool:
+        assert isinstance(inner, RayFuture), "it was made by send"
+        inner.is_ended = True
+        if not self._is_connected:
+            return True  # it has ended with all others
+        with suppress(ray_errors.RayError):  # the board is gone, and all that it knew of
+            may_run = bool(ray.get(self._board.doom.remote(inner.number)))
+            ray.cancel(inner.reference, force=may_run)
+        self._end_dead(inner)
+        return True
+
+    def _end_dead(self, inner: RayFuture) -> None:
+        """End what has died before it began, and is not sent again."""
+        if inner.death is not None and self._inner.pop(inner.number, None) is not None:
+            inner.fail_with(inner.death)
+
+    # ── what comes back ───────────────────────────────────────────────────────────────────────
+
+    def _note_end(self, number: int, inner: RayFuture, came: Future[Any]) -> None:
+        """Take how a task has ended, in a thread of Ray's, which must not wait.
+
+        A task may be ended while it is looked at whether it has begun:
+
+            1. this   notes the death, then looks whether the task was ended
+            2. end    notes that it was ended, then looks for a death
+            3. watch  sends it again, then looks whether it was ended
+        """
+        if number not in self._inner:
+            return  # it was sent anew, under another number
+        error = came.exception()
+        if isinstance(error, DEATHS) and self._may_be_sent_again(inner):
+            inner.death = error
+            if not inner.is_ended:
+                self._watch.wake()
+                return
+        if self._inner.pop(number, None) is None:
+            return
+        if error is not None:
+            inner.fail_with(error)
+        else:
+            inner.end_with(came.result())
+
+    def _may_be_sent_again(self, inner: RayFuture) -> bool:
+        return not inner.has_begun and inner.times_sent < MOST_SENDINGS
+
+    def _read(self, board: Any) -> None:
+        """Take in what tasks tell, until the board is gone."""
+        with suppress(ray_errors.RayError):
+            self._read_on(board)
+
+    def _read_on(self, board: Any) -> None:
+        while self._is_connected:
+            lowest = min(list(self._inner), default=0)
+            self._take_notes(ray.get(board.take.remote(lowest)))
+
+    def _take_notes(self, notes: list[tuple[int, str]]) -> None:
+        for number, host in notes:
+            if (inner := self._inner.get(number)) is not None:
+                inner.host = host
+                inner.has_begun = True
+
+    def _look_at_hosts(self) -> None:
+        nodes = {node["NodeID"]: node for node in ray.nodes()}
+        running = {inner.host for inner in list(self._inner.values())}
+        dead = {name for name, node in nodes.items() if not node["Alive"]}
+        asked = (nodes.keys() - dead) & (running | self._silent)
+        silent = self._hosts.silent_among({name: _place_of(nodes[name]) for name in asked})
+        is_new, self._silent = bool(silent - self._silent), silent
+        lost = dead | silent
+        self._cpus = {
+            name: cpus
+            for name, node in nodes.items()
+            if name not in lost and (cpus := int(node["Resources"].get("CPU", 0)))
+        }
+        for inner in list(self._inner.values()):
+            if inner.has_begun and inner.host in lost:
+                inner.fail_with(ray_errors.NodeDiedError(f"nothing is heard of host {inner.host}"))
+        # A death may be known before the note that the task had begun; the board has both.
+        self._send_anew(
+            [
+                inner
+                for inner in list(self._inner.values())
+                if inner.death is not None
+                or (not inner.has_begun and (is_new or inner.host in lost))
+            ]
+        )
+
+    def _send_anew(self, doubtful: list[RayFuture]) -> None:
+        """Send what has not begun, and has died or may be on a host that is cut off."""
+        if not doubtful:
+            return
+        numbers = [inner.number for inner in doubtful]
+        called_off = set(ray.get(self._board.call_off.remote(numbers)))
+        for inner in doubtful:
+            if inner.number not in called_off:
+                self._end_dead(inner)
+            elif self._inner.pop(inner.number, None) is not None:
+                self._send_again(inner)
+
+    def _send_again(self, inner: RayFuture) -> None:
+        if inner.death is None:
+            with suppress(Exception):  # it has ended
+                ray.cancel(inner.reference, force=False)
+        inner.death = None
+        self._send(inner)
+        if inner.is_ended:
+            self.end(inner)
+
+    # ── the end ───────────────────────────────────────────────────────────────────────────────
+
+    def close_engine(self) -> None:
+        try:
+            if self._is_connected:
+                ray.kill(self._board)
+            self._reader.join()
+            self._hosts.close()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._to_end is not None:
+            _disconnect(self._to_end)
+
+
+def _place_of(node: dict[str, Any]) -> tuple[str, int]:
+    return str(node["NodeManagerAddress"]), int(node["NodeManagerPort"])
+
+
+LOST: Final = (
+    ray_errors.WorkerCrashedError,
+    ray_errors.ObjectLostError,
+    ray_errors.LocalRayletDiedError,
+    ray_errors.RaySystemError,
+    ray_errors.NodeDiedError,
+)
+"""What Ray says of workers that are gone."""
+
+DEATHS: Final = (ray_errors.WorkerCrashedError, ray_errors.NodeDiedError)
+"""What Ray says of workers that are gone, and may not have begun their task."""
+
+
+class RayFuture(EngineFuture):
+    """What stands for an object of Ray's.
+
+    Args:
+        arguments: What the task is called with.
+    """
+
+    def __init__(self, arguments: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.arguments = arguments
+        self.number: int = -1
+        """By which its task tells that it runs."""
+        self.times_sent: int = 0
+        """Each time under another number."""
+        self.death: BaseException | None = None
+        """What Ray said of its worker's end, where the task may not have begun."""
+        self.is_ended: bool = False
+        """The caller wants it no more."""
+        self.reference: Any = None
+        """Ray's."""
+        self.host: str | None = None
+        """The id of the host where the task runs, as soon as that is known."""
+
+
+def run_noted(board: Any, number: int, *arguments: Any) -> Any:
+    """Tell that the task runs, and run it; in a worker, which ends if it may not.
+
+    It waits until that was heard: what has not told may be sent to another host, and run there.
+    """
+    here = ray.get_runtime_context()
+    if ray.get(board.begin.remote(number, here.get_node_id(), here.get_worker_id())):
+        return run_remote(*arguments)
+    raise SystemExit(0)
+
+
+def _asker() -> Any:
+    """Return a remote function that evaluates an expression, and needs no module to be there."""
+    by_value = eval("lambda question: eval(question)", {"__name__": "__main__"})
+    # Asking changes nothing, and Ray may give it to a worker that it is about to end: one whose
+    # task was cancelled by force, and had just ended.
+    return ray.remote(by_value).options(num_cpus=0, max_retries=3)
+
+
+def _session_now() -> Session | None:
+    """Return the connection of this process; `None` if there is none, and make none."""
+    if not ray.is_initialized():
+        return None
+    here = ray.get_runtime_context()
+    return here.get_node_id(), here.get_job_id()
+
+
+def _connect(settings: WorkerSettings) -> Session | None:
+    """Connect to Ray, unless this process is; return the connection if it was made here."""
+    global _connected_to
+    with _lock:
+        session = _session_now()
+        if session is None:
+            _init(settings)
+            session, _connected_to = _session_now(), settings.address
+            assert session is not None, "it was made just now"
+        elif session not in _users:
+            return None
+        elif settings.address != _connected_to:
+            raise ConfigurationError(
+                f"Ray at {settings.address} cannot be used: this program is connected to Ray at "
+                f"{_connected_to}, and there is one connection in a process\n\n"
+                "Hint: close the pools that use it, or run the other call in another program."
+            )
+        _users[session] += 1
+    return session
+
+
+def _disconnect(session: Session) -> None:
+    """Let go of a connection that was made here, and end it after the last of its users."""
+    with _lock:
+        _users[session] -= 1
+        if not _users[session]:
+            del _users[session]
+            if session == _session_now():
+                ray.shutdown()
+
+
+def _init(settings: WorkerSettings) -> None:
+    address = settings.address
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": True}
+    if address == LOCAL_WORD:
+        more = {"num_cpus": settings.workers, "include_dashboard": False}
+        ray.init(address=LOCAL_WORD, **more, **quiet)
+        return
+    if address != "auto":
+        check_reachable(*host_and_port(address, PLACE), PLACE)
+    try:
+        within(INIT_SECONDS, lambda: ray.init(address=address, **quiet), "connecting to Ray")
+    except BackendLostError:
+        raise
+    except RuntimeError as exc:
+        if "ersion mismatch" in str(exc):
+            raise ConfigurationError(
+                f"the Ray cluster has other versions than this program: {exc}"
+            ) from exc
+        raise _not_connected(address, exc) from exc
+    except Exception as exc:
+        raise _not_connected(address, exc) from exc
+
+
+def _not_connected(address: str, exc: Exception) -> BackendLostError:
+    return BackendLostError(
+        f"Ray at {address}, the address in {PLACE}, cannot be used: {described(exc)}\n\n"
+        "Hint: a cluster with tokens needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here, too."
+    )

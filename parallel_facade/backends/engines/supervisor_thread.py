@@ -1,0 +1,73 @@
+"""A thread that looks at something now and then, for as long as there is something to look at.
+
+Guarantees:
+    - No thread is left once *look* has returned `None`.
+    - After `wake` there is a look that begins later than the wake.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from parallel_facade._common.interrupt_safety import SafeCondition
+from parallel_facade._common.threads import new_thread
+
+
+class Watch:
+    """Calls *look* again and again.
+
+    Args:
+        look: Returns the seconds until it shall be called again; `None` if it need not be, until
+            the next `wake`.
+    """
+
+    def __init__(self, look: Callable[[], float | None]) -> None:
+        self._look = look
+        self._changed = SafeCondition()  # guards all below
+        self._thread: threading.Thread | None = None
+        self._is_running = False
+        self._is_woken = False
+
+    def wake(self) -> None:
+        """Have a look soon; there may be something new."""
+        with self._changed:
+            self._is_woken = True
+            if not self._is_running:
+                self._is_running = True
+                self._thread = new_thread(self._run, name="watch")
+                self._thread.start()
+            else:
+                self._changed.notify()
+
+    def join(self) -> None:
+        """Wait until the thread has ended, as *look* returned `None`."""
+        with self._changed:
+            self._is_woken = True
+            self._changed.notify()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._look_on()
+        except BaseException:  # a fault of ours, which threading shows; the next wake begins anew
+            with self._changed:
+                self._is_running = False
+            raise
+
+    def _look_on(self) -> None:
+        while self._goes_on(self._look()):
+            pass
+
+    def _goes_on(self, seconds: float | None) -> bool:
+        """Wait; return whether to look again."""
+        with self._changed:
+            if seconds is None and not self._is_woken:
+                self._is_running = False
+                return False
+            if not self._is_woken:
+                self._changed.wait(seconds)
+            self._is_woken = False
+            return True

@@ -1,0 +1,1 @@
+"""Processes of this machine: a private channel to each, and one thread that talks to all."""

@@ -1,0 +1,252 @@
+"""The process back-end: pathos owns the processes, the switchboard owns the conversation.
+
+    ProcessPool(nodes=N, maxtasksperchild=1, context=ours)
+        │ starts and replaces processes, each of which takes one call of `serve`
+        ▼
+    serve ══ private channel ══ Switchboard ── submit / future
+
+Guarantees:
+    - `close` returns whatever the workers do; after it there is no process, thread or file of ours.
+    - A worker that ends is replaced by pathos, and given a new call of `serve` by us.
+
+Assumes:
+    - Returning from `serve` ends the process, since ``maxtasksperchild`` is 1.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from typing import Any, Final
+
+from parallel_facade._common.error_notes import note_initializer
+from parallel_facade._configuration.settings import default_start_method
+from parallel_facade._serialization.buffers.shared_memory import CAN_SHARE, Shelf
+from parallel_facade._serialization.encoder import Cargo
+from parallel_facade._worker.outcomes import decode_report
+from parallel_facade.backends.base import Backend, Capabilities, WorkerLost, WorkerSettings
+from parallel_facade.backends.process.descriptor_handover import CAN_SEND_DESCRIPTORS
+from parallel_facade.backends.process.manager_thread import InitializerError, Switchboard
+from parallel_facade.backends.process.process_tree import Family
+from parallel_facade.backends.process.starting.launcher import WorkerContext
+from parallel_facade.backends.process.starting.lifecycle_thread import Keeper
+from parallel_facade.backends.process.worker_handle import CallHandle, Link, Task
+from parallel_facade.backends.process.worker_loop import serve, start_body
+from parallel_facade.backends.thread import settle
+
+LEAVE_PATIENCE: Final = 5.0
+"""Seconds that an idle worker has to end by itself, its exit handlers included."""
+
+_pool_numbers = itertools.count()
+
+
+class ProcessBackend(Backend):
+    """Run chunks in processes of this machine."""
+
+    capabilities = Capabilities(
+        needs_serialization=True,
+        survives_crashes=True,
+        tells_what_ran=True,
+        has_children=True,
+        can_stop_running_task=True,
+        can_time_tasks=True,
+        has_private_state=True,
+        can_initialize=True,
+        can_recycle=True,
+        can_limit_threads=True,
+        can_take_back=True,
+        can_queue=True,
+    )
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._workers = settings.workers
+        initializer = settings.initializer
+        assert not callable(initializer), "it crosses a border, as a payload"
+        self._shelf = self.shelf = Shelf() if CAN_SHARE and CAN_SEND_DESCRIPTORS else None
+        self._lock = threading.Lock()  # guards _pool and _serves
+        self._serves: list[Any] = []
+        # In the caller's own thread: under fork, workers are copies of it.
+        self._context = WorkerContext(
+            settings.start_method or default_start_method(), self._adopt, self._start_failed
+        )
+        try:
+            self._keeper = Keeper(lambda: self._open(settings), self._release)
+        except BaseException:
+            self._context.close()
+            raise
+        self._keeper.open()
+
+    def _open(self, settings: WorkerSettings) -> None:
+        import psutil  # noqa: F401 - not when a worker has to be ended, and files may have run out
+        from pathos.multiprocessing import ProcessPool
+
+        self._switchboard = Switchboard(
+            start_body(settings),
+            hears_start=settings.initializer is not None,
+            on_gone=self._issue_serve,
+            on_broken=self._end_pool,
+        )
+        # pathos keeps pools in a table by id: with one of our own, no two back-ends share workers.
+        pool_id = f"parallel_facade-{os.getpid()}-{next(_pool_numbers)}"
+        # Workers may die before the pool is made, and the switchboard then asks for more.
+        with self._lock:
+            self._pool = ProcessPool(
+                nodes=self._workers, id=pool_id, maxtasksperchild=1, context=self._context
+            )
+        self._context.is_open = True
+        for _ in range(self._workers):
+            self._issue_serve()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether workers can be started."""
+        return self._switchboard.broken is None
+
+    def capacity(self) -> int:
+        """Return the number of worker processes."""
+        return self._workers
+
+    def put(self, call: Cargo | bytes) -> CallHandle:
+        """Keep the call's payload for the workers that will need it."""
+        return self._switchboard.put(_as_cargo(call))
+
+    def listen(self, handle: CallHandle, hear: Callable[[bytes], object]) -> None:
+        """Have *hear* called as soon as a worker says something of the call."""
+        handle.hear = hear
+
+    def submit(
+        self,
+        handle: CallHandle,
+        chunk: Cargo | bytes,
+        task_timeout: float | None = None,
+        *,
+        is_short: bool = False,
+    ) -> Future[list[bytes]]:
+        """Send *chunk* to the next idle worker; a short one also to wait in a worker's channel."""
+        task = Task(
+            handle, _as_cargo(chunk), task_timeout, is_short=is_short and task_timeout is None
+        )
+        try:
+            self._switchboard.submit(task)
+        except InitializerError as exc:
+            raise self.translate(exc) from None
+        return task.future
+
+    def translate(self, error: BaseException) -> BaseException:
+        """Return what the user's initializer raised, or the error that says why a worker died."""
+        if isinstance(error, InitializerError):
+            raised = decode_report([error.report]).failures[0].to_raise()
+            note_initializer(raised)
+            return raised
+        return error.error if isinstance(error, WorkerLost) else error
+
+    def stop(self, future: Future[Any]) -> bool:
+        """End the worker that runs the task behind *future*; pathos starts another."""
+        return self._switchboard.stop(future, CancelledError("the task was stopped"))
+
+    def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:
+        """Return what the worker's journal holds of the task behind *future*."""
+        return self._switchboard.outcomes_so_far(future)
+
+    def take_back(self, future: Future[Any]) -> int | None:
+        """Let an idle worker have what the chunk's worker has not begun."""
+        return self._switchboard.take_back(future)
+
+    def drop(self, handle: CallHandle) -> None:
+        """Let the workers forget the call."""
+        self._switchboard.drop(handle)
+
+    def close(self, *, cancel: bool) -> None:
+        """End the workers: after what is in flight or, with *cancel*, at once."""
+        if cancel:
+            self._switchboard.give_up()
+        if self.runs_here():
+            # A collection ran the user's `__del__` here. What it waits for would wait for it.
+            self._keeper.tell_to_close()
+            return
+        try:
+            self._switchboard.wait_until_settled()
+        finally:  # also after Ctrl-C
+            self._switchboard.give_up()
+            self._keeper.close()
+
+    def runs_here(self) -> bool:
+        """Return whether the current thread is the switchboard's or the keeper's."""
+        return self._switchboard.runs_here() or self._keeper.runs_here()
+
+    def _release(self) -> None:
+        if hasattr(self, "_pool"):
+            self._switchboard.wait_until_settled()
+        # The pool first: it replaces every worker that ends, for as long as it is open. It is not
+        # there, nor is the switchboard, if it could not be made.
+        self._end_pool()
+        if hasattr(self, "_switchboard"):
+            _see_off(self._switchboard.close())
+        if hasattr(self, "_pool"):
+            self._pool.clear()
+            # Files of its close when the last reference goes, which the user's to us may outlive.
+            del self._pool
+        self._context.close()
+        del self._context
+        if self._shelf is not None:
+            self._shelf.close()
+
+    def _adopt(self, process: Any, sock: socket.socket) -> None:
+        self._switchboard.adopt(process, sock)
+
+    def _start_failed(self, error: Exception) -> None:
+        self._switchboard.start_failed(f"{type(error).__name__}: {error}")
+
+    def _issue_serve(self) -> None:
+        """Give the pool one call of `serve`, for a process that is starting."""
+        with self._lock, suppress(ValueError):  # closed meanwhile: it starts no more processes
+            if not hasattr(self, "_pool"):
+                return
+            self._serves = [*_not_ready(self._serves), self._pool.apipe(serve)]
+            # The pool looks for dead processes when it is woken, and a process that a task left
+            # behind can keep it from noticing by itself.
+            self._pool._serve()._change_notifier.put(None)
+
+    def _end_pool(self) -> None:
+        """Close the pool to replacements, and settle its calls.
+
+        A call of `serve` whose process died never completes by itself:
+            1. worker  takes the call, and dies
+            2. pool    starts a replacement, but the call is in nobody's hands
+            3. join    waits for the call's result, for ever
+        """
+        with self._lock:
+            if hasattr(self, "_pool"):
+                self._pool.close()
+            serves, self._serves = self._serves, []
+        for call in _not_ready(serves):
+            settle(call)
+
+
+def _as_cargo(packed: Cargo | bytes) -> Cargo:
+    """Return *packed*, which is bytes alone where buffers cannot be shared, as a `Cargo`."""
+    return packed if isinstance(packed, Cargo) else Cargo(packed)
+
+
+def _not_ready(calls: list[Any]) -> list[Any]:
+    return [call for call in calls if not call.ready()]
+
+
+def _see_off(links: list[Link]) -> None:
+    """Wait for idle workers to leave; end the others, with what they started."""
+    busy = [Family(link.pid) for link in links if link.task is not None or link.is_initializing]
+    for family in busy:
+        family.kill()
+    for link in links:
+        if not link.is_ready:
+            # It has started nothing, and is not stopped first: until it holds its lifeline, a
+            # worker that is stopped would outlive a caller that is killed at that moment.
+            link.kill()
+    for link in links:
+        link.end(LEAVE_PATIENCE)
+        link.release()

@@ -1,0 +1,72 @@
+"""Why workers died, in words."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import suppress
+from typing import Final
+
+from parallel_facade._common.errors import WorkerCrashedError
+
+START_ATTEMPTS: Final = 3
+"""Workers in a row that may die before they serve; then the next would most likely die as well."""
+
+
+UNKNOWN_EXIT_CODE: Final = 256
+"""Stands for the exit code of a process that somebody else has waited for; none is above 255."""
+
+
+def crash_error(code: int | None) -> WorkerCrashedError:
+    """Return the error for a task whose worker ended with exit code *code*."""
+    hint = ""
+    if code is not None and -code == getattr(signal, "SIGKILL", None):
+        hint = (
+            "\n\nHint: if nobody killed it, the system did so for lack of memory; "
+            "fewer workers or smaller chunks need less."
+        )
+    return WorkerCrashedError(f"a worker died ({exit_reason(code)}){hint}", exitcode=code)
+
+
+def start_error(reason: str, code: int | None, said: str) -> WorkerCrashedError:
+    """Return the error for workers that die before they serve, or cannot be started at all.
+
+    Args:
+        reason: Why the last one died.
+        code: Its exit code.
+        said: What it wrote to stderr, if that was heard.
+    """
+    told = (
+        f"The last one wrote to stderr:\n\n{said}"
+        if said
+        else "Hint: see stderr for what they say."
+    )
+    return WorkerCrashedError(
+        f"{START_ATTEMPTS} workers in a row died while they started ({reason})\n\n{told}",
+        exitcode=code,
+    )
+
+
+def garbage_error(what: str) -> WorkerCrashedError:
+    """Return the error for a task whose worker sent *what*, and was ended for it."""
+    return WorkerCrashedError(
+        f"a worker was ended, since what it sent cannot be taken: {what}\n\n"
+        "Hint: its result is too large for this process, or a task writes to a file descriptor "
+        "that is not its own.",
+        exitcode=None,
+    )
+
+
+def exit_reason(code: int | None) -> str:
+    """Return an exit code in words.
+
+    >>> exit_reason(3)
+    'exit code 3'
+    >>> exit_reason(-9)
+    'SIGKILL'
+    """
+    if code is None or code == UNKNOWN_EXIT_CODE:
+        return "exit code unknown"
+    if code < 0:
+        with suppress(ValueError):
+            return signal.Signals(-code).name
+    return f"exit code {code}"

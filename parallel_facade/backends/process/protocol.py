@@ -1,0 +1,223 @@
+"""Messages on a worker's channel: a fixed header, then a body of the length it gives.
+
+    ┌───────┬──────┬────────┬────────┬──────────┬────────────────────────┬────────┐
+    │ magic │ kind │ number │ length │ segments │ number and size of each │ body … │
+    └───────┴──────┴────────┴────────┴──────────┴────────────────────────┴────────┘
+                                       their descriptors go with the first byte
+
+    caller → worker   START settings · CALL number, payload · TASK number, head + payload · FORGET
+    worker → caller   READY · FAILED report · STARTED number · PART number, outcomes
+                      REMARK number, what its task has logged, printed or warned of
+                      REPORT or LAST_REPORT number, the other outcomes
+    both ways         RETURNED numbers of segments that are not needed any more
+
+Assumes:
+    - Both ends are this library in the same version, of one user: the channel is an anonymous pair
+      of sockets, made by the caller and given to the process that it starts.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+from parallel_facade._serialization.buffers.shared_memory import Loan, Returned, Segment
+from parallel_facade._serialization.encoder import MOST_SEGMENTS
+
+HEADER: Final = struct.Struct("<2sBQQB")
+SEGMENT: Final = struct.Struct("<QQ")
+"""The number and the size of a segment."""
+RETURNED: Final = struct.Struct("<Q?")
+MAGIC: Final = b"\xf1\xac"
+"""Leads each message: what a task writes to a descriptor that is not its own has something else."""
+JOINED_BYTES: Final = 1 << 14
+"""A smaller body is sent together with its header, which saves the receiver a wake-up; a larger
+one is not worth the copy."""
+
+TASK_HEAD: Final = struct.Struct("<Q?")
+"""Leads the body of a TASK: the call that it belongs to, and whether to say STARTED."""
+
+
+class Kind(IntEnum):
+    """What a message says."""
+
+    START = 1
+    CALL = 2
+    TASK = 3
+    FORGET = 4
+    READY = 5
+    FAILED = 6
+    REPORT = 7
+    LAST_REPORT = 8
+    STARTED = 9
+    PART = 10
+    RETURNED = 11
+    REMARK = 12
+
+
+class GarbageError(Exception):
+    """What arrived is no message."""
+
+
+class Frame(NamedTuple):
+    """One message."""
+
+    kind: Kind
+    number: int
+    body: memoryview
+    loans: tuple[Loan, ...] = ()
+
+
+class _Begun(NamedTuple):
+    """A message of which the header has arrived."""
+
+    kind: Kind
+    number: int
+    segments: int
+    content: bytearray
+
+
+class FrameReader:
+    """Puts frames together from what a socket has ready, without copying a body twice.
+
+    Args:
+        sock: The channel.
+        returned: Where segments are noted that are not needed any more.
+    """
+
+    def __init__(self, sock: socket.socket, returned: deque[Returned] | None = None) -> None:
+        self._socket = sock
+        self._returned = deque() if returned is None else returned
+        self._header = bytearray(HEADER.size)
+        self._missing = memoryview(self._header)
+        self._begun: _Begun | None = None
+        self._fds: list[int] = []
+
+    def read(self) -> Frame | None:
+        """Return the next frame; `None` if the rest of it has not arrived.
+
+        Raises:
+            EOFError: The other end is closed.
+            GarbageError: What arrived is no message; there is no way to find the next one.
+            BlockingIOError: Never; a non-blocking socket without data gives `None`.
+        """
+        while True:
+            while self._missing:
+                try:
+                    count = self._receive()
+                except BlockingIOError:
+                    return None
+                except OSError as exc:
+                    raise EOFError from exc
+                if count == 0:
+                    raise EOFError
+                self._missing = self._missing[count:]
+            if self._begun is None:
+                self._begun = _begun(self._header)
+                self._start(self._begun.content)
+            else:
+                begun, self._begun = self._begun, None
+                self._start(self._header)
+                return self._frame(begun)
+
+    def close(self) -> None:
+        """Let go of what has come of a message that is not whole."""
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
+
+    def _receive(self) -> int:
+        # Descriptors come with the first byte, and so with the header, never with a body.
+        if not CAN_RECEIVE_DESCRIPTORS or self._begun is not None:
+            return self._socket.recv_into(self._missing)
+        count, attached, *_ = self._socket.recvmsg_into(
+            [self._missing], ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+        )
+        for level, kind, data in attached:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds = array.array("i")
+                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+                self._fds += fds
+        return count
+
+    def _start(self, buffer: bytearray) -> None:
+        self._missing = memoryview(buffer)
+
+    def _frame(self, begun: _Begun) -> Frame:
+        content, end = memoryview(begun.content), begun.segments * SEGMENT.size
+        table, body = content[:end], content[end:]
+        fds, self._fds = self._fds[: begun.segments], self._fds[begun.segments :]
+        loans = tuple(
+            Loan(fd, number, size, self._returned)
+            for fd, (number, size) in zip(fds, SEGMENT.iter_unpack(table), strict=False)
+        )
+        if len(loans) < begun.segments:
+            raise GarbageError("there was no descriptor left for a buffer in shared memory")
+        return Frame(begun.kind, begun.number, body, loans)
+
+
+CAN_RECEIVE_DESCRIPTORS: Final = hasattr(socket, "MSG_CMSG_CLOEXEC")
+ANCILLARY_BYTES: Final = socket.CMSG_SPACE(MOST_SEGMENTS * 4) if CAN_RECEIVE_DESCRIPTORS else 0
+
+
+def leader(kind: Kind, number: int, length: int, segments: Iterable[Segment] = ()) -> bytes:
+    """Return what leads a message with a body of *length* bytes."""
+    table = b"".join(SEGMENT.pack(segment.number, segment.size) for segment in segments)
+    length += len(table)
+    return HEADER.pack(MAGIC, kind, number, length, len(table) // SEGMENT.size) + table
+
+
+def descriptors(segments: Iterable[Segment]) -> list[tuple[int, int, Any]]:
+    """Return what has to be sent with the first byte of a message."""
+    fds = array.array("i", (segment.fd for segment in segments))
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)]
+
+
+def pack_returned(returned: deque[Returned]) -> bytes:
+    """Return the body of a message about all that are in *returned*, which is empty then."""
+    packed = []
+    while returned:
+        packed.append(RETURNED.pack(*returned.popleft()))
+    return b"".join(packed)
+
+
+def unpack_returned(body: memoryview) -> list[Returned]:
+    """Return what is in the body of such a message."""
+    return [Returned(number, is_spoilt) for number, is_spoilt in RETURNED.iter_unpack(body)]
+
+
+def _begun(data: bytearray) -> _Begun:
+    magic, kind, number, length, segments = HEADER.unpack(data)
+    try:
+        if magic != MAGIC or segments * SEGMENT.size > length:
+            raise ValueError
+        return _Begun(Kind(kind), number, segments, bytearray(length))
+    except ValueError:
+        raise GarbageError(f"{bytes(data)!r} does not lead a message") from None
+    except (OverflowError, MemoryError):
+        raise GarbageError(f"there is no memory for a message of {length} bytes") from None
+
+
+def send_frame(
+    sock: socket.socket,
+    kind: Kind,
+    number: int = 0,
+    body: bytes = b"",
+    segments: tuple[Segment, ...] = (),
+) -> None:
+    """Send a whole frame on a blocking socket."""
+    head = leader(kind, number, len(body), segments)
+    if segments:
+        sent = sock.sendmsg([head], descriptors(segments))
+        sock.sendall(head[sent:] + body)
+    elif len(body) < JOINED_BYTES:
+        sock.sendall(head + body)
+    else:
+        sock.sendall(head)
+        sock.sendall(body)

@@ -1,0 +1,191 @@
+"""Which worker has which task.
+
+    add ─► pending ─► hand_out ─► idle worker, or the channel of one whose task is a short one, too
+              ▲                            │
+              └─ requeue, if not begun ◄── take_all
+
+Guarantees:
+    - A task is with one worker at most, and is handed out again only by `requeue`.
+    - Tasks are handed out in the order in which they came.
+
+Assumes:
+    - Whoever calls anything here holds the switchboard's lock.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, Final
+
+from parallel_facade._common.deadlines import Clock, Deadline
+from parallel_facade.backends.process.protocol import TASK_HEAD, Kind
+from parallel_facade.backends.process.worker_handle import CallHandle, Link, Task
+
+LOAD_PATIENCE: Final = 60.0
+"""Seconds that a worker has to rebuild a callable, with all that it imports, where items are timed.
+Then a worker that is stuck, or stopped, is replaced."""
+
+LARGE_CALL_BYTES: Final = 1 << 16
+"""A smaller callable is forgotten by a worker with the next message to it: to wake it for that
+would cost more than a small call itself."""
+
+
+class Desk:
+    """Hands tasks to workers.
+
+    Args:
+        numbers: Numbers for tasks, growing, and no call's.
+        clock: A monotonic clock in seconds.
+        on_unsent: Called with a link whose socket did not take all that was sent.
+        on_timed: Called when a task was sent that has a deadline.
+    """
+
+    def __init__(
+        self,
+        numbers: Iterator[int],
+        clock: Clock,
+        on_unsent: Callable[[Link], object],
+        on_timed: Callable[[], object],
+    ) -> None:
+        self._numbers = numbers
+        self._clock = clock
+        self._on_unsent = on_unsent
+        self._on_timed = on_timed
+        self._idle: deque[Link] = deque()
+        self._running = 0
+        self._timed = 0  # tasks with a deadline that workers have
+        self.links: set[Link] = set()
+        """All workers whose channels are open, those that start and leave too."""
+        self.pending: deque[Task] = deque()
+        """What no worker has; some of it may be cancelled."""
+
+    # ── workers ───────────────────────────────────────────────────────────────────────────────
+
+    def free(self, link: Link) -> None:
+        """Note that the worker takes tasks from now on."""
+        self._idle.append(link)
+
+    def remove(self, link: Link) -> None:
+        """Note that the worker takes no more tasks; those that it has stay with it."""
+        self.links.discard(link)
+        with suppress(ValueError):
+            self._idle.remove(link)
+
+    def clear(self) -> None:
+        """Forget all workers, and what no worker has."""
+        self.links.clear()
+        self._idle.clear()
+        self.pending.clear()
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether a worker waits for tasks."""
+        return bool(self._idle)
+
+    def idle_with(self, call: CallHandle) -> Link | None:
+        """Return a worker that waits for tasks and was sent *call*, if there is one."""
+        return next((link for link in self._idle if call.number in link.known_calls), None)
+
+    def runner_of(self, future: Future[Any]) -> Link | None:
+        """Return the worker that has the task of *future*, if one has."""
+        for link in self.links:
+            for task in link.tasks:
+                if task.future is future:
+                    return link
+        return None
+
+    # ── tasks ─────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether no task is with a worker, or waits for one."""
+        return not self._running and all(task.future.cancelled() for task in self.pending)
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether there may be any; to look at it needs no lock."""
+        return bool(self._running or self.pending)
+
+    @property
+    def has_timed(self) -> bool:
+        """Whether a worker has a task with a deadline; to look at it needs no lock."""
+        return self._timed > 0
+
+    def all_tasks(self) -> Iterator[Task]:
+        """Return what waits, and what is with a worker whose channel is open."""
+        return itertools.chain(self.pending, *(list(link.tasks) for link in self.links))
+
+    def add(self, task: Task) -> None:
+        """Put *task* behind all that wait for a worker."""
+        self.pending.append(task)
+
+    def requeue(self, tasks: list[Task]) -> None:
+        """Hand *tasks*, which were not begun, out before all others."""
+        self.pending.extendleft(reversed(tasks))
+        self.hand_out()
+
+    def hand_out(self) -> None:
+        """Give to each worker that has nothing to do the next task, as long as there are both."""
+        while self.pending and (link := self._link_for(self.pending[0])) is not None:
+            task = self.pending.popleft()
+            if task.is_wanted():
+                if not link.tasks:
+                    self._idle.remove(link)
+                self._give(link, task)
+
+    def take(self, link: Link) -> Task:
+        """Return the task that the worker has ended."""
+        task = link.tasks.popleft()
+        self._running -= 1
+        self._timed -= task.task_timeout is not None
+        return task
+
+    def take_all(self, link: Link) -> list[Task]:
+        """Return all tasks that the worker had, and will not report any more."""
+        return [self.take(link) for _ in range(len(link.tasks))]
+
+    def _link_for(self, task: Task) -> Link | None:
+        """Return an idle link or, for a short task, one that it can wait in."""
+        if self._idle:
+            return self.idle_with(task.call) or self._idle[0]
+        if not task.is_short:
+            return None
+        return next((link for link in self.links if link.has_room_for(task)), None)
+
+    def _give(self, link: Link, task: Task) -> None:
+        link.tasks.append(task)
+        task.attempts += 1
+        task.number = next(self._numbers)
+        self._running += 1
+        if task.call.number not in link.known_calls:
+            link.known_calls.add(task.call.number)
+            payload = task.call.payload
+            link.queue(Kind.CALL, task.call.number, payload.data, segments=payload.segments)
+        is_timed = task.task_timeout is not None
+        head = TASK_HEAD.pack(task.call.number, is_timed)
+        payload = task.payload
+        link.queue(Kind.TASK, task.number, head, payload.data, segments=payload.segments)
+        self.flush(link)
+        if is_timed:
+            self._timed += 1
+            task.deadline = Deadline(LOAD_PATIENCE, clock=self._clock)
+            self._on_timed()
+
+    def forget(self, call: CallHandle) -> None:
+        """Have the workers that know *call* forget it."""
+        for link in self.links:
+            if call.number in link.known_calls:
+                link.known_calls.discard(call.number)
+                link.queue(Kind.FORGET, call.number)
+                if call.payload.size >= LARGE_CALL_BYTES:
+                    self.flush(link)
+
+    def flush(self, link: Link) -> None:
+        """Send what is queued for the worker."""
+        link.flush()
+        if link.has_unsent:
+            self._on_unsent(link)

@@ -1,0 +1,312 @@
+"""A process that forks workers: single-threaded, with our modules loaded, and of nobody else.
+
+    start a worker ──descriptors──► fork server ──fork──► worker
+          ◄── its number, and later its exit code, on a pipe of its own ──┘
+
+In place of the fork server of `multiprocess`, which listens at a file in the temporary folder: that
+file outlives a caller that is killed, and whoever can open it can start processes.
+
+A `ForkServer` is a new Python, for the start method of that name. A `CopyServer` is a copy of the
+caller, for "fork": it is forked when the pool is made, by the thread that makes it, and workers are
+copies of the copy. A worker that is replaced is not forked from the caller itself, since that would
+be at any moment, by a thread of ours:
+    1. main thread  starts a program of the user's, and makes a pipe that tells of its start
+    2. our thread   forks a worker, which has the pipe too, and keeps it
+    3. main thread  waits for the end of the pipe, for as long as that worker lives
+
+Guarantees:
+    - Nothing listens, and no file is made: requests come on an anonymous pair of sockets.
+    - The server ends when its caller does. If it ends before, the next request starts another.
+
+Assumes:
+    - `multiprocess` looks for inherited descriptors in `forkserver._forkserver._inherited_fds`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import signal
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import Context
+from typing import Any, Final, NoReturn
+
+from multiprocess import forkserver, process, resource_tracker, spawn, util
+
+from parallel_facade.backends.process.starting.bootstrap import born_deaf, ignore_interrupts
+from parallel_facade.backends.process.starting.commands import first_words
+from parallel_facade.backends.process.starting.fork_safe_sockets import kept_in_fork, private_pair
+
+REQUEST: Final = b"F"
+FEWEST_DESCRIPTORS: Final = 3
+DESCRIPTORS_AT_MOST: Final = 250
+"""The kernel takes 253 in one message."""
+
+
+class ForkServer:
+    """The caller's end."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards all below
+        self._requests: socket.socket | None = None
+        self._pid: int | None = None
+
+    def start(self) -> None:
+        """Start the server, if it does not run; it needs some time until it serves."""
+        with self._lock, born_deaf():
+            self._ensure_running()
+
+    def connect_to_new_process(self, fds: list[int]) -> tuple[int, int]:
+        """Start a process; return pipes, for reading its number and exit code, and to feed it.
+
+        Args:
+            fds: The descriptors that it shall have.
+        """
+        with self._lock:
+            self._ensure_running()
+            try:
+                return self._request(fds)
+            except ConnectionError:  # it died meanwhile
+                self._forget()
+                self._ensure_running()
+                return self._request(fds)
+
+    def stop(self) -> None:
+        """End the server, whatever it does, and whoever else holds what it waits for the end of."""
+        with self._lock:
+            if self._is_running():
+                assert self._pid is not None, "it runs"
+                os.kill(self._pid, signal.SIGKILL)
+            self._forget()
+
+    def _ensure_running(self) -> None:
+        if self._is_running():
+            return
+        self._pid = None
+        self._forget()
+        ours, theirs = private_pair()
+        try:
+            self._pid = self._start(theirs)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._requests = ours
+
+    def _start(self, requests: socket.socket) -> int:
+        """Start the process that serves *requests*; return its number."""
+        command = (
+            f"{first_words()}import sys; sys.path[:] = {import_path()!r}; "
+            f"from {__name__} import serve_requests; serve_requests({requests.fileno()})"
+        )
+        executable = spawn.get_executable()
+        flags = util._args_from_interpreter_flags()
+        pid: int = util.spawnv_passfds(
+            executable, [executable, *flags, "-c", command], [requests.fileno()]
+        )
+        return pid
+
+    def _is_running(self) -> bool:
+        if self._pid is None:
+            return False
+        try:
+            return os.waitpid(self._pid, os.WNOHANG)[0] == 0
+        except ChildProcessError:  # it has ended, and somebody else has waited for it
+            return False
+
+    def _request(self, fds: list[int]) -> tuple[int, int]:
+        assert self._requests is not None, "the server runs"
+        status, their_status = os.pipe()
+        try:
+            their_data, data = os.pipe()
+        except OSError:
+            os.close(status)
+            os.close(their_status)
+            raise
+        try:
+            theirs = [their_data, their_status, resource_tracker.getfd(), *fds]
+            socket.send_fds(self._requests, [REQUEST], theirs)
+        except BaseException:
+            os.close(status)
+            os.close(data)
+            raise
+        finally:
+            os.close(their_status)
+            os.close(their_data)
+        return status, data
+
+    def _forget(self) -> None:
+        if self._requests is not None:
+            self._requests.close()
+            self._requests = None
+        if self._pid is not None:
+            with suppress(ChildProcessError):
+                os.waitpid(self._pid, 0)
+            self._pid = None
+
+
+class CopyServer(ForkServer):
+    """The caller's end of a server that is a copy of the caller, as it is now."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start()
+
+    def _start(self, requests: socket.socket) -> int:
+        util._flush_std_streams()  # what is not written yet would be written by each copy
+        with kept_in_fork(requests):
+            pid = fork()
+        if pid == 0:
+            # Context variables that are set now are not those of the calls to come.
+            Context().run(serve_requests, requests.detach())
+        return pid
+
+
+def fork() -> int:
+    """Fork without Python's own warning of other threads; whoever chose "fork" was told already.
+
+    From Python 3.15 on it is raised under an "error" filter, when the child is there already.
+    """
+    with _without_warning_of_threads():
+        return os.fork()
+
+
+OF_THREADS: Final = ("ignore", re.compile(".*use of fork"), DeprecationWarning, None, 0)
+
+
+@contextmanager
+def _without_warning_of_threads() -> Iterator[None]:
+    if getattr(sys.flags, "context_aware_warnings", False):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+        return
+    # Not by `catch_warnings`, which belongs to the whole process here:
+    #   1. another thread  enters a block of its own, with filters of its own
+    #   2. we              enter ours, and keep those filters
+    #   3. another thread  leaves its block: the filters are as they were
+    #   4. we              leave ours, and put the other thread's filters back, for ever
+    filters: list[Any] = warnings.filters  # type: ignore[assignment]
+    filters.insert(0, OF_THREADS)
+    try:
+        yield
+    finally:
+        filters.remove(OF_THREADS)
+
+
+def import_path() -> list[str]:
+    """Return where a new process finds modules: `sys.path`, whatever folder it starts in."""
+    # There is no folder if the one that this program started in was removed before it started.
+    return [path for entry in sys.path if (path := entry or process.ORIGINAL_DIR) is not None]
+
+
+def serve_requests(fd: int) -> NoReturn:
+    """Fork a process for each request on the socket *fd*, until its other end is closed."""
+    try:
+        import parallel_facade.backends.process.worker_loop  # noqa: F401 - so that workers need not load it
+
+        util._close_stdin()
+        server = _Server(socket.socket(fileno=fd))
+        server.run()
+    finally:
+        # Not by the interpreter's own end, where a child's death would find handlers half gone.
+        os._exit(0)
+
+
+class _Server:
+    def __init__(self, requests: socket.socket) -> None:
+        self._requests = requests
+        self._status_pipes: dict[int, int] = {}  # by the number of the process
+        self._wakeup, wakeup = socket.socketpair()
+        self._wakeup.setblocking(False)
+        wakeup.setblocking(False)
+        self._wakeup_button = wakeup
+        self._old_handlers = {
+            signal.SIGCHLD: signal.signal(signal.SIGCHLD, lambda *_: None),
+        }
+        ignore_interrupts()
+        # The caller may have blocked it; nobody would be told of the end of a worker.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+
+    def run(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._requests, selectors.EVENT_READ)
+            selector.register(self._wakeup, selectors.EVENT_READ)
+            while True:
+                ready = {key.fileobj for key, _ in selector.select()}
+                if self._wakeup in ready:
+                    self._wakeup.recv(4096)
+                    self._tell_exit_codes()
+                if self._requests in ready:
+                    request, fds, *_ = socket.recv_fds(self._requests, 1, DESCRIPTORS_AT_MOST)
+                    if not request:
+                        self._end_processes()
+                        return
+                    self._fork(fds)
+
+    def _end_processes(self) -> None:
+        """End those that the caller has left behind, also where they cannot see that themselves."""
+        for pid in self._status_pipes:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _fork(self, fds: list[int]) -> None:
+        if len(fds) < FEWEST_DESCRIPTORS:
+            # There was no room for all of them here. The caller sees its pipes closed.
+            for fd in fds:
+                os.close(fd)
+            return
+        data, status, *given = fds
+        pid = fork()
+        if pid == 0:
+            self._become_process(data, status, given)
+        self._status_pipes[pid] = status
+        self._tell(status, pid)
+        for fd in (data, *given):
+            os.close(fd)
+
+    def _become_process(self, data: int, status: int, given: list[int]) -> None:
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for number, handler in self._old_handlers.items():
+                # One that was not set by Python is not known, and not to be had back.
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            for end in (self._requests, self._wakeup, self._wakeup_button):
+                end.close()
+            for fd in (status, *self._status_pipes.values()):
+                os.close(fd)
+            tracker, *inherited = given
+            resource_tracker._resource_tracker._fd = tracker
+            vars(forkserver._forkserver)["_inherited_fds"] = inherited
+            code = spawn._main(data, os.dup(data))
+        except Exception as exc:
+            sys.excepthook(type(exc), exc, exc.__traceback__)
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+    def _tell_exit_codes(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            pipe = self._status_pipes.pop(pid)
+            self._tell(pipe, os.waitstatus_to_exitcode(status))
+            os.close(pipe)
+
+    @staticmethod
+    def _tell(pipe: int, number: Any) -> None:
+        with suppress(BrokenPipeError):  # the caller does not want to know any more
+            forkserver.write_signed(pipe, number)

@@ -1,0 +1,394 @@
+"""How worker processes are started: our own context, channel and fork server.
+
+    pathos pool ── Process() ──► WorkerProcess.start ── fork, fork server or spawn ──► worker
+                                      │                                                  │
+                    link ◄── caller's end of a socket pair      worker's end ────────────┘
+
+Guarantees:
+    - The user's main module is never imported, so the user's script never runs again.
+    - Only the worker holds its end, and only the caller the other: either one's death is the end
+      of the channel for the other, whatever was forked meanwhile.
+    - `multiprocess` keeps its default context, its fork server and its start method.
+    - When the last context is closed, its fork server is gone.
+
+Assumes:
+    - `multiprocess` looks up `get_preparation_data` and `connect_to_new_process` as globals of the
+      functions rebound here (so from 3.11 to 3.15).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from multiprocess import context, process, spawn
+from multiprocess.connection import wait
+
+from parallel_facade._common.errors import ConfigurationError
+from parallel_facade.backends.process.crash_errors import UNKNOWN_EXIT_CODE
+from parallel_facade.backends.process.starting import resource_tracker as _tracker
+from parallel_facade.backends.process.starting.bootstrap import born_deaf
+from parallel_facade.backends.process.starting.commands import rebound, told
+from parallel_facade.backends.process.starting.fork_safe_sockets import keep_private, private_pair
+from parallel_facade.backends.process.starting.fork_server import (
+    CopyServer,
+    ForkServer,
+    import_path,
+)
+from parallel_facade.backends.process.starting.lockless_queue import PacketQueue, can_make_queues
+
+
+class _ReapingPopen:
+    """Lets several threads ask for an exit code, which the system tells only once.
+
+    If it was told to somebody else, such as a handler of SIGCHLD that waits for whatever child has
+    ended, the code is `UNKNOWN_EXIT_CODE`; `multiprocess` would think that the process is alive.
+    """
+
+    def __init__(self, process_obj: Any) -> None:
+        self._reaping = threading.Lock()  # held while the system is asked, which does not wait
+        self._waiting = threading.Lock()  # held by who waits for the end, where that takes the code
+        super().__init__(process_obj)  # type: ignore[call-arg]  # it is mixed into a Popen
+
+    pid: int
+    method: str
+    returncode: int | None
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        if self.method == "forkserver":  # the server is asked, on a pipe
+            if flag == 0:
+                wait([self.sentinel])  # type: ignore[attr-defined]
+            with self._reaping:
+                code: int | None = super().poll(flag)  # type: ignore[misc]
+                return code
+        if flag == 0:
+            self._wait_for_exit()
+        with self._reaping:
+            if self.returncode is None:
+                self._ask_for_code()
+            return self.returncode
+
+    def _ask_for_code(self) -> None:
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            if not self._waiting.locked():  # else it was told to the thread that waits
+                self.returncode = UNKNOWN_EXIT_CODE
+        else:
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+
+    def _wait_for_exit(self) -> None:
+        """Wait until the process has ended, outside of the lock."""
+        # Not by the sentinel: a process that the task left behind holds the other end of it.
+        if hasattr(os, "waitid"):
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            return
+        with self._waiting, suppress(ChildProcessError):
+            _, status = os.waitpid(self.pid, 0)
+            self.returncode = os.waitstatus_to_exitcode(status)
+
+
+class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess has no types
+    """A process of the pool, which is born with a private channel to the caller."""
+
+    _start_method = None  # a task that uses multiprocess itself finds that package's default
+    _context: Any
+    channel: socket.socket
+
+    start_error: Exception | None = None
+    """Why the process could not be started; then it counts as one that has ended."""
+
+    def start(self) -> None:
+        """Start the process and announce the caller's end of its channel."""
+        try:
+            self._start_with_channel()
+        except Exception as exc:
+            if not self._context.is_open:
+                raise
+            # Here a thread of the pool's replaces a worker. The error would end that thread, and
+            # then nobody replaces workers any more, and nobody says so.
+            self.start_error = exc
+            self._context.report(exc)
+
+    def _start_with_channel(self) -> None:
+        ours, theirs = private_pair()
+        self.channel = theirs
+        # Before the mask: when it starts, it sets one of its own.
+        _tracker.ensure_running()
+        try:
+            with born_deaf():
+                super().start()
+        except EOFError:
+            ours.close()
+            raise OSError("the fork server ended while it started a worker") from None
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._context.announce(self, ours)
+
+    @property
+    def exitcode(self) -> int | None:
+        """The exit code; `None` while the process runs."""
+        if self.start_error is not None:
+            return 1
+        code: int | None = super().exitcode
+        return code
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that is ready when the process has ended."""
+        if self.start_error is not None:
+            ended: int = self._context.ended.fileno()
+            return ended
+        descriptor: int = super().sentinel
+        return descriptor
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the process to end."""
+        if self.start_error is None:
+            super().join(timeout)
+
+    def run(self) -> None:
+        """Run the pool's worker loop, where user code may start processes of its own."""
+        self._config["daemon"] = False
+        keep_private(self.channel)
+        if isinstance(calls := self._args[0], PacketQueue):
+            calls._reader.receive_until_end_of(self.channel.fileno())
+        try:
+            super().run()
+        finally:
+            # Else Python warns of them in a worker that leaves as programs end.
+            for end in (self.channel, *self._args[:2]):
+                if isinstance(end, socket.socket | PacketQueue):
+                    end.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what only the caller can use."""
+        return {**self.__dict__, "_popen": None, "_context": _WorkerSide(self._context.method)}
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802 # pyright: ignore[reportIncompatibleMethodOverride]
+        return process_obj._context.popen(process_obj)
+
+
+class _WorkerSide:
+    """The context as its worker sees it."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+
+
+class WorkerContext(context.BaseContext):  # type: ignore[misc]
+    """What the pathos pool asks for processes and queues.
+
+    Args:
+        method: The start method.
+        announce: Called with each started process and the caller's end of its channel, from
+            whichever thread started it.
+        report: Called with the error if a process cannot be started, once `is_open` is set.
+    """
+
+    is_open = False
+    """The pool is made: from now on its own thread starts processes."""
+
+    def __init__(
+        self,
+        method: str,
+        announce: Callable[[WorkerProcess, socket.socket], None],
+        report: Callable[[Exception], None],
+    ) -> None:
+        self.method = method
+        self.announce = announce
+        self.report = report
+        self.ended, closed = socket.socketpair()
+        closed.close()
+        self._queues: list[Any] = []
+        self._copy: CopyServer | None = None
+        _helpers.acquire()
+        try:
+            self._start_server()
+        except BaseException:
+            self.close()
+            raise
+        self.popen = _popen_class(method, self._copy)
+
+    def _start_server(self) -> None:
+        if self.method == "fork":
+            _refuse_beside_interpreters()
+            _warn_of_threads()
+            self._copy = CopyServer()
+        elif self.method == "forkserver":
+            # Now, as it takes longer to start than what is left for us to load.
+            _helpers.fork_server().start()
+
+    def Process(self, *args: Any, **kwds: Any) -> WorkerProcess:  # noqa: N802 - multiprocess' name
+        """Return a new process of this context, not yet started."""
+        made = WorkerProcess(*args, **kwds)
+        made._context = self
+        return made
+
+    def SimpleQueue(self) -> Any:  # noqa: N802 - multiprocess' name
+        """Return a queue without locks where the platform allows it."""
+        made = PacketQueue() if can_make_queues() else super().SimpleQueue()
+        self._queues.append(made)
+        return made
+
+    def get_start_method(self, allow_none: bool = False) -> str:  # noqa: ARG002
+        """Return the start method."""
+        return self.method
+
+    def close(self) -> None:
+        """Close the queues and give up the share in the fork server; the last one ends it."""
+        for resource in (*self._queues, self.ended):
+            resource.close()
+        if self._copy is not None:
+            self._copy.stop()
+        _helpers.release()
+
+
+def preparation_data(name: str) -> dict[str, Any]:
+    """Return what a new process must know, without the user's main module.
+
+    `multiprocess` would name the main module here, and the new process would run it.
+    """
+    folder = {}
+    with suppress(FileNotFoundError):  # it was removed: the new process starts where we are
+        folder["dir"] = os.getcwd()
+    return {
+        **folder,
+        "name": name,
+        "authkey": process.current_process().authkey,
+        "sys_path": import_path(),
+        "sys_argv": sys.argv,
+        "orig_dir": process.ORIGINAL_DIR,
+    }
+
+
+class _Spawn:
+    """`multiprocess.spawn` with our `preparation_data`, and our first words."""
+
+    get_preparation_data = staticmethod(preparation_data)
+
+    @staticmethod
+    def get_command_line(**settings: Any) -> list[str]:
+        return told(spawn.get_command_line(**settings))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(spawn, name)
+
+
+def _popen_class(method: str, copy: CopyServer | None) -> Any:
+    """Return the class that starts a process, by a *copy* of the caller if there is one."""
+    if method == "spawn":
+        from multiprocess.popen_spawn_posix import Popen
+
+        launch = rebound(Popen._launch, spawn=_Spawn())
+    else:
+        from multiprocess.popen_forkserver import Popen
+
+        servers = _ForkServerModule(_helpers.fork_server if copy is None else lambda: copy)
+        launch = rebound(Popen._launch, spawn=_Spawn(), forkserver=servers)
+    return type("Popen", (_ReapingPopen, Popen), {"_launch": launch})
+
+
+class _ForkServerModule:
+    """`multiprocess.forkserver` with a fork server of our own; see `_fork_server` for why."""
+
+    def __init__(self, server: Callable[[], ForkServer]) -> None:
+        self._server = server
+
+    def connect_to_new_process(self, fds: list[int]) -> tuple[int, int]:
+        return self._server().connect_to_new_process(fds)
+
+    def __getattr__(self, name: str) -> Any:
+        from multiprocess import forkserver
+
+        return getattr(forkserver, name)
+
+
+class _Helpers:
+    """The processes that help to start workers, alive while any context is open."""
+
+    def __init__(self) -> None:
+        # Guards all below. Reentrant: a signal's handler may make a pool, too.
+        self._lock = threading.RLock()
+        self._users = 0
+        self._server: Any = None
+        self._tracker_was_running = False
+        self._pid = os.getpid()
+
+    def acquire(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._tracker_was_running = _tracker.is_running()
+            self._users += 1
+
+    def release(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._stop()
+
+    def fork_server(self) -> Any:
+        with self._lock:
+            if self._server is None:
+                self._server = ForkServer()
+            return self._server
+
+    def _stop(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            server.stop()
+        if not self._tracker_was_running:
+            _tracker.stop()
+
+    def forget_after_fork(self) -> None:
+        self.__init__()  # type: ignore[misc]  # the helpers are the parent's
+
+
+def _disown_workers() -> None:
+    """Leave, in a forked child, the workers to the parent; at its exit it would end its own."""
+    ours = [child for child in process._children if isinstance(child, WorkerProcess)]
+    process._children.difference_update(ours)
+
+
+_helpers = _Helpers()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_helpers.forget_after_fork)
+    os.register_at_fork(after_in_child=_disown_workers)
+
+
+def _refuse_beside_interpreters() -> None:
+    """Refuse to fork while subinterpreters are alive: Python's child dies of that."""
+    # Whoever has made one in Python has loaded this module.
+    if (interpreters := sys.modules.get("_interpreters")) is None:
+        return
+    if (count := len(interpreters.list_all()) - 1) > 0:
+        raise ConfigurationError(
+            f"start_method='fork' while {count} subinterpreter(s) are alive: the child would crash"
+            "\n\nHint: use start_method='forkserver', or shut the "
+            "InterpreterPoolExecutor down before."
+        )
+
+
+@functools.cache
+def _warn_of_threads() -> None:
+    """Warn once if forking now may copy locks that other threads hold."""
+    if threading.active_count() > 1:
+        warnings.warn(
+            "start_method='fork' while other threads are alive: a lock that one of them holds at "
+            "that moment stays locked in the worker for ever; 'forkserver' has no such problem",
+            RuntimeWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,92 @@
+"""The resource tracker of `multiprocess`: a process that starting a worker starts.
+
+Nothing of ours needs one. What tasks make with `multiprocess`, such as semaphores, it removes.
+
+Assumes:
+    - The tracker is started by its `_launch` or, up to Python 3.12, its `ensure_running`, which
+      look up `util` as a global.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import Any
+
+from multiprocess import process, resource_tracker, util
+
+from parallel_facade.backends.process.starting.commands import rebound, told
+
+
+class _Util:
+    """`multiprocess.util`, which tells new processes our first words."""
+
+    @staticmethod
+    def spawnv_passfds(path: str, command: list[str], fds: list[int]) -> int:
+        pid: int = util.spawnv_passfds(path, told(command), fds)
+        return pid
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(util, name)
+
+
+def is_running() -> bool:
+    """Return whether this process has a tracker, its own or somebody else's."""
+    return _tracker()._fd is not None
+
+
+def ensure_running() -> None:
+    """Start the tracker unless it runs."""
+    tracker = _tracker()
+    if not hasattr(tracker, "_launch"):
+        rebound(type(tracker).ensure_running, util=_Util())(tracker)
+        return
+    with tracker._lock:
+        if tracker._fd is None:
+            rebound(type(tracker)._launch, util=_Util())(tracker)
+    tracker.ensure_running()
+
+
+def stop() -> None:
+    """End the tracker, unless other users of `multiprocess` need it.
+
+    It is killed, though asking would do: a process that a task left behind may hold what it waits
+    for the end of.
+    """
+    if _is_needed():
+        return
+    tracker = _tracker()
+    with suppress(ChildProcessError):  # somebody else has waited for it
+        if tracker._pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(tracker._pid, signal.SIGKILL)
+        tracker._stop()
+
+
+def _tracker() -> Any:
+    return resource_tracker._resource_tracker
+
+
+def _is_needed() -> bool:
+    """Return whether other users of `multiprocess` may have something registered there.
+
+    Ending it while somebody's semaphore is registered would unlink that semaphore.
+    """
+    if "multiprocess.shared_memory" in sys.modules or process.active_children():
+        return True
+    synchronize = sys.modules.get("multiprocess.synchronize")
+    if synchronize is None:
+        return False
+    registered = list(util._afterfork_registry.values())
+    return any(isinstance(obj, synchronize.SemLock) for obj in registered)
+
+
+def _disown() -> None:
+    """Leave, in a forked child, the tracker to the parent: at its own end it would wait for it."""
+    _tracker()._pid = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown)

@@ -1,0 +1,111 @@
+"""Looks at tasks that run: what of them is done, and what an idle worker may have.
+
+    busy worker ── journal, in shared memory ──► Looks ──► outcomes so far
+         ▲                                         │
+         └────────────── the signal to stop ◄──────┘──► what it has not begun, for another
+
+Guarantees:
+    - What is said to be not begun is not begun by the worker that has it.
+    - Nothing here waits.
+
+Assumes:
+    - The worker looks at the signal before each item.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, Final
+
+from parallel_facade._common.deadlines import Clock
+from parallel_facade.backends.base import Stage
+from parallel_facade.backends.process.journal import Progress
+from parallel_facade.backends.process.scheduler import Desk
+from parallel_facade.backends.process.worker_handle import Link, Task
+
+HOLD_SECONDS: Final = 0.001
+"""Seconds from telling a worker to begin no further item to reading what it had begun. What either
+process writes to shared memory is seen by the other within microseconds."""
+
+
+class Looks:
+    """Looks into the journals of workers.
+
+    Args:
+        desk: Knows which worker has which task.
+        lock: Guards that.
+        clock: A monotonic clock in seconds.
+    """
+
+    def __init__(self, desk: Desk, lock: threading.RLock, clock: Clock) -> None:
+        self._desk = desk
+        self._lock = lock
+        self._clock = clock
+
+    def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:
+        """Return the outcomes of the items that the running task of *future* is done with.
+
+        Not while something that the task has said before that is still to be heard.
+        """
+        with self._lock:
+            link = self._desk.runner_of(future)
+            if link is None or (task := link.task) is None or task.future is not future:
+                return []
+            progress = _progress_now(link)
+            if progress is None or task.stage_in(progress) is not Stage.ITEMS:
+                return []
+            return [] if link.has_unheard() else task.parts_so_far(progress)
+
+    def take_back(self, future: Future[Any]) -> int | None:
+        """Let an idle worker have what the task of *future* has not begun; ask again for how much.
+
+            1. caller  sets the signal to stop, which the worker looks at before each item
+            2. caller  waits until the worker cannot but see it, and reads what was begun
+            3. worker  reports what it has run, when its item ends
+
+        Returns:
+            How many items, from the first, stay with the worker; `None` if that is not known yet,
+            or there is no idle worker that could begin one earlier.
+        """
+        with self._lock:
+            link = self._desk.runner_of(future)
+            if link is None or not self._could_be_earlier(link):
+                return None
+            if link.held_since is None:
+                link.hold(self._clock())
+                return None
+            if self._clock() - link.held_since < HOLD_SECONDS or link.is_sending:
+                return None
+            if (progress := _progress_now(link)) is not None:
+                task = _task_in(link, future)
+                kept = task.items_begun(progress)
+                task.is_taken_back |= kept is not None
+                return kept
+        return None
+
+    def _could_be_earlier(self, link: Link) -> bool:
+        """Return whether an idle worker may begin earlier what the one behind *link* has not begun.
+
+        Not if it has to rebuild the callable first, with which the other is ahead: the item would
+        go on from worker to worker, until all have rebuilt the callable for it.
+        """
+        task = link.task
+        if not self._desk.has_idle or task is None:
+            return False
+        if self._desk.idle_with(task.call) is not None:
+            return True
+        progress = _progress_now(link)
+        return progress is not None and task.stage_in(progress) is Stage.ITEMS
+
+
+def _task_in(link: Link, future: Future[Any]) -> Task:
+    return next(task for task in link.tasks if task.future is future)
+
+
+def _progress_now(link: Link) -> Progress | None:
+    """Return how far a worker has come that goes on, if that can be known just now."""
+    with suppress(Exception):  # it changed meanwhile, or a task has written over it
+        return link.progress()
+    return None

@@ -1,0 +1,371 @@
+"""The caller's end of one worker's channel: what was sent, what is awaited, what has arrived."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from itertools import chain, islice
+from typing import Any, Final, NamedTuple
+
+from parallel_facade._common.deadlines import Deadline
+from parallel_facade._common.errors import PoolClosedError
+from parallel_facade._common.interrupt_safety import SafeFuture
+from parallel_facade._console.replay import ignore
+from parallel_facade._serialization.buffers.shared_memory import Returned, Segment
+from parallel_facade._serialization.encoder import Cargo
+from parallel_facade._worker.outcomes import Received, encode_records
+from parallel_facade.backends.base import Stage, WorkerLost
+from parallel_facade.backends.process.descriptor_handover import Kept
+from parallel_facade.backends.process.journal import Progress
+from parallel_facade.backends.process.protocol import (
+    JOINED_BYTES,
+    Frame,
+    FrameReader,
+    Kind,
+    descriptors,
+    leader,
+    pack_returned,
+    unpack_returned,
+)
+from parallel_facade.backends.process.startup_stderr import StartMessages
+
+
+def open_end(pid: int) -> int | None:
+    """Return a descriptor that is ready when process *pid* has ended; `None` where there is none.
+
+    A channel alone would not tell: its other end may live on, in what the worker has forked.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:  # it is gone, or there are no descriptors left, or no such call
+        return None
+
+
+MOST_PARTS: Final = 64
+"""Parts that are sent together; every system takes far more (IOV_MAX)."""
+
+
+class CallHandle:
+    """A call that workers are told of when they first need it.
+
+    Attributes:
+        number: What workers call it.
+        payload: What they are sent.
+        hear: Takes what its tasks say.
+    """
+
+    __slots__ = ("hear", "number", "payload")
+
+    def __init__(self, number: int, payload: Cargo) -> None:
+        self.number = number
+        self.payload = payload
+        self.hear: Callable[[bytes], object] = ignore
+
+
+def _has_data(sock: socket.socket) -> bool:
+    """Return whether there is something to read."""
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+class _Unsent(NamedTuple):
+    """A part of a message, and the segments whose descriptors go with its first byte."""
+
+    data: memoryview
+    segments: tuple[Segment, ...] = ()
+
+
+class Task:
+    """A chunk on its way through one worker."""
+
+    __slots__ = (
+        "attempts",
+        "call",
+        "deadline",
+        "future",
+        "is_short",
+        "is_taken_back",
+        "number",
+        "parts",
+        "payload",
+        "task_timeout",
+    )
+
+    def __init__(
+        self,
+        call: CallHandle,
+        payload: Cargo,
+        task_timeout: float | None,
+        *,
+        is_short: bool = False,
+    ) -> None:
+        self.call = call
+        self.payload = payload
+        self.task_timeout = task_timeout
+        self.is_short = is_short
+        """It may wait in a worker's channel, behind another short one of its call."""
+        self.is_taken_back = False
+        """What was not begun is run elsewhere, as a task of its own."""
+        self.number = 0
+        """What the worker calls it; known once it was sent."""
+        self.attempts = 0
+        """How often it was sent; again only if a worker died before it took it up."""
+        self.deadline = Deadline(None)
+        """When it has to end; known once it was sent."""
+        self.parts: list[Received] = []
+        """What the worker has sent of the report."""
+        self.future: Future[Any] = SafeFuture()
+
+    def is_wanted(self) -> bool:
+        """Return whether it was not cancelled; from now on it cannot be."""
+        return self.attempts > 0 or self.future.set_running_or_notify_cancel()
+
+    def fail(self, error: BaseException) -> None:
+        """Resolve the future with *error*, unless it is resolved."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def leave(self) -> None:
+        """Resolve the future: it was not begun, and was taken back."""
+        self.fail(WorkerLost(PoolClosedError("the task was taken back"), Stage.CALLABLE))
+
+    def give_up(self) -> None:
+        """Resolve the future: nobody will run or report the task any more."""
+        if not self.future.cancel():
+            self.fail(PoolClosedError("the pool was closed while the task ran"))
+
+    def parts_so_far(self, progress: Progress) -> list[Any]:
+        """Return the outcomes that are known, given that the items were being run."""
+        parts = list(self.parts)
+        if progress.parts == len(parts) and progress.has_outcomes:
+            parts.append(Received(encode_records(progress.slots, progress.records)))
+        return parts
+
+    def stage_in(self, progress: Progress | None) -> Stage:
+        """Return how far a worker came with it, by the worker's journal."""
+        if progress is None or progress.task > self.number:
+            return Stage.UNKNOWN
+        if progress.task < self.number:
+            return Stage.CALLABLE
+        return Stage.ITEMS if progress.is_running else Stage.ARGUMENTS
+
+    def items_begun(self, progress: Progress) -> int | None:
+        """Return how many of its items were begun; `None` if that is not known any more."""
+        stage = self.stage_in(progress)
+        if stage is Stage.UNKNOWN:
+            return None
+        return progress.outcomes + 1 if stage is Stage.ITEMS else 0
+
+
+class Link:
+    """One worker as the caller sees it.
+
+    Assumes:
+        - One thread reads; whoever writes holds the switchboard's lock.
+    """
+
+    def __init__(self, process: Any, sock: socket.socket, kept: Kept | None = None) -> None:
+        sock.setblocking(False)
+        self._kept = kept
+        self.messages = None if kept is None or kept.stderr is None else StartMessages(kept.stderr)
+        """What the worker says while it starts, if that is heard."""
+        self.process = process
+        self.end_fd = open_end(process.pid)
+        """A descriptor that is ready when the process has ended, where the system has such."""
+        self.socket = sock
+        self.tasks: deque[Task] = deque()
+        """What the worker runs now, and what waits in its channel."""
+        self.held_since: float | None = None
+        """When the worker was told to begin no further item, if it was; a time of the clock."""
+        self.is_ready = False
+        """The worker has said that it serves."""
+        self.is_leaving = False
+        """The worker will take no more tasks."""
+        self.stopped_for: BaseException | None = None
+        """Why we end the worker, if we do: the error for its task."""
+        self.may_run_again = True
+        """The task may be given to another worker, if this one had not begun it."""
+        self.is_heard_now = False
+        """Somebody reads, or passes on what was read."""
+        self.known_calls: set[int] = set()
+        self._returned: deque[Returned] = deque()  # segments of the worker's
+        self._lent: dict[int, list[Segment]] = {}  # ours that the worker has, by number
+        self._frames = FrameReader(sock, self._returned)
+        self._unsent: deque[_Unsent] = deque()
+
+    def queue(
+        self,
+        kind: Kind,
+        number: int = 0,
+        *body: bytes,
+        segments: tuple[Segment, ...] = (),
+    ) -> None:
+        """Keep a message for `flush`, to go out together with the next one."""
+        if self._returned and kind is not Kind.RETURNED:
+            self.queue(Kind.RETURNED, 0, pack_returned(self._returned))
+        for segment in segments:
+            self._lent.setdefault(segment.number, []).append(segment)
+        length = sum(map(len, body))
+        head = leader(kind, number, length, segments)
+        if length < JOINED_BYTES:
+            self._unsent.append(_Unsent(memoryview(b"".join((head, *body))), segments))
+        else:
+            self._unsent.append(_Unsent(memoryview(head), segments))
+            self._unsent.extend(_Unsent(memoryview(part)) for part in body if part)
+
+    def take_returned(self, body: memoryview) -> None:
+        """Let go of our segments that the worker does not need any more."""
+        for number, is_spoilt in unpack_returned(body):
+            if lent := self._lent.get(number):
+                lent.pop().is_spoilt |= is_spoilt
+                if not lent:
+                    del self._lent[number]
+
+    def flush(self) -> None:
+        """Send what the socket takes."""
+        try:
+            while self._unsent:
+                self._drop_sent(self._send_together())
+        except BlockingIOError:
+            return
+        except OSError:
+            # The worker is gone; reading will say so, and everything is decided there.
+            self._unsent.clear()
+
+    def _send_together(self) -> int:
+        # Each call wakes the worker: two messages in one call wake it once.
+        if not hasattr(self.socket, "sendmsg"):
+            return self.socket.send(self._unsent[0].data)
+        parts = list(islice(self._unsent, MOST_PARTS))
+        # Descriptors go with the first byte of a call.
+        end = next((at for at in range(1, len(parts)) if parts[at].segments), len(parts))
+        attached = descriptors(parts[0].segments) if parts[0].segments else []
+        return self.socket.sendmsg([part.data for part in parts[:end]], attached)
+
+    def _drop_sent(self, count: int) -> None:
+        while count:
+            part = self._unsent.popleft()
+            if count < len(part.data):
+                self._unsent.appendleft(_Unsent(part.data[count:]))
+                return
+            count -= len(part.data)
+
+    @property
+    def task(self) -> Task | None:
+        """What the worker runs now."""
+        return self.tasks[0] if self.tasks else None
+
+    def has_room_for(self, task: Task) -> bool:
+        """Return whether *task* may wait in the channel behind what the worker runs."""
+        return (
+            len(self.tasks) == 1
+            and self.tasks[0].is_short
+            and self.tasks[0].call is task.call
+            and self._kept is not None  # so that it can be taken back
+            and self.held_since is None
+            and self.stopped_for is None
+            and not self.is_leaving
+        )
+
+    def hold(self, now: float) -> None:
+        """Have the worker begin no further item, if it keeps a journal."""
+        if self._kept is not None:
+            self._kept.journal.hold()
+            self.held_since = now
+
+    def resume(self) -> None:
+        """Let the worker begin items again."""
+        if self._kept is not None and self.held_since is not None:
+            self._kept.journal.resume()
+            self.held_since = None
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether outcomes are on their way, and cannot be counted."""
+        return self._kept is not None and self._kept.journal.is_sending
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether `flush` has more to do when the socket takes more."""
+        return bool(self._unsent)
+
+    def has_unheard(self) -> bool:
+        """Return whether the worker has said something that was not passed on yet."""
+        # In this order: what is not in the socket any more was read, and is being passed on.
+        return _has_data(self.socket) or self.is_heard_now
+
+    def read(self) -> Frame | None:
+        """Return the next message, `None` if there is none; raise `EOFError` at the end."""
+        return self._frames.read()
+
+    def progress(self) -> Progress | None:
+        """Return how far the worker came, if it keeps a journal."""
+        return None if self._kept is None else self._kept.journal.read()
+
+    @property
+    def is_initializing(self) -> bool:
+        """Whether the worker may be running its initializer."""
+        return self.messages is not None and not self.is_ready
+
+    @property
+    def pid(self) -> int:
+        """The number of the worker's process."""
+        return int(self.process.pid)
+
+    def exit_code(self) -> int | None:
+        """Return the exit code of the worker's process; `None` while it runs."""
+        code: int | None = self.process.exitcode
+        return code
+
+    def kill(self) -> None:
+        """End the worker's process at once."""
+        if self.exit_code() is None:
+            self.process.kill()
+
+    def end(self, patience: float) -> int | None:
+        """Return the exit code of the worker's process, killing it after *patience* seconds."""
+        for stubborn in (False, True):
+            if stubborn:
+                self.kill()
+            with suppress(OSError):  # the system may refuse to wait, and the code is still known
+                self.process.join(patience)
+            if (code := self.exit_code()) is not None:
+                return code
+        return None
+
+    def close(self) -> None:
+        """Close the channel, which tells the worker to leave; closing twice is fine."""
+        if self.socket.fileno() >= 0:
+            # shutdown, since a copy of the descriptor in a forked process would keep it open.
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+
+    def release(self) -> None:
+        """Give back what was kept of a worker that has ended."""
+        self.close()
+        self._frames.close()
+        for segment in chain.from_iterable(self._lent.values()):
+            # What the worker has started may have outlived it.
+            segment.is_spoilt = True
+        self._lent.clear()
+        self._unsent.clear()
+        if self.end_fd is not None:
+            os.close(self.end_fd)
+            self.end_fd = None
+        if self._kept is not None:
+            self._kept.journal.close()
+            # The end of it would end a worker that is still there.
+            self._kept.lifeline.close()
+            self._kept = None
+        if self.messages is not None:
+            self.messages.close()
+            self.messages = None

@@ -1,0 +1,239 @@
+"""The worker's end: one long-running call of the pathos pool that talks to the caller itself.
+
+    pathos pool ──apipe(serve)──► serve ── channel ──► switchboard
+                                    └─ START? READY! (CALL* TASK? REPORT!)* until the channel ends
+
+Guarantees:
+    - `serve` ends when the caller closes the channel, and then so does this process; when the
+      caller dies, this process does at once.
+    - Nothing that a task raises ends the worker; what ends the process is seen by the caller as
+      the end of the channel.
+"""
+
+from __future__ import annotations
+
+import pickle
+import random
+import socket
+import sys
+import threading
+from collections import deque
+from contextlib import nullcontext, suppress
+from typing import Any, Final
+
+from multiprocess import process
+
+from parallel_facade._common.call_ids import new_scope
+from parallel_facade._common.errors import ConfigurationError
+from parallel_facade._common.plain_data import PROTOCOL
+from parallel_facade._common.worker_role import make_process_a_worker, note_ready
+from parallel_facade._configuration.settings import forget_settings
+from parallel_facade._console.capture import note_inherited
+from parallel_facade._serialization.buffers.shared_memory import CAN_SHARE, Returned, Segment, Shelf
+from parallel_facade._serialization.encoder import Cargo, Encoder
+from parallel_facade._worker.loaded_call import OpenCall, run_initializer
+from parallel_facade._worker.outcomes import Received, captured, encode_unread
+from parallel_facade._worker.run_chunk import THE_INITIALIZER
+from parallel_facade.backends.base import WorkerSettings
+from parallel_facade.backends.process.descriptor_handover import Given, receive
+from parallel_facade.backends.process.parent_death import hold
+from parallel_facade.backends.process.protocol import (
+    TASK_HEAD,
+    Frame,
+    FrameReader,
+    Kind,
+    pack_returned,
+    send_frame,
+    unpack_returned,
+)
+from parallel_facade.backends.process.starting.bootstrap import ignore_interrupts
+from parallel_facade.backends.process.startup_stderr import stderr_into
+from parallel_facade.backends.process.thread_limits import limit_inner_threads, variables_for
+
+
+def serve() -> None:
+    """Run the caller's tasks until it closes the channel."""
+    ignore_interrupts()
+    make_process_a_worker()
+    forget_settings()
+    _forget_parents_randomness()
+    note_inherited()
+    this: Any = process.current_process()
+    channel: socket.socket = this.channel
+    with channel:
+        try:
+            _Conversation(channel, receive(channel)).run()
+        except (EOFError, OSError):  # or a task has closed the channel
+            return
+
+
+def _forget_parents_randomness() -> None:
+    """Start from fresh entropy: a forked worker would repeat the caller's random numbers."""
+    random.seed()
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:
+        numpy_random.seed()
+
+
+def start_body(settings: WorkerSettings) -> bytes:
+    """Return the body of the message that starts a worker's conversation."""
+    limits = settings.max_tasks_per_worker, settings.max_memory_per_worker
+    variables = variables_for(settings.inner_threads)
+    return pickle.dumps((settings.initializer, *limits, variables), PROTOCOL)
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process has."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+KEPT_BY_WORKER_BYTES: Final = 32 << 20
+"""Memory of results that a worker keeps for the next ones, when the caller has dropped them. What
+is more belongs to the caller alone."""
+
+NOTHING: Final = Cargo(b"")
+
+
+class _Conversation:
+    def __init__(self, channel: socket.socket, given: Given | None) -> None:
+        self._journal = None if given is None else given.journal
+        self._stderr = None if given is None else given.stderr
+        if given is not None:
+            hold(given.lifeline)
+        self._channel = channel
+        self._is_leaving = False
+        self._returned: deque[Returned] = deque()  # segments of the caller's
+        self._lent: dict[int, Segment] = {}  # ours that the caller has, and may give back
+        self._shelf = Shelf(KEPT_BY_WORKER_BYTES) if CAN_SHARE and given is not None else None
+        self._frames = FrameReader(channel, self._returned)
+        self._sending = threading.Lock()  # held while a message is sent
+        self._remarks: deque[tuple[int, bytes]] = deque()  # not sent yet
+        self._calls: dict[int, OpenCall] = {}
+        self._tasks_left = float("inf")
+        self._max_memory = float("inf")
+
+    def run(self) -> None:
+        if not self._start(self._next()):
+            return
+        while True:
+            frame = self._next()
+            if frame.kind == Kind.TASK:
+                self._run_task(frame)
+                if self._is_leaving:
+                    return
+            elif frame.kind == Kind.CALL:
+                self._calls[frame.number] = OpenCall(bytes(frame.body), frame.loans, self._shelf)
+            elif frame.kind == Kind.FORGET:
+                self._calls.pop(frame.number).close()
+                with self._sending:
+                    self._give_back()
+            elif frame.kind == Kind.RETURNED:
+                self._take_returned(frame.body)
+            del frame  # what it refers to must not live until the next one
+
+    def _start(self, frame: Frame) -> bool:
+        initializer, max_tasks, max_memory, variables = pickle.loads(frame.body)
+        limit_inner_threads(variables)
+        self._tasks_left = max_tasks or self._tasks_left
+        self._max_memory = max_memory or self._max_memory
+        if initializer is not None or max_memory is not None:
+            try:
+                self._initialize(initializer)
+            except BaseException as exc:
+                encoder = Encoder(new_scope(), "dill", returning=True)
+                report = encode_unread(THE_INITIALIZER, captured(exc), encoder)
+                self._send(Kind.FAILED, 0, Cargo(report))
+                return False
+        note_ready()
+        self._send(Kind.READY)
+        return True
+
+    def _initialize(self, initializer: bytes | None) -> None:
+        if initializer is not None:
+            with nullcontext() if self._stderr is None else stderr_into(self._stderr):
+                run_initializer(initializer)
+        if self._has_grown():
+            raise ConfigurationError(
+                f"max_memory_per_worker={self._max_memory} is less than the {resident_bytes()} "
+                "bytes that a worker has before its first task"
+            )
+
+    def _has_grown(self) -> bool:
+        return self._max_memory != float("inf") and resident_bytes() > self._max_memory
+
+    def _run_task(self, frame: Frame) -> None:
+        number = frame.number
+        call_number, is_timed = TASK_HEAD.unpack_from(frame.body)
+        payload = Received(frame.body[TASK_HEAD.size :], frame.loans)
+
+        def begin() -> None:
+            if self._journal is not None:
+                self._journal.begin(number)
+            if is_timed:
+                self._send(Kind.STARTED, number)
+
+        def send_part(part: Cargo) -> None:
+            self._send(Kind.PART, number, part)
+
+        def say(remark: bytes) -> None:
+            self._say(number, remark)
+
+        report, count = self._calls[call_number].run(
+            payload, self._journal, send_part, begin, self._tasks_left, say
+        )
+        self._tasks_left -= count
+        self._is_leaving = self._tasks_left <= 0 or self._has_grown()
+        # One message says both: the caller must not send a task that nobody will take.
+        self._send(Kind.LAST_REPORT if self._is_leaving else Kind.REPORT, number, report)
+
+    def _send(self, kind: Kind, number: int = 0, cargo: Cargo = NOTHING) -> None:
+        with self._sending:
+            self._send_remarks()
+            self._give_back()
+            send_frame(self._channel, kind, number, *cargo)
+        for segment in cargo.segments:
+            self._lend(segment)
+
+    def _say(self, number: int, remark: bytes) -> None:
+        """Send a remark of the task *number*, in any thread; at once, unless a message is sent now.
+
+        1. any thread   sends a message
+        2. same thread  runs a collection, and in it a `__del__` that prints: here it cannot wait
+        3. any thread   has sent the message, and sends what was said meanwhile
+        """
+        self._remarks.append((number, remark))
+        # The channel may be closed: by the task, or because the caller has ended.
+        with suppress(OSError):
+            while self._remarks and self._sending.acquire(blocking=False):
+                try:
+                    self._send_remarks()
+                finally:
+                    self._sending.release()
+
+    def _send_remarks(self) -> None:
+        while self._remarks:
+            number, remark = self._remarks.popleft()
+            send_frame(self._channel, Kind.REMARK, number, remark)
+
+    def _give_back(self) -> None:
+        """Tell the caller which of its segments are not needed any more, if any."""
+        if self._returned:
+            send_frame(self._channel, Kind.RETURNED, 0, pack_returned(self._returned))
+
+    def _lend(self, segment: Segment) -> None:
+        """Keep *segment* until the caller gives it back; or let the caller alone have it."""
+        if sum(lent.size for lent in self._lent.values()) + segment.size > KEPT_BY_WORKER_BYTES:
+            segment.is_spoilt = True
+        else:
+            self._lent[segment.number] = segment
+
+    def _take_returned(self, body: memoryview) -> None:
+        for number, is_spoilt in unpack_returned(body):
+            if (segment := self._lent.pop(number, None)) is not None:
+                segment.is_spoilt |= is_spoilt
+
+    def _next(self) -> Frame:
+        frame = self._frames.read()
+        assert frame is not None, "a blocking socket has data or an end"
+        return frame

@@ -1,0 +1,78 @@
+"""The serial back-end: every task in the caller's own thread, through pathos' `SerialPool`.
+
+A debugger stops where the user set the breakpoint, `print` prints at once, and Ctrl-C and
+`sys.exit()` do in a task what they do in a loop.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from contextlib import nullcontext
+
+from parallel_facade._common.error_notes import note_initializer
+from parallel_facade._common.errors import PoolClosedError
+from parallel_facade._common.worker_role import WorkerRole
+from parallel_facade._worker.outcomes import Report
+from parallel_facade._worker.run_chunk import Call, Chunk, run_chunk
+from parallel_facade.backends.base import Backend, Capabilities, WorkerSettings
+
+
+class SerialBackend(Backend):
+    """Run each chunk at the moment it is submitted."""
+
+    owns_workers = False
+    capabilities = Capabilities(
+        needs_serialization=False, runs_in_caller=True, has_private_state=True, can_initialize=True
+    )
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        from pathos.serial import SerialPool
+
+        self._pool = SerialPool()
+        self._initializer = settings.initializer
+        self._broken: BaseException | None = None
+        self._is_closed = False
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the initializer has not failed."""
+        return self._broken is None
+
+    def capacity(self) -> int:
+        """Return 1: the caller's thread."""
+        return 1
+
+    def submit(
+        self,
+        handle: Call,
+        chunk: Chunk,
+        task_timeout: float | None = None,  # noqa: ARG002 - refused by its capability
+    ) -> Future[Report]:
+        """Run *chunk* now."""
+        if self._is_closed:
+            raise PoolClosedError("the serial back-end is closed")
+        self._initialize()
+        future: Future[Report] = Future()
+        # A nested call draws from the seeded state as it does in a worker: in this thread.
+        with nullcontext() if handle.seed is None else WorkerRole(is_private=True):
+            # Only Exception: what ends a program shall end it here, as in a plain loop.
+            future.set_result(self._pool.pipe(run_chunk, handle, chunk, Exception))
+        return future
+
+    def _initialize(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+        if callable(self._initializer):
+            initialize, self._initializer = self._initializer, None
+            try:
+                initialize()
+            except BaseException as exc:
+                note_initializer(exc)
+                self._broken = exc
+                raise
+
+    def close(self, *, cancel: bool) -> None:  # noqa: ARG002 - nothing is ever in flight
+        """Close the pool."""
+        self._is_closed = True
+        self._pool.close()
+        self._pool.join()
