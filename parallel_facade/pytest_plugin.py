@@ -56,7 +56,8 @@ def serial_backend() -> Iterator[None]:
 @pytest.fixture
 def parallel_faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
     """Give faults that the calls of the test shall meet: ``parallel_faults.crash(item=3)``."""
-    from parallel_facade._integrations.fault_injection import Faults, put_in_force
+    from parallel_facade._dispatch.call_hooks import put_in_force
+    from parallel_facade._integrations.fault_injection import Faults
 
     faults = Faults(tmp_path_factory.mktemp("parallel_facade_faults"))
     end = put_in_force(faults)

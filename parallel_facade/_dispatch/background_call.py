@@ -23,10 +23,10 @@ from parallel_facade._common.error_notes import note_attempts
 from parallel_facade._common.errors import TaskTimeoutError, described
 from parallel_facade._console.replay import ignore
 from parallel_facade._dispatch.async_result import AsyncResult
+from parallel_facade._dispatch.call_hooks import is_retried
 from parallel_facade._dispatch.call_options import Options
 from parallel_facade._dispatch.call_trace import trace_call
 from parallel_facade._dispatch.codecs import Carrier, carrier_for
-from parallel_facade._integrations.fault_injection import is_retried
 from parallel_facade._worker.outcomes import Report
 from parallel_facade._worker.run_chunk import Call, Chunk
 from parallel_facade.backends.base import Backend, WorkerLost

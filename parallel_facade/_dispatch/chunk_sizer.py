@@ -12,10 +12,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-TARGET_SECONDS: Final = 0.02
-"""Work in one chunk, if the back-end does not say otherwise. A message to a worker process costs
-both sides some 0.3 ms together, a fiftieth of this; and this is how long a result may wait for its
-chunk to end."""
+from parallel_facade.backends.base import TARGET_SECONDS
 
 LEAST_PART: Final = 0.1
 """Work in one of the last chunks, as a part of that in others: in smaller ones messages cost more

@@ -20,9 +20,9 @@ from typing import Any
 from parallel_facade._common.error_notes import note_attempts, note_item
 from parallel_facade._common.errors import described
 from parallel_facade._console.progress import open_reporter
+from parallel_facade._dispatch.call_hooks import is_retried
 from parallel_facade._dispatch.call_options import Options
 from parallel_facade._dispatch.result_buffer import Harvest
-from parallel_facade._integrations.fault_injection import is_retried
 from parallel_facade._worker.outcomes import Failure
 from parallel_facade._worker.run_chunk import Chunk
 

@@ -11,6 +11,7 @@ from parallel_facade._common.callback_thread import Delivery
 from parallel_facade._common.errors import ConfigurationError
 from parallel_facade._common.worker_role import has_private_state, is_worker
 from parallel_facade._dispatch.background_call import Submission
+from parallel_facade._dispatch.call_hooks import faults_in_force
 from parallel_facade._dispatch.call_options import (
     Options,
     check_callable,
@@ -21,7 +22,6 @@ from parallel_facade._dispatch.call_options import (
     check_switch,
 )
 from parallel_facade._dispatch.map_run import Map
-from parallel_facade._integrations.fault_injection import faults_in_force
 from parallel_facade._worker.run_chunk import Call
 from parallel_facade.backends.base import Backend
 

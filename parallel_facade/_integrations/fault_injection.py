@@ -20,23 +20,14 @@ from parallel_facade._common.errors import (
     TaskTimeoutError,
     WorkerCrashedError,
 )
-from parallel_facade._common.threads import ThreadVariable
 from parallel_facade._common.worker_role import is_worker
+from parallel_facade._dispatch.call_hooks import Planned, is_inside
 from parallel_facade._dispatch.call_options import check_positive
 from parallel_facade._worker.run_chunk import FORMS, Call, name_of
 
 CRASH: Final = "crash"
 HANG: Final = "hang"
 FAIL: Final = "fail"
-
-
-class Planned:
-    """Marks what stands for a fault in this process; it is retried as the fault would be."""
-
-
-def is_retried(error: BaseException, retry_on: tuple[type[BaseException], ...]) -> bool:
-    """Return whether what raises *error* may be tried again: as the user said, or as a fault."""
-    return isinstance(error, (*retry_on, Planned))
 
 
 class PlannedCrashError(Planned, WorkerCrashedError):
@@ -156,11 +147,11 @@ class Faulty:
         index, item = numbered
         if (fault := self._planned.get(index)) is not None and self._is_due(index, fault):
             self._happen(index, fault)
-        token = _is_inside.set(True)
+        token = is_inside.set(True)
         try:
             return FORMS[self._form](self._func)(item)
         finally:
-            _is_inside.reset(token)
+            is_inside.reset(token)
 
     def _is_due(self, index: int, fault: Fault) -> bool:
         self._noted.mkdir(parents=True, exist_ok=True)
@@ -194,20 +185,3 @@ class FaultyCall:
 
     def __call__(self, *args: Any, **kwds: Any) -> Any:
         return self._faulty((self._place, (args, kwds)))
-
-
-_in_force: list[Faults] = []
-_is_inside: Final = ThreadVariable("parallel_facade_faulty", False)
-"""Whether a task runs here; the maps that it makes are its own."""
-
-
-def put_in_force(faults: Faults) -> Callable[[], None]:
-    """Have all calls meet *faults* from now on; return what ends that."""
-    _in_force.append(faults)
-    return lambda: _in_force.remove(faults)
-
-
-def faults_in_force() -> Faults | None:
-    """Return what calls shall meet; nothing in workers, whose items the caller has numbered."""
-    is_task = is_worker() or _is_inside.get()
-    return _in_force[-1] if _in_force and not is_task else None

@@ -42,11 +42,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future
 from enum import Enum, auto
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from parallel_facade._dispatch.chunk_sizer import TARGET_SECONDS
 from parallel_facade._serialization.buffers.object_store import Store
 from parallel_facade._serialization.buffers.shared_memory import Shelf
+
+TARGET_SECONDS: Final = 0.02
+"""Work in one chunk, if the back-end does not say otherwise. A message to a worker process costs
+both sides some 0.3 ms together, a fiftieth of this; and this is how long a result may wait for its
+chunk to end."""
 
 
 class Capabilities(NamedTuple):

@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,100 +12,29 @@ import parallel_facade
 
 ROOT = Path(parallel_facade.__file__).parent
 
-LAYERS = [
-    {
-        "_errors",
-        "_cpus",
-        "_deadlines",
-        "_chunking",
-        "_methods",
-        "_namespaces",
-        "_notes",
-        "_interrupts",
-        "_segments",
-        "_stores",
-        "_bars",
-        "_amounts",
-        "_origins",
-        "_singleton_tokens",
-        "_threads",
-    },
-    {"_roles", "_seeds"},
-    {"_breakpoints"},
-    {"_scopes", "_code", "_plain", "_sources", "_deep", "_identity", "_registry", "_progress"},
-    {"_replaced"},
-    {"_hearing"},
-    {"_telling", "_timeline", "_intervals"},
-    {"_delivery", "_mailbox", "_config", "_exiting", "_importable", "_news"},
-    {"_closing"},
-    {"_type_parameters"},
-    {"_dilling", "_files", "_values", "_enums", "_exceptions", "_ctypes_classes", "_named"},
-    {"_freshness"},
-    {"_functions"},
-    {"_classes", "_forward_refs"},
-    {"_pickling"},
-    {"_parts"},
-    {"_offenders"},
-    {"_payload"},
-    {"_outcomes", "_explain"},
-    {"_ledger", "_harvest"},
+FLOORS = [
+    {"_common"},
+    {"_configuration", "_console", "_serialization.buffers", "_serialization.modules"},
+    {"_serialization.rules"},
+    {"_serialization"},
     {"_worker"},
-    {"_open_call"},
-    {"_far_side"},
     {"backends"},
-    {"_signatures", "_options"},
-    {"_faults"},
-    {"_carriers"},
-    {"_call_trace"},
-    {"_opening", "_supply", "_verdicts", "_async_result"},
+    {"backends.engines", "backends.process.starting"},
+    {"backends.process"},
     {"_dispatch"},
-    {"_results", "_submission"},
-    {"_calls"},
-    {"_pool"},
-    {"_shared"},
-    {"_api"},
-    {"_lanes"},
-    {"_trace_facts", "_trace_events", "_trace_plot"},
-    {"_trace_advice"},
-    {"_trace_report"},
-    {"_trace"},
-    {"_demo", "_info"},
-    {"_cli"},
-    {"plugins", "testing", "pytest_plugin", "_joblib_backend"},
-    {"joblib"},
-    {"__init__"},
-    {"__main__"},
+    {"_api", "_tracing"},
+    {"_integrations"},
+    {""},
 ]
-RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+"""The packages, the lowest first; "" has the public doors. Modules import what is below theirs."""
+RANK = {name: rank for rank, names in enumerate(FLOORS) for name in names}
 
-BACKEND_LAYERS = [
-    {"__init__"},
-    {
-        "_frames",
-        "_journal",
-        "_packets",
-        "_lifeline",
-        "_family",
-        "_start_messages",
-        "_causes",
-        "_keeper",
-        "_inner_threads",
-    },
-    {"_private_ends", "_deafness", "_commands"},
-    {"_handover"},
-    {"_link", "_serve"},
-    {"_fork_server", "_tracker"},
-    {"_launch"},
-    {"_departures", "_desk"},
-    {"_looks"},
-    {"_switchboard"},
-    {"_serial", "_thread", "_borrowed", "_watch", "_hosts", "_ray_board", "_remote_tasks"},
-    {"_process", "_remote", "_probe"},
-    {"_dask_local"},
-    {"_executor", "_dask", "_ray", "_ppft"},
-    {"_mpi"},
-]
-BACKEND_RANK = {name: rank for rank, names in enumerate(BACKEND_LAYERS) for name in names}
+NEVER = {("backends.process", "backends.engines")}
+"""Pairs of packages of which the first, though above, must not import the second."""
+
+ENGINES = {"dask", "ray", "mpi", "ppft", "executor"}
+BY_NAME = {("_configuration", "backends")}
+"""Pairs of packages of which the first names modules of the second in strings."""
 
 HEAVY = {
     "dask",
@@ -122,8 +50,6 @@ HEAVY = {
     "ray",
     "tqdm",
 }
-LATE = {("_api", "_shared"), ("__init__", "_async_result"), ("_info", "backends")}
-"""Imports that a function makes when it is called, so that importing the package stays cheap."""
 
 
 def imports_of(file: Path) -> set[str]:
@@ -142,64 +68,115 @@ def imports_of(file: Path) -> set[str]:
     return found
 
 
-def package_imports(folder: Path, package: str, names: set[str]) -> list[tuple[str, str]]:
-    """Return the pairs of modules below *folder* of which the first imports the second."""
+def modules_of_the_package() -> dict[str, Path]:
+    """Return the files of all modules, by their dotted names without that of the package."""
+    found = {}
+    for file in ROOT.rglob("*.py"):
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = file
+    return found
+
+
+MODULES = modules_of_the_package()
+
+
+def imports_of_ours() -> set[tuple[str, str]]:
+    """Return the pairs of modules of which the first imports the second, now or when it runs."""
     pairs = set()
-    for file in folder.glob("*.py"):
+    for name, file in MODULES.items():
         for dotted in imports_of(file):
-            rest = dotted.removeprefix(f"{package}.").split(".")[0]
-            if dotted.startswith(f"{package}.") and rest in names and rest != file.stem:
-                pairs.add((file.stem, rest))
-    return sorted(pairs)
+            imported = dotted.removeprefix("parallel_facade").removeprefix(".")
+            if dotted.startswith("parallel_facade") and imported in MODULES and imported != name:
+                pairs.add((name, imported))
+    return pairs
 
 
-def test_every_module_has_its_layer():
-    modules = {info.name for info in pkgutil.iter_modules([str(ROOT)])} | {"__init__"}
-    backends = {info.name for info in pkgutil.iter_modules([str(ROOT / "backends")])}
-
-    assert modules == set(RANK)
-    assert backends | {"__init__"} == set(BACKEND_RANK)
-
-
-def test_modules_import_only_lower_layers():
-    pairs = package_imports(ROOT, "parallel_facade", set(RANK))
-
-    assert [pair for pair in pairs if RANK[pair[1]] >= RANK[pair[0]]] == []
+def package_of(module: str) -> str:
+    """Return the package that *module* is in, which a package itself is, too."""
+    if MODULES[module].name == "__init__.py":
+        return module
+    return module.rpartition(".")[0]
 
 
-def test_back_ends_import_only_lower_layers():
-    pairs = package_imports(ROOT / "backends", "parallel_facade.backends", set(BACKEND_RANK))
+def test_every_package_has_its_floor():
+    assert {package_of(module) for module in MODULES} == set(RANK)
 
-    assert [pair for pair in pairs if BACKEND_RANK[pair[1]] >= BACKEND_RANK[pair[0]]] == []
+
+def test_packages_import_only_lower_packages():
+    pairs = [(one, other) for one, other in imports_of_ours() if MODULES[other] != ROOT]
+    crossing = {
+        (one, other)
+        for one, other in pairs
+        if package_of(one) != package_of(other) and other and package_of(other) != other
+    }
+    upward = {pair for pair in crossing if RANK[package_of(pair[1])] >= RANK[package_of(pair[0])]}
+    forbidden = {pair for pair in crossing if tuple(map(package_of, pair)) in NEVER}
+
+    assert len(crossing) > 200
+    assert upward == set()
+    assert forbidden == set()
+
+
+def test_names_of_modules_in_strings_lead_down_too():
+    named = set()
+    for module, file in MODULES.items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                text = node.value.removeprefix("parallel_facade.")
+                if text != node.value and text in MODULES:
+                    named.add((package_of(module), package_of(text)))
+    upward = {pair for pair in named if RANK[pair[1]] > RANK[pair[0]]}
+
+    assert upward == BY_NAME
+
+
+def test_no_engine_knows_another():
+    package = "backends.engines."
+    known = {
+        (one.removeprefix(package), other.removeprefix(package)) for one, other in imports_of_ours()
+    }
+
+    assert {pair for pair in known if set(pair) <= ENGINES} == {("mpi", "executor")}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    left = {name: set() for name in MODULES}
+    for one, other in imports_of_ours():
+        if package_of(other) != other:  # a package is imported with whatever is in it
+            left[one].add(other)
+    while free := {name for name, below in left.items() if not below & left.keys()}:
+        left = {name: below for name, below in left.items() if name not in free}
+
+    assert left == {}
 
 
 def test_each_foreign_library_is_imported_in_its_own_place():
     libraries = ("pathos", "dill", "tqdm", "multiprocess", "psutil", "threadpoolctl")
     engines = ("distributed", "ray", "mpi4py", "ppft")
     places = {library: set() for library in (*libraries, *engines)}
-    for file in [*ROOT.glob("*.py"), *(ROOT / "backends").glob("*.py")]:
+    for file in ROOT.rglob("*.py"):
         for library in places:
             if any(name.split(".")[0] == library for name in imports_of(file)):
                 places[library].add(file.stem)
 
     assert places == {
-        "pathos": {"_process", "_thread", "_serial", "_ppft"},
-        "dill": {"_dilling"},
-        "tqdm": {"_bars"},
+        "pathos": {"backend", "thread", "serial", "ppft"},
+        "dill": {"dill_bridge"},
+        "tqdm": {"tqdm_bars"},
         "multiprocess": {
-            "_fork_server",
-            "_launch",
-            "_lifeline",
-            "_packets",
-            "_serve",
-            "_tracker",
+            "fork_server",
+            "launcher",
+            "lockless_queue",
+            "parent_death",
+            "resource_tracker",
+            "worker_loop",
         },
-        "psutil": {"_family", "_process", "_serve"},
-        "threadpoolctl": {"_inner_threads"},
-        "distributed": {"_dask", "_dask_local"},
-        "ray": {"_ray"},
-        "mpi4py": {"_mpi"},
-        "ppft": {"_ppft"},
+        "psutil": {"backend", "process_tree", "worker_loop"},
+        "threadpoolctl": {"thread_limits"},
+        "distributed": {"dask", "dask_local_cluster"},
+        "ray": {"ray"},
+        "mpi4py": {"mpi"},
+        "ppft": {"ppft"},
     }
 
 
@@ -222,15 +199,15 @@ def test_importing_starts_nothing():
 LOOPS = ast.For | ast.AsyncFor | ast.While | ast.ListComp | ast.SetComp | ast.DictComp
 SCOPES = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef | ast.GeneratorExp
 MUST_CLEAN_UP = {
-    "_results",
-    "_dispatch",
-    "_pool",
-    "_shared",
-    "_api",
-    "_async_result",
-    "_submission",
-    "_process",
-    "_keeper",
+    "results",
+    "map_run",
+    "pool",
+    "shared_pools",
+    "verbs",
+    "async_result",
+    "background_call",
+    "backend",
+    "lifecycle_thread",
 }
 
 
@@ -262,7 +239,8 @@ def protected_blocks(file: Path) -> list[list[ast.stmt]]:
 
 
 def test_no_loop_is_left_by_an_interrupt_with_a_lock_held():
-    files = [file for file in ROOT.rglob("*.py") if file.stem != "_serve"]  # nobody interrupts it
+    # Nobody interrupts a worker's own loop.
+    files = [file for file in ROOT.rglob("*.py") if file.stem != "worker_loop"]
     checked = [(file.name, loops_in(block)) for file in files for block in protected_blocks(file)]
 
     assert len(checked) > 50

@@ -81,6 +81,21 @@ def codes_in(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from codes_in(const)
 
 
+def mangle(name: str, owner: type) -> str:
+    """Return the attribute under which *owner*'s body stores *name*.
+
+    Source: the Python language reference, 6.2.1, private name mangling.
+
+    >>> mangle("__secret", type("_Model", (), {}))
+    '_Model__secret'
+    >>> mangle("__init__", int)
+    '__init__'
+    """
+    stripped = owner.__name__.lstrip("_")
+    is_private = name.startswith("__") and not name.endswith("__") and "." not in name
+    return f"_{stripped}{name}" if is_private and stripped else name
+
+
 def _words_of_texts(code: types.CodeType) -> set[str]:
     found: set[str] = set()
     for one in codes_in(code):

@@ -17,9 +17,9 @@ from contextlib import suppress
 from importlib.machinery import PathFinder
 from typing import Any, Final
 
+from parallel_facade._serialization.modules.code_names import mangle
 from parallel_facade._serialization.modules.ownership import is_of_user
 from parallel_facade._serialization.modules.replaced import was_recoded, was_replaced, was_told
-from parallel_facade._serialization.rules.methods import mangle
 
 NEVER_IMPORTED: Final = frozenset({"__main__", "__mp_main__"})
 """The user's main module is not imported in a worker: that would run the script again."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 import types
 from typing import Any
 
+from parallel_facade._serialization.modules.code_names import mangle
+
 
 def reduce_method(method: types.MethodType) -> tuple[Any, ...]:
     """Return how to rebuild *method*: from its object, the class that defines it, and its name."""
@@ -43,21 +45,6 @@ def find_definition(method: types.MethodType) -> tuple[type, str] | None:
             if _function_in(owner, attribute) is function:
                 return owner, attribute
     return None
-
-
-def mangle(name: str, owner: type) -> str:
-    """Return the attribute under which *owner*'s body stores *name*.
-
-    Source: the Python language reference, 6.2.1, private name mangling.
-
-    >>> mangle("__secret", type("_Model", (), {}))
-    '_Model__secret'
-    >>> mangle("__init__", int)
-    '__init__'
-    """
-    stripped = owner.__name__.lstrip("_")
-    is_private = name.startswith("__") and not name.endswith("__") and "." not in name
-    return f"_{stripped}{name}" if is_private and stripped else name
 
 
 def _function_in(owner: type, attribute: str) -> Any:

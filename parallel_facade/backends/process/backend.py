@@ -72,7 +72,10 @@ class ProcessBackend(Backend):
         self._serves: list[Any] = []
         # In the caller's own thread: under fork, workers are copies of it.
         self._context = WorkerContext(
-            settings.start_method or default_start_method(), self._adopt, self._start_failed
+            settings.start_method or default_start_method(),
+            self._adopt,
+            self._start_failed,
+            serve.__module__,
         )
         try:
             self._keeper = Keeper(lambda: self._open(settings), self._release)

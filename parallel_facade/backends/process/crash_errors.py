@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import signal
-from contextlib import suppress
 from typing import Final
 
 from parallel_facade._common.errors import WorkerCrashedError
+from parallel_facade.backends.process.starting.exit_codes import exit_reason
 
 START_ATTEMPTS: Final = 3
 """Workers in a row that may die before they serve; then the next would most likely die as well."""
-
-
-UNKNOWN_EXIT_CODE: Final = 256
-"""Stands for the exit code of a process that somebody else has waited for; none is above 255."""
 
 
 def crash_error(code: int | None) -> WorkerCrashedError:
@@ -54,19 +50,3 @@ def garbage_error(what: str) -> WorkerCrashedError:
         "that is not its own.",
         exitcode=None,
     )
-
-
-def exit_reason(code: int | None) -> str:
-    """Return an exit code in words.
-
-    >>> exit_reason(3)
-    'exit code 3'
-    >>> exit_reason(-9)
-    'SIGKILL'
-    """
-    if code is None or code == UNKNOWN_EXIT_CODE:
-        return "exit code unknown"
-    if code < 0:
-        with suppress(ValueError):
-            return signal.Signals(-code).name
-    return f"exit code {code}"

@@ -44,7 +44,6 @@ from parallel_facade.backends.base import Stage, WorkerLost
 from parallel_facade.backends.process.crash_errors import (
     START_ATTEMPTS,
     crash_error,
-    exit_reason,
     garbage_error,
     start_error,
 )
@@ -53,6 +52,7 @@ from parallel_facade.backends.process.journal import Progress
 from parallel_facade.backends.process.protocol import Frame, GarbageError, Kind
 from parallel_facade.backends.process.reaper import Departures
 from parallel_facade.backends.process.scheduler import LARGE_CALL_BYTES, Desk
+from parallel_facade.backends.process.starting.exit_codes import exit_reason
 from parallel_facade.backends.process.startup_stderr import StartMessages, pass_on
 from parallel_facade.backends.process.work_stealing import Looks
 from parallel_facade.backends.process.worker_handle import CallHandle, Link, Task

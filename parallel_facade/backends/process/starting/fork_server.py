@@ -35,6 +35,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context
+from importlib import import_module
 from typing import Any, Final, NoReturn
 
 from multiprocess import forkserver, process, resource_tracker, spawn, util
@@ -50,9 +51,14 @@ DESCRIPTORS_AT_MOST: Final = 250
 
 
 class ForkServer:
-    """The caller's end."""
+    """The caller's end.
 
-    def __init__(self) -> None:
+    Args:
+        preload: The module that workers run.
+    """
+
+    def __init__(self, preload: str) -> None:
+        self._preload = preload
         self._lock = threading.Lock()  # guards all below
         self._requests: socket.socket | None = None
         self._pid: int | None = None
@@ -104,7 +110,8 @@ class ForkServer:
         """Start the process that serves *requests*; return its number."""
         command = (
             f"{first_words()}import sys; sys.path[:] = {import_path()!r}; "
-            f"from {__name__} import serve_requests; serve_requests({requests.fileno()})"
+            f"from {__name__} import serve_requests; "
+            f"serve_requests({requests.fileno()}, {self._preload!r})"
         )
         executable = spawn.get_executable()
         flags = util._args_from_interpreter_flags()
@@ -155,8 +162,8 @@ class ForkServer:
 class CopyServer(ForkServer):
     """The caller's end of a server that is a copy of the caller, as it is now."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, preload: str) -> None:
+        super().__init__(preload)
         self.start()
 
     def _start(self, requests: socket.socket) -> int:
@@ -165,7 +172,7 @@ class CopyServer(ForkServer):
             pid = fork()
         if pid == 0:
             # Context variables that are set now are not those of the calls to come.
-            Context().run(serve_requests, requests.detach())
+            Context().run(serve_requests, requests.detach(), self._preload)
         return pid
 
 
@@ -207,11 +214,15 @@ def import_path() -> list[str]:
     return [path for entry in sys.path if (path := entry or process.ORIGINAL_DIR) is not None]
 
 
-def serve_requests(fd: int) -> NoReturn:
-    """Fork a process for each request on the socket *fd*, until its other end is closed."""
-    try:
-        import parallel_facade.backends.process.worker_loop  # noqa: F401 - so that workers need not load it
+def serve_requests(fd: int, preload: str) -> NoReturn:
+    """Fork a process for each request on the socket *fd*, until its other end is closed.
 
+    Args:
+        fd: The socket.
+        preload: The module that workers run.
+    """
+    try:
+        import_module(preload)  # so that workers need not load it
         util._close_stdin()
         server = _Server(socket.socket(fileno=fd))
         server.run()

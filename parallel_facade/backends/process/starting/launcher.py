@@ -32,10 +32,10 @@ from multiprocess import context, process, spawn
 from multiprocess.connection import wait
 
 from parallel_facade._common.errors import ConfigurationError
-from parallel_facade.backends.process.crash_errors import UNKNOWN_EXIT_CODE
 from parallel_facade.backends.process.starting import resource_tracker as _tracker
 from parallel_facade.backends.process.starting.bootstrap import born_deaf
 from parallel_facade.backends.process.starting.commands import rebound, told
+from parallel_facade.backends.process.starting.exit_codes import UNKNOWN_EXIT_CODE
 from parallel_facade.backends.process.starting.fork_safe_sockets import keep_private, private_pair
 from parallel_facade.backends.process.starting.fork_server import (
     CopyServer,
@@ -197,6 +197,7 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
         announce: Called with each started process and the caller's end of its channel, from
             whichever thread started it.
         report: Called with the error if a process cannot be started, once `is_open` is set.
+        preload: The module that workers run.
     """
 
     is_open = False
@@ -207,8 +208,10 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
         method: str,
         announce: Callable[[WorkerProcess, socket.socket], None],
         report: Callable[[Exception], None],
+        preload: str,
     ) -> None:
         self.method = method
+        self._preload = preload
         self.announce = announce
         self.report = report
         self.ended, closed = socket.socketpair()
@@ -221,16 +224,17 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
         except BaseException:
             self.close()
             raise
-        self.popen = _popen_class(method, self._copy)
+        copy = self._copy
+        self.popen = _popen_class(method, lambda: copy or _helpers.fork_server(preload))
 
     def _start_server(self) -> None:
         if self.method == "fork":
             _refuse_beside_interpreters()
             _warn_of_threads()
-            self._copy = CopyServer()
+            self._copy = CopyServer(self._preload)
         elif self.method == "forkserver":
             # Now, as it takes longer to start than what is left for us to load.
-            _helpers.fork_server().start()
+            _helpers.fork_server(self._preload).start()
 
     def Process(self, *args: Any, **kwds: Any) -> WorkerProcess:  # noqa: N802 - multiprocess' name
         """Return a new process of this context, not yet started."""
@@ -288,8 +292,8 @@ class _Spawn:
         return getattr(spawn, name)
 
 
-def _popen_class(method: str, copy: CopyServer | None) -> Any:
-    """Return the class that starts a process, by a *copy* of the caller if there is one."""
+def _popen_class(method: str, server: Callable[[], ForkServer]) -> Any:
+    """Return the class that starts a process, by what *server* returns if that forks it."""
     if method == "spawn":
         from multiprocess.popen_spawn_posix import Popen
 
@@ -297,7 +301,7 @@ def _popen_class(method: str, copy: CopyServer | None) -> Any:
     else:
         from multiprocess.popen_forkserver import Popen
 
-        servers = _ForkServerModule(_helpers.fork_server if copy is None else lambda: copy)
+        servers = _ForkServerModule(server)
         launch = rebound(Popen._launch, spawn=_Spawn(), forkserver=servers)
     return type("Popen", (_ReapingPopen, Popen), {"_launch": launch})
 
@@ -340,10 +344,10 @@ class _Helpers:
             if self._users == 0:
                 self._stop()
 
-    def fork_server(self) -> Any:
+    def fork_server(self, preload: str) -> Any:
         with self._lock:
             if self._server is None:
-                self._server = ForkServer()
+                self._server = ForkServer(preload)
             return self._server
 
     def _stop(self) -> None:
