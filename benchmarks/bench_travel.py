@@ -16,7 +16,7 @@ from pathlib import Path
 import joblib
 
 from parallel_facade import pmap
-from parallel_facade._common.call_ids import new_scope
+from parallel_facade._common.call_ids import new_call_id
 from parallel_facade._serialization.encoder import Encoder, decode
 
 ROUNDS = 5
@@ -79,7 +79,7 @@ def instances() -> None:
     theirs = [imported(i, float(i), "x") for i in range(INSTANCES)]
     ours = [Own(i, float(i), "x") for i in range(INSTANCES)]
     plain = best(lambda: pickle.loads(pickle.dumps(theirs, 5)))
-    travel = best(lambda: decode(Encoder(new_scope(), "dill").encode(ours, "the items")))
+    travel = best(lambda: decode(Encoder(new_call_id(), "dill").encode(ours, "the items")))
     print(
         f"{INSTANCES:,} instances of a dataclass of __main__, against plain pickle of an imported "
         f"one: {plain / travel:.2f} of its speed"

@@ -56,7 +56,7 @@ class Item(NamedTuple):
     name: str
     deed: str
     runs: Path
-    cargo: object = None
+    payload: object = None
 
 
 def act(item):
@@ -284,7 +284,7 @@ class Storm:
         return [now - began[name] for name, now in self.tally.latencies if name in began]
 
 
-class Kept(NamedTuple):
+class CallerSide(NamedTuple):
     """A SystemExit as a value: a map raises what is no Exception, even if it keeps failures."""
 
     code: object
@@ -294,11 +294,11 @@ def act_kept(item):
     try:
         return act(item)
     except SystemExit as exc:
-        return Kept(exc.code)
+        return CallerSide(exc.code)
 
 
 def unkept(outcome):
-    return SystemExit(outcome.code) if isinstance(outcome, Kept) else outcome
+    return SystemExit(outcome.code) if isinstance(outcome, CallerSide) else outcome
 
 
 def is_worker(process):
@@ -310,14 +310,14 @@ def is_worker(process):
 
 def state_of(pool):
     """Return what a pool waits for, to find the cause of a hang."""
-    board = pool._backend._switchboard
+    gate = pool._backend._manager
     links = [
         (one.pid, one.is_ready, one.is_leaving, one.stopped_for, one.task and one.task.attempts)
-        for one in board._links
+        for one in gate._links
     ]
     return (
-        f"broken={board.broken!r} pending={len(board._pending)} running={board._running} "
-        f"idle={len(board._idle)} lost={len(board._lost)} links={links}"
+        f"broken={gate.broken!r} pending={len(gate._pending)} running={gate._running} "
+        f"idle={len(gate._idle)} lost={len(gate._lost)} links={links}"
     )
 
 

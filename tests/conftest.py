@@ -86,7 +86,7 @@ class BackendUnderTest(NamedTuple):
         return Pool(**{**self.settings, **options})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(call_id="session")
 def executors() -> Iterator[Callable[[str], Any]]:
     """Executors of the standard library, started when first asked for."""
     made: dict[str, Any] = {}
@@ -112,7 +112,7 @@ def _new_executor(name: str) -> Any:
     return ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context(method))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(call_id="session")
 def clusters() -> Iterator[Callable[[str], dict[str, str]]]:
     """The environment in which a cluster is found, which is started when first asked for."""
     made: dict[str, dict[str, str]] = {}
@@ -221,12 +221,14 @@ def no_settings_left() -> Iterator[None]:
     parallel_facade.configure(**dict.fromkeys(parallel_facade.Config._fields))
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(call_id="session", autouse=True)
 def nothing_left_at_the_end() -> Iterator[None]:
     """When the shared pools are closed, no thread of ours is left."""
     yield
     gc.collect()  # a dropped iterator may be part of a cycle, as with a caught traceback
-    in_use = {str(lent.pool): lent.users for lent in _shared._shared._lent.values() if lent.users}
+    in_use = {
+        str(lent.pool): lent.users for lent in _shared._shared._borrowed.values() if lent.users
+    }
     assert in_use == {}, "each call gives its pool back"
     _shared._shared.close()
     left = [one.name for one in threading.enumerate() if one.name.startswith("parallel_facade")]

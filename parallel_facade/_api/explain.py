@@ -6,7 +6,7 @@ import types
 from dataclasses import dataclass
 from typing import Any
 
-from parallel_facade._common.call_ids import new_scope
+from parallel_facade._common.call_ids import new_call_id
 from parallel_facade._common.errors import described
 from parallel_facade._configuration.settings import resolve
 from parallel_facade._serialization.encoder import Encoder
@@ -63,7 +63,7 @@ def explain(obj: Any, /) -> Explanation:
     "global 'connection'"
     """
     name = "func" if callable(obj) else "obj"
-    encoder = Encoder(new_scope(), resolve({}).serializer)
+    encoder = Encoder(new_call_id(), resolve({}).serializer)
     try:
         size = len(encoder.dump(obj))
     except KeyboardInterrupt:

@@ -23,9 +23,9 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 from parallel_facade._api.open_backend import backend_name, open_backend
 from parallel_facade._api.results import ResultIterator, collect, collect_async
 from parallel_facade._api.signatures import PoolMapOptions
-from parallel_facade._common.callback_thread import CLOSE_PATIENCE, Delivery
+from parallel_facade._common.callback_thread import CLOSE_PATIENCE, CallbackThread
 from parallel_facade._common.errors import ConfigurationError, PoolClosedError
-from parallel_facade._common.exiting import freeze_daemons, freezing_daemons
+from parallel_facade._common.exiting import park_daemon_threads, parking_daemon_threads
 from parallel_facade._common.shutdown import close_at_exit, forget
 from parallel_facade._common.threads import new_thread
 from parallel_facade._common.worker_role import is_worker
@@ -38,13 +38,13 @@ from parallel_facade._dispatch.call_options import (
     check_positive,
     make_options,
 )
-from parallel_facade._dispatch.map_run import Map
+from parallel_facade._dispatch.map_run import MapRun
 from parallel_facade._dispatch.prepare_call import (
     Target,
-    background_call,
     callbacks,
     eager_map,
     lazy_map,
+    start_background_call,
 )
 from parallel_facade.backends.base import Backend, WorkerSettings
 from parallel_facade.backends.process.thread_limits import check_inner_threads_of_forks
@@ -137,8 +137,8 @@ class Pool(Executor):
         self._token = os.urandom(8).hex()
         self._lock = threading.Lock()  # guards _closed
         self._closed = False
-        self._delivery = Delivery()
-        self._decisions = Delivery("retries")
+        self._callback_thread = CallbackThread()
+        self._decisions = CallbackThread("retries")
         settings = WorkerSettings(
             resolved.workers or usable_cpus(),
             resolved.start_method,
@@ -318,20 +318,20 @@ class Pool(Executor):
                 raise ConfigurationError(f"{name}={settings[name]!r} has no meaning for one call")
         settings["chunksize"] = 1
         when_done = callbacks(callback, error_callback)
-        with freezing_daemons():
-            submission = background_call(
+        with parking_daemon_threads():
+            background = start_background_call(
                 self._target(),
                 func,
                 args,
                 kwds,
                 self._options(settings, retry_on, return_exceptions=False),
-                delivery=self._delivery,
+                callback_thread=self._callback_thread,
                 decisions=self._decisions,
             )
-            result: AsyncResult[R] = submission.result
+            result: AsyncResult[R] = background.result
             if when_done is not None:
                 result.add_done_callback(when_done)
-            submission.start(on_end)
+            background.start(on_end)
         return result
 
     # ── the Executor ──────────────────────────────────────────────────────────────────────────
@@ -437,16 +437,16 @@ class Pool(Executor):
         if self._pid != os.getpid():
             return
         # A callback must not wait for the close that waits for callbacks.
-        if already_closed and self._delivery.runs_here():
+        if already_closed and self._callback_thread.runs_here():
             return
         # All of it again, if it was closed already: an interrupt may have cut that short.
         self._backend.close(cancel=cancel)
         patience = 0 if self._backend.runs_here() else CLOSE_PATIENCE
         self._decisions.close(patience)
-        self._delivery.close(patience)
+        self._callback_thread.close(patience)
         forget(self)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """End the use of a back-end that belongs to somebody else, without waiting for anything.
 
         >>> with Pool(backend="thread", workers=1) as lender:
@@ -458,7 +458,7 @@ class Pool(Executor):
             self._closed = True
         forget(self)
         self._decisions.close(patience=0)
-        self._delivery.close(patience=0)
+        self._callback_thread.close(patience=0)
 
     def __enter__(self) -> Self:
         """Return the pool."""
@@ -520,7 +520,7 @@ class Pool(Executor):
         *,
         strict: bool,
         submits_all: bool = False,
-    ) -> Map:
+    ) -> MapRun:
         """Return a map over inputs that are read now."""
         target = self._target()
         options = self._options(settings, retry_on, return_exceptions=return_exceptions)
@@ -549,7 +549,7 @@ class Pool(Executor):
     def _backend_here(self) -> Backend:
         """Return the back-end to use from where the call is made."""
         if self._closed:
-            freeze_daemons()
+            park_daemon_threads()
             raise PoolClosedError(f"{self!r} cannot be used any more")
         if is_worker() and not self._backend.capabilities.runs_in_caller:
             return open_backend("serial", WorkerSettings(1))

@@ -1,4 +1,4 @@
-"""What the maps give: a list for `pmap`, an iterator for `imap`, both over one `Map`."""
+"""What the maps give: a list for `pmap`, an iterator for `imap`, both over one `MapRun`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from itertools import chain
 from operator import length_hint
 from typing import Any, Generic, TypeVar, cast
 
-from parallel_facade._common.exiting import freeze_daemons
-from parallel_facade._dispatch.map_run import Map
+from parallel_facade._common.exiting import park_daemon_threads
+from parallel_facade._dispatch.map_run import MapRun
 from parallel_facade._worker.outcomes import Failure
 
 R = TypeVar("R")
 
 
-def collect(run: Map, *, return_exceptions: bool) -> list[Any]:
+def collect(run: MapRun, *, return_exceptions: bool) -> list[Any]:
     """Return the values of an ordered *run*, raising its first failure."""
     values: list[Any] = []
     try:
@@ -30,7 +30,7 @@ def collect(run: Map, *, return_exceptions: bool) -> list[Any]:
     return values
 
 
-async def collect_async(run: Map, *, return_exceptions: bool) -> list[Any]:
+async def collect_async(run: MapRun, *, return_exceptions: bool) -> list[Any]:
     """Do as `collect` does, without blocking the event loop."""
     values: list[Any] = []
     try:
@@ -56,7 +56,7 @@ async def _in_thread(action: Callable[[], object]) -> None:
         raise
 
 
-def _collect_into(values: list[Any], run: Map, *, return_exceptions: bool) -> None:
+def _collect_into(values: list[Any], run: MapRun, *, return_exceptions: bool) -> None:
     run.check_ahead()
     while not run.is_over:
         _take_into(values, run, return_exceptions=return_exceptions)
@@ -64,7 +64,7 @@ def _collect_into(values: list[Any], run: Map, *, return_exceptions: bool) -> No
             run.wait()
 
 
-async def _collect_into_async(values: list[Any], run: Map, *, return_exceptions: bool) -> None:
+async def _collect_into_async(values: list[Any], run: MapRun, *, return_exceptions: bool) -> None:
     await _in_thread(run.check_ahead)
     while not run.is_over:
         _take_into(values, run, return_exceptions=return_exceptions)
@@ -72,7 +72,7 @@ async def _collect_into_async(values: list[Any], run: Map, *, return_exceptions:
             await run.wait_async()
 
 
-def _take_into(values: list[Any], run: Map, *, return_exceptions: bool) -> None:
+def _take_into(values: list[Any], run: MapRun, *, return_exceptions: bool) -> None:
     """Submit what there is room for, and take what has come."""
     run.fill()
     while (taken := run.take()) is not None:
@@ -80,10 +80,10 @@ def _take_into(values: list[Any], run: Map, *, return_exceptions: bool) -> None:
         run.note_taken(1 if isinstance(taken, Failure) else len(taken))
 
 
-def _give_up(run: Map, values: list[Any], exc: BaseException) -> None:
+def _give_up(run: MapRun, values: list[Any], exc: BaseException) -> None:
     """End *run*, which *exc* has ended; that has what was done."""
     try:
-        freeze_daemons()
+        park_daemon_threads()
         with suppress(Exception):  # an exception may refuse attributes, and stays the user's
             exc.partial_results = {  # type: ignore[attr-defined]
                 **dict(enumerate(values)),
@@ -114,7 +114,7 @@ class _Slices(Iterator[Iterator[R]], Generic[R]):
     """
 
     def __init__(
-        self, run: Map, *, return_exceptions: bool, on_close: Callable[[], object] | None
+        self, run: MapRun, *, return_exceptions: bool, on_close: Callable[[], object] | None
     ) -> None:
         self.run = run
         self._return_exceptions = return_exceptions
@@ -177,7 +177,7 @@ class _Slices(Iterator[Iterator[R]], Generic[R]):
 
     def _fail(self, exc: BaseException) -> BaseException:
         """Close after *exc*, and return what to raise."""
-        freeze_daemons()
+        park_daemon_threads()
         self.close(stop_running=_is_urgent(self.run, exc))
         if not isinstance(exc, StopIteration | StopAsyncIteration):
             return exc
@@ -245,7 +245,7 @@ class ResultIterator(chain[R], Generic[R]):
 
     def __new__(
         cls,
-        run: Map,
+        run: MapRun,
         *,
         return_exceptions: bool,
         on_close: Callable[[], object] | None = None,
@@ -321,6 +321,6 @@ class ResultIterator(chain[R], Generic[R]):
 ResultIterator.__module__ = "parallel_facade"
 
 
-def _is_urgent(run: Map, exc: BaseException) -> bool:
+def _is_urgent(run: MapRun, exc: BaseException) -> bool:
     """Return whether tasks that run must be ended too: the caller is out of time, or leaves."""
     return run.is_too_late or not isinstance(exc, Exception)

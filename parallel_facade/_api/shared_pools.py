@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from parallel_facade._api.pool import Pool
 from parallel_facade._common.deadlines import Clock
-from parallel_facade._common.exiting import freeze_daemons
+from parallel_facade._common.exiting import park_daemon_threads
 from parallel_facade._common.interrupt_safety import SafeCondition
 from parallel_facade._common.threads import new_thread
 from parallel_facade._common.worker_role import is_worker
@@ -34,7 +34,7 @@ workers that nobody uses."""
 _Key = tuple[Any, str | None, int | None]
 
 
-class _Lent:
+class _BorrowedPool:
     """A pool, and how many calls use it."""
 
     def __init__(self, key: _Key, config: Config) -> None:
@@ -64,8 +64,10 @@ class SharedPools:
         self._clock = clock
         self._changed = SafeCondition()  # guards all below
         self._making: dict[_Key, threading.RLock] = {}  # held while a pool is made; R for `__del__`
-        self._current: dict[_Key, _Lent] = {}
-        self._lent: dict[int, _Lent] = {}  # by id of the pool; also those replaced but in use
+        self._current: dict[_Key, _BorrowedPool] = {}
+        self._borrowed: dict[
+            int, _BorrowedPool
+        ] = {}  # by id of the pool; also those replaced but in use
         self._janitor: threading.Thread | None = None
 
     def borrow(self, config: Config) -> Pool:
@@ -83,15 +85,19 @@ class SharedPools:
 
     def _borrow(self, key: _Key, config: Config) -> Pool:
         with self._changed:
-            lent = self._current.get(key)
-            if lent is not None and lent.pool.is_usable and not lent.is_too_small_for(config):
-                lent.users += 1
-                return lent.pool
+            borrowed = self._current.get(key)
+            if (
+                borrowed is not None
+                and borrowed.pool.is_usable
+                and not borrowed.is_too_small_for(config)
+            ):
+                borrowed.users += 1
+                return borrowed.pool
         # To reach a cluster may take a minute, in which calls to other back-ends go on.
-        fresh = _Lent(key, config)
+        fresh = _BorrowedPool(key, config)
         with self._changed:
             retired = self._retire(self._current.get(key))
-            self._current[key] = self._lent[id(fresh.pool)] = fresh
+            self._current[key] = self._borrowed[id(fresh.pool)] = fresh
             fresh.users += 1
         if retired is not None:
             retired.close()
@@ -100,12 +106,12 @@ class SharedPools:
     def give_back(self, pool: Pool) -> None:
         """End the use of *pool* by one call."""
         with self._changed:
-            if (lent := self._lent.get(id(pool))) is None:
+            if (borrowed := self._borrowed.get(id(pool))) is None:
                 return  # it was borrowed before a fork, and this is the child
-            lent.users -= 1
-            lent.unused_since = self._clock()
-            is_current = self._current.get(lent.key) is lent
-            retired = None if is_current or lent.users else self._lent.pop(id(pool)).pool
+            borrowed.users -= 1
+            borrowed.unused_since = self._clock()
+            is_current = self._current.get(borrowed.key) is borrowed
+            retired = None if is_current or borrowed.users else self._borrowed.pop(id(pool)).pool
             if is_current:
                 self._ensure_janitor()
         if retired is not None:
@@ -124,8 +130,8 @@ class SharedPools:
             now = self._clock()
             due = self._take_unused(since=now - self._idle_seconds)
             seconds = self._seconds_to_next(now)
-        for lent in due:
-            lent.pool.close()
+        for borrowed in due:
+            borrowed.pool.close()
         return seconds
 
     def close(self) -> None:
@@ -133,31 +139,35 @@ class SharedPools:
         with self._changed:
             unused = self._take_unused()
             self._changed.notify_all()
-        for lent in unused:
-            lent.pool.close()
+        for borrowed in unused:
+            borrowed.pool.close()
 
-    def _take_unused(self, since: float = math.inf) -> list[_Lent]:
+    def _take_unused(self, since: float = math.inf) -> list[_BorrowedPool]:
         """Take the pools out of use that nobody has used *since*, a time of the clock."""
         unused = [
-            lent for lent in self._current.values() if not lent.users and lent.unused_since <= since
+            borrowed
+            for borrowed in self._current.values()
+            if not borrowed.users and borrowed.unused_since <= since
         ]
-        for lent in unused:
-            del self._current[lent.key], self._lent[id(lent.pool)]
+        for borrowed in unused:
+            del self._current[borrowed.key], self._borrowed[id(borrowed.pool)]
         return unused
 
     def _seconds_to_next(self, now: float) -> float | None:
         waiting = [
-            self._idle_seconds if lent.users else lent.unused_since + self._idle_seconds - now
-            for lent in self._current.values()
+            self._idle_seconds
+            if borrowed.users
+            else borrowed.unused_since + self._idle_seconds - now
+            for borrowed in self._current.values()
         ]
         return min(waiting, default=None)
 
-    def _retire(self, lent: _Lent | None) -> Pool | None:
-        """Take *lent* out of use; return its pool if it can be closed now."""
-        if lent is None:
+    def _retire(self, borrowed: _BorrowedPool | None) -> Pool | None:
+        """Take *borrowed* out of use; return its pool if it can be closed now."""
+        if borrowed is None:
             return None
-        del self._current[lent.key]
-        return None if lent.users else self._lent.pop(id(lent.pool)).pool
+        del self._current[borrowed.key]
+        return None if borrowed.users else self._borrowed.pop(id(borrowed.pool)).pool
 
     def _ensure_janitor(self) -> None:
         if self._janitor is None:
@@ -184,7 +194,7 @@ def borrow(settings: Mapping[str, Any]) -> tuple[Pool, int | None, Callable[[], 
     Between them, how many workers the call may use: the pool may have been made for a call that
     asked for more.
     """
-    freeze_daemons()  # here, where no lock is held
+    park_daemon_threads()  # here, where no lock is held
     config = resolve(settings)
     if isinstance(config.backend, str) and not is_worker():
         shared = _shared
@@ -192,7 +202,7 @@ def borrow(settings: Mapping[str, Any]) -> tuple[Pool, int | None, Callable[[], 
         return pool, config.workers, lambda: shared.give_back(pool)
     # An executor of the user's, or a call within a worker: nothing that is worth keeping.
     pool = Pool(config.backend, config.workers)
-    return pool, config.workers, pool.let_go
+    return pool, config.workers, pool.release
 
 
 def _start_anew() -> None:

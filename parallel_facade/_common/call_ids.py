@@ -9,14 +9,14 @@ _process_tag = os.urandom(4).hex()
 _numbers = itertools.count()
 
 
-def new_scope() -> str:
+def new_call_id() -> str:
     """Return a name for one call."""
     return f"{_prefix()}{next(_numbers)}"
 
 
-def is_made_here(scope: str) -> bool:
-    """Return whether this process made the call *scope*."""
-    return scope.startswith(_prefix())
+def is_made_here(call_id: str) -> bool:
+    """Return whether this process made the call *call_id*."""
+    return call_id.startswith(_prefix())
 
 
 def _prefix() -> str:

@@ -23,21 +23,21 @@ CLOSE_PATIENCE: Final = 5.0
 _log = logging.getLogger("parallel_facade")
 
 
-class Delivery:
+class CallbackThread:
     """Runs callbacks one after the other in a thread of its own."""
 
     def __init__(self, purpose: str = "callbacks") -> None:
         self._purpose = purpose
-        self._letters: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._callbacks: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._lock = threading.RLock()  # guards _thread and _closed; see Switchboard for why R
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def deliver(self, callback: Callable[..., object], *args: Any) -> None:
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Call ``callback(*args)`` in the thread; when that has ended, at once in this one."""
         with self._lock:
             if not self._closed and self._start():
-                self._letters.put(lambda: callback(*args))
+                self._callbacks.put(lambda: callback(*args))
                 return
         _run(lambda: callback(*args))
 
@@ -52,7 +52,7 @@ class Delivery:
             thread = self._thread
         if thread is None:
             return
-        self._letters.put(None)
+        self._callbacks.put(None)
         # A callback may close the pool that it was called by.
         if thread is not threading.current_thread():
             thread.join(patience)
@@ -73,14 +73,14 @@ class Delivery:
         return True
 
     def _run(self) -> None:
-        while (letter := self._letters.get()) is not None:
-            _run(letter)
-            del letter  # what it refers to must not live until the next one
+        while (callback := self._callbacks.get()) is not None:
+            _run(callback)
+            del callback  # what it refers to must not live until the next one
 
 
-def _run(letter: Callable[[], object]) -> None:
+def _run(callback: Callable[[], object]) -> None:
     try:
-        letter()
+        callback()
     except BaseException:
         # SystemExit too: it would end the thread, and with it all callbacks that are to come.
         _log.exception("a callback raised")

@@ -14,7 +14,7 @@ from typing import Final
 
 from parallel_facade._common.errors import PoolClosedError
 
-_frozen: Final = threading.Event()  # never set
+_parked: Final = threading.Event()  # never set
 _is_ending = False
 
 
@@ -24,17 +24,17 @@ def note_end() -> None:
     _is_ending = True
 
 
-def freeze_daemons() -> None:
+def park_daemon_threads() -> None:
     """Wait for ever, if the program ends and the current thread does not hold it up."""
     if _is_ending and threading.current_thread().daemon:
-        _frozen.wait()
+        _parked.wait()
 
 
 @contextmanager
-def freezing_daemons() -> Iterator[None]:
+def parking_daemon_threads() -> Iterator[None]:
     """In the block, a pool that was closed since the program ends freezes daemon threads."""
     try:
         yield
     except PoolClosedError:
-        freeze_daemons()
+        park_daemon_threads()
         raise

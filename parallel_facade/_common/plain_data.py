@@ -9,7 +9,7 @@ from typing import Any, Final
 PROTOCOL: Final = 5
 """Of pickle; with it, large buffers are not copied once more."""
 
-ATOMS: Final = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)})
+ATOMIC_TYPES: Final = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)})
 MOST_ELEMENTS: Final = 10_000
 """Elements of a container that is taken for plain; to look at more takes too long."""
 
@@ -22,7 +22,7 @@ def is_plain(value: Any, budget: int = MOST_ELEMENTS) -> bool:
     while stack:
         one = stack.pop()
         kind = type(one)
-        if kind in ATOMS or _is_of_standard_library(kind):
+        if kind in ATOMIC_TYPES or _is_of_standard_library(kind):
             continue
         if kind in MAPPINGS:
             stack += [*one.keys(), *one.values()] if len(one) <= left else [_MISSING]
@@ -59,6 +59,6 @@ def is_same(value: Any, current: Any) -> bool:
         )
     if kind in {list, tuple}:
         return len(value) == len(current) and all(map(is_same, value, current))
-    is_comparable = kind in ATOMS or _is_of_standard_library(kind)
+    is_comparable = kind in ATOMIC_TYPES or _is_of_standard_library(kind)
     is_comparable = is_comparable or (kind in COMPARED_WHOLE and is_plain((value, current)))
     return is_comparable and bool(value == current)

@@ -21,7 +21,7 @@ LOCAL_WORD: Final = "local"
 """Behind the colon of a cluster's name: start one of that kind on this machine."""
 
 
-class Place(NamedTuple):
+class BackendLocation(NamedTuple):
     """Where a back-end of this package is found.
 
     Attributes:
@@ -43,13 +43,17 @@ class Place(NamedTuple):
 HERE: Final = "parallel_facade.backends"
 
 BUILT_IN: Final = {
-    "dask": Place(f"{HERE}.engines.dask:DaskBackend", "DASK_SCHEDULER_ADDRESS", True, True),
-    "mpi": Place(f"{HERE}.engines.mpi:MPIBackend", "", True),
-    "ppft": Place(f"{HERE}.engines.ppft:PpftBackend", "PARALLEL_FACADE_PPFT_SERVERS", True),
-    "process": Place(f"{HERE}.process.backend:ProcessBackend", needs_posix=True),
-    "ray": Place(f"{HERE}.engines.ray:RayBackend", "RAY_ADDRESS", True, True),
-    "serial": Place(f"{HERE}.serial:SerialBackend"),
-    "thread": Place(f"{HERE}.thread:ThreadBackend"),
+    "dask": BackendLocation(
+        f"{HERE}.engines.dask:DaskBackend", "DASK_SCHEDULER_ADDRESS", True, True
+    ),
+    "mpi": BackendLocation(f"{HERE}.engines.mpi:MPIBackend", "", True),
+    "ppft": BackendLocation(
+        f"{HERE}.engines.ppft:PpftBackend", "PARALLEL_FACADE_PPFT_SERVERS", True
+    ),
+    "process": BackendLocation(f"{HERE}.process.backend:ProcessBackend", needs_posix=True),
+    "ray": BackendLocation(f"{HERE}.engines.ray:RayBackend", "RAY_ADDRESS", True, True),
+    "serial": BackendLocation(f"{HERE}.serial:SerialBackend"),
+    "thread": BackendLocation(f"{HERE}.thread:ThreadBackend"),
 }
 
 PPFT_SECRET: Final = "PARALLEL_FACADE_PPFT_SECRET"

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._common.errors import ConfigurationError
-from parallel_facade._common.plain_data import ATOMS
+from parallel_facade._common.plain_data import ATOMIC_TYPES
 from parallel_facade._common.threads import ThreadVariable
 from parallel_facade._configuration.backend_registry import (
     ADDRESSES,
@@ -335,7 +335,7 @@ def is_forced() -> bool:
 def resolve(arguments: Mapping[str, Any]) -> Config:
     """Return the settings for a call, each from the first layer that gives it."""
     kinds = tuple(map(type, arguments.values()))
-    if _forced or _scoped.get() or not ATOMS.issuperset(kinds):
+    if _forced or _scoped.get() or not ATOMIC_TYPES.issuperset(kinds):
         # An executor or a callable of the user's is not kept for longer than the call.
         return _resolve(arguments)
     configured = _configured

@@ -25,18 +25,18 @@ from typing import Any, Final, Self
 
 from parallel_facade._common.plain_data import PROTOCOL, is_plain
 from parallel_facade._common.threads import ThreadVariable
-from parallel_facade._console.replay import LOGGED, PRINTED, WARNED, Hearing, filters_there
+from parallel_facade._console.replay import LOGGED, PRINTED, WARNED, OutputRequest, filters_there
 
 LINE_BYTES: Final = 1 << 13
 """So much text is told at once, even if its line has not ended."""
 
 
-class Telling:
+class OutputCapture:
     """A block in which a task tells its caller what it logs, prints and warns of.
 
     Args:
-        hearing: What the caller wants to hear.
-        say: Sends a remark.
+        output_request: What the caller wants to hear.
+        send: Sends a remark.
         item_now: Returns the index of the item that the current thread runs; `None` if it runs
             none.
         is_alone: Whether this process runs nothing else at the same time.
@@ -44,14 +44,14 @@ class Telling:
 
     def __init__(
         self,
-        hearing: Hearing,
-        say: Callable[[bytes], object],
+        output_request: OutputRequest,
+        send: Callable[[bytes], object],
         item_now: Callable[[], int | None],
         *,
         is_alone: bool,
     ) -> None:
-        self.hearing = hearing
-        self._say = say
+        self.output_request = output_request
+        self._send = send
         self._item_now = item_now
         self._is_alone = is_alone
         self._unended: dict[str, str] = {}  # stream → text of which the line has not ended
@@ -59,7 +59,7 @@ class Telling:
 
     def __enter__(self) -> Self:
         global _of_process
-        _replace(self.hearing)
+        _replace(self.output_request)
         self._token = _of_context.set(self)
         if self._is_alone:
             _of_process = self
@@ -81,7 +81,7 @@ class Telling:
         fields["item"], fields["worker"] = self._item_now(), os.getpid()
         # What any process can rebuild, or else what it looks like.
         told = {name: one if is_plain(one) else repr(one) for name, one in fields.items()}
-        self._tell(LOGGED, told)
+        self._send_record(LOGGED, told)
 
     def write(self, stream: str, text: str) -> None:
         """Tell of text; the end of a line that has not ended waits for the rest."""
@@ -93,21 +93,21 @@ class Telling:
             if text[end:]:
                 self._unended[stream] = text[end:]
         if end:
-            self._tell(PRINTED, stream, text[:end])
+            self._send_record(PRINTED, stream, text[:end])
 
     def warn(self, text: str, category: type[Warning], file: str, line: int) -> None:
         """Tell of a warning."""
         names = category.__module__, category.__qualname__
-        self._tell(WARNED, text, names, file, line, _module_of(file))
+        self._send_record(WARNED, text, names, file, line, _module_of(file))
 
     def _end_line(self, stream: str) -> None:
         with self._writing:
             text = self._unended.pop(stream, "")
         if text:
-            self._tell(PRINTED, stream, text)
+            self._send_record(PRINTED, stream, text)
 
-    def _tell(self, *remark: Any) -> None:
-        self._say(pickle.dumps(remark, PROTOCOL))
+    def _send_record(self, *record: Any) -> None:
+        self._send(pickle.dumps(record, PROTOCOL))
 
 
 def _module_of(file: str) -> str:
@@ -120,12 +120,12 @@ def _module_of(file: str) -> str:
 
 # ── which task it is ──────────────────────────────────────────────────────────────────────────────
 
-_of_context: ThreadVariable[Telling | None] = ThreadVariable("parallel_facade_telling", None)
-_of_process: Telling | None = None
+_of_context: ThreadVariable[OutputCapture | None] = ThreadVariable("parallel_facade_telling", None)
+_of_process: OutputCapture | None = None
 """Of the task that this process runs, for threads that the task has started."""
 
 
-def _current() -> Telling | None:
+def _current() -> OutputCapture | None:
     return _of_context.get() or _of_process
 
 
@@ -137,9 +137,9 @@ class Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Tell of *record*; outside of tasks, do what `logging` does without handlers."""
-        if (telling := _current()) is not None:
+        if (capture := _current()) is not None:
             try:
-                telling.log(record)
+                capture.log(record)
             except Exception:  # as of every handler: a bad format is no failure of the task
                 self.handleError(record)
         elif logging.lastResort is not None and len(logging.root.handlers) == 1:
@@ -161,11 +161,11 @@ class Stream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Write *text* where it is seen."""
-        telling = _current()
-        if telling is None or self._stream_name not in telling.hearing.streams:
+        capture = _current()
+        if capture is None or self._stream_name not in capture.output_request.streams:
             self._original.write(text)
         else:
-            telling.write(self._stream_name, text)
+            capture.write(self._stream_name, text)
         return len(text)
 
     def flush(self) -> None:
@@ -194,7 +194,7 @@ class Stream(io.TextIOBase):
         return getattr(self._original, name)
 
 
-def _tell_no_more() -> None:
+def _stop_capturing() -> None:
     """A process that a task has forked has no way to the caller of its own."""
     global _of_process
     _of_process = None
@@ -202,12 +202,12 @@ def _tell_no_more() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_tell_no_more)
+    os.register_at_fork(after_in_child=_stop_capturing)
 
 
 _handler: Final = Handler()
 _replacing = threading.RLock()  # guards all below
-_heard: Hearing | None = None
+_captured: OutputRequest | None = None
 _levels: dict[logging.Logger, int] = {}  # as the caller's were
 _filters: list[Any] | None = None  # as the caller's were; `None` if some could not be
 _inherited: list[tuple[logging.Logger, logging.Handler]] = []
@@ -224,25 +224,25 @@ def note_inherited() -> None:
     )
 
 
-def _replace(hearing: Hearing) -> None:
-    """Have this process hear what *hearing* says, and tell of it."""
-    global _heard
+def _replace(output_request: OutputRequest) -> None:
+    """Have this process hear what *output_request* says, and tell of it."""
+    global _captured
     with _replacing:
         if _handler not in logging.root.handlers:
             logging.root.addHandler(_handler)
         if warnings.showwarning is not _show_warning:
             _show_otherwise.append(warnings.showwarning)
             warnings.showwarning = _show_warning
-        _replace_streams(hearing)
-        if hearing is not _heard or not _is_as_set(hearing):
-            _heard = hearing
+        _replace_streams(output_request)
+        if output_request is not _captured or not _is_as_set(output_request):
+            _captured = output_request
             _leave_inherited()
-            _set_levels(hearing)
-            _set_filters(hearing)
+            _set_levels(output_request)
+            _set_filters(output_request)
 
 
-def _replace_streams(hearing: Hearing) -> None:
-    for name in hearing.streams:
+def _replace_streams(output_request: OutputRequest) -> None:
+    for name in output_request.streams:
         original = getattr(sys, name)
         if original is not None and not isinstance(original, Stream):
             setattr(sys, name, Stream(name, original))
@@ -255,18 +255,18 @@ def _leave_inherited() -> None:
         logger.propagate = True
 
 
-def _is_as_set(hearing: Hearing) -> bool:
-    """Return whether no task has changed since what *hearing* says."""
+def _is_as_set(output_request: OutputRequest) -> bool:
+    """Return whether no task has changed since what *output_request* says."""
     return (
-        logging.root.manager.disable == hearing.disabled
+        logging.root.manager.disable == output_request.disabled
         and warnings.filters == _filters
         and all(logger.level == level for logger, level in _levels.items())
     )
 
 
-def _set_levels(hearing: Hearing) -> None:
-    logging.disable(hearing.disabled)
-    wanted = {logging.getLogger(name): level for name, level in hearing.levels.items()}
+def _set_levels(output_request: OutputRequest) -> None:
+    logging.disable(output_request.disabled)
+    wanted = {logging.getLogger(name): level for name, level in output_request.levels.items()}
     for logger in _levels.keys() - wanted.keys():
         logger.setLevel(logging.NOTSET)
     for logger, level in wanted.items():
@@ -276,14 +276,14 @@ def _set_levels(hearing: Hearing) -> None:
     _levels.update(wanted)
 
 
-def _set_filters(hearing: Hearing) -> None:
+def _set_filters(output_request: OutputRequest) -> None:
     global _filters
-    wanted = filters_there(hearing.filters)
+    wanted = filters_there(output_request.filters)
     if warnings.filters != wanted:
         warnings.resetwarnings()
         warnings.filters[:] = wanted  # type: ignore[index]
     # Another may be there for the next call, if a task imports its category.
-    _filters = wanted if len(wanted) == len(hearing.filters) else None
+    _filters = wanted if len(wanted) == len(output_request.filters) else None
 
 
 _show_otherwise: list[Callable[..., object]] = []
@@ -297,8 +297,8 @@ def _show_warning(  # noqa: PLR0917 - as in `warnings`
     file: Any = None,
     line: str | None = None,
 ) -> None:
-    telling = _current()
-    if telling is None or file is not None:
+    capture = _current()
+    if capture is None or file is not None:
         _show_otherwise[-1](message, category, filename, lineno, file, line)
     else:
-        telling.warn(str(message), category, filename, lineno)
+        capture.warn(str(message), category, filename, lineno)

@@ -1,7 +1,7 @@
 """What a caller hears of its tasks: what they log, print and warn of, as if it had been here.
 
     caller                                               worker
-    Hearing: levels, filters, streams ──with the call──► Telling
+    OutputRequest: levels, filters, streams ──with the call──► Telling
     show_all ◄── in the thread that waits for the call ◄──── remark, sent at once
 
 Guarantees:
@@ -35,7 +35,7 @@ WarningFilter = tuple[str, str | None, tuple[str, str], str | None, int]
 """As in `warnings.filters`, with patterns as text, and the category by its module and name."""
 
 
-class Hearing(NamedTuple):
+class OutputRequest(NamedTuple):
     """What a caller wants to hear, as its tasks shall know it.
 
     Attributes:
@@ -51,7 +51,7 @@ class Hearing(NamedTuple):
     streams: tuple[str, ...]
 
 
-def hearing_now(*, is_remote: bool, has_bar: bool) -> Hearing:
+def output_request_now(*, is_remote: bool, has_bar: bool) -> OutputRequest:
     """Return what this program wants to hear now.
 
     Args:
@@ -62,7 +62,7 @@ def hearing_now(*, is_remote: bool, has_bar: bool) -> Hearing:
     loggers = list(logging.root.manager.loggerDict.items())
     levels = {name: level for name, one in loggers if (level := getattr(one, "level", 0))}
     levels[""] = logging.root.level
-    return Hearing(
+    return OutputRequest(
         levels,
         logging.root.manager.disable,
         _all_as_sent(list(filters_now())),
@@ -70,15 +70,15 @@ def hearing_now(*, is_remote: bool, has_bar: bool) -> Hearing:
     )
 
 
-def packed_hearing(*, is_remote: bool, has_bar: bool) -> bytes:
-    """Return what this program wants to hear now as it travels; see `hearing_now`."""
-    return pickle.dumps(tuple(hearing_now(is_remote=is_remote, has_bar=has_bar)), PROTOCOL)
+def packed_output_request(*, is_remote: bool, has_bar: bool) -> bytes:
+    """Return what this program wants to hear now as it travels; see `output_request_now`."""
+    return pickle.dumps(tuple(output_request_now(is_remote=is_remote, has_bar=has_bar)), PROTOCOL)
 
 
 @functools.lru_cache(maxsize=4)
-def unpacked_hearing(data: bytes) -> Hearing:
+def unpacked_output_request(data: bytes) -> OutputRequest:
     """Return what a caller wants to hear: for most calls of a worker the very same object."""
-    return Hearing(*pickle.loads(data))
+    return OutputRequest(*pickle.loads(data))
 
 
 def filters_now() -> Sequence[Any]:
@@ -144,7 +144,7 @@ WARNED: Final = "warned"
 _log = logging.getLogger("parallel_facade")
 
 
-def ignore(remark: bytes) -> None:
+def ignore(record: bytes) -> None:
     """Hear what nobody listens to."""
 
 
@@ -162,15 +162,15 @@ def show_all(said: deque[bytes]) -> None:
 def _show_first(count: int, said: deque[bytes], *, has_bars: bool) -> None:
     for _ in range(count):
         try:
-            remark = said.popleft()
+            record = said.popleft()
         except IndexError:  # somebody else has shown it
             return
-        _show(remark, has_bars=has_bars)
+        _show(record, has_bars=has_bars)
 
 
-def _show(remark: bytes, *, has_bars: bool) -> None:
+def _show(record: bytes, *, has_bars: bool) -> None:
     """Log, print or warn of what a task did."""
-    kind, *fields = pickle.loads(remark)
+    kind, *fields = pickle.loads(record)
     if kind == PRINTED and has_bars:
         stream, text = fields
         fields = [stream, as_line(text, getattr(sys, stream))]

@@ -20,15 +20,15 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from parallel_facade._common.callback_thread import Delivery
+from parallel_facade._common.callback_thread import CallbackThread
 from parallel_facade._common.errors import PoolClosedError, TaskTimeoutError, described
-from parallel_facade._common.exiting import freeze_daemons
+from parallel_facade._common.exiting import park_daemon_threads
 from parallel_facade._common.interrupt_safety import SafeFuture
 from parallel_facade._console.replay import show_all
-from parallel_facade._worker.outcomes import Failure, Report
+from parallel_facade._worker.outcomes import ChunkReport, Failure
 
 if TYPE_CHECKING:
-    from parallel_facade._dispatch.background_call import Submission
+    from parallel_facade._dispatch.background_call import BackgroundCall
 
 R = TypeVar("R")
 
@@ -55,16 +55,16 @@ class AsyncResult(SafeFuture[R], Generic[R]):
     1024
     """
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, callback_thread: CallbackThread) -> None:
         super().__init__()
         self._pid = os.getpid()
-        self._delivery = delivery
-        self._submission: Submission | None = None
-        self._decode: Callable[[], Report] | None = None
+        self._callback_thread = callback_thread
+        self._background_call: BackgroundCall | None = None
+        self._decode: Callable[[], ChunkReport] | None = None
         self._decoding = threading.RLock()  # guards _decode, _report and the cancelling
-        self._report: Report | None = None
+        self._report: ChunkReport | None = None
         self._was_asked = False  # somebody was told how it ended
-        self._said: deque[bytes] = deque()  # by the task, and not shown yet
+        self._records: deque[bytes] = deque()  # by the task, and not shown yet
         self._showing = threading.RLock()  # held while it is shown; R for a handler that asks us
         # Where `catch_warnings` lives in the context, warnings are shown in that of the caller.
         self._context = copy_context() if FILTERS_IN_CONTEXT else None
@@ -151,8 +151,8 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         >>> apply_async(abs, (-1,), backend="serial").cancel()
         False
         """
-        submission = self._submission
-        if submission is None or not submission.cancel():  # `None`: it has ended, or is just ending
+        background = self._background_call
+        if background is None or not background.cancel():  # `None`: it has ended, or is just ending
             return self.cancelled()
         return super().cancel()
 
@@ -169,8 +169,8 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         >>> result.stop(), result.cancelled()
         (True, True)
         """
-        submission = self._submission
-        return submission is not None and not self.done() and submission.stop()
+        background = self._background_call
+        return background is not None and not self.done() and background.stop()
 
     def running(self) -> bool:
         """Return whether the task runs now.
@@ -179,8 +179,8 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         >>> apply_async(abs, (-1,), backend="serial").running()
         False
         """
-        submission = self._submission
-        return not self.done() and submission is not None and submission.running()
+        background = self._background_call
+        return not self.done() and background is not None and background.running()
 
     def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
         """Call *fn* with this result when it is there, in the thread for callbacks.
@@ -196,7 +196,7 @@ class AsyncResult(SafeFuture[R], Generic[R]):
             # It only wakes its event loop: `await` waits for no callback that blocks.
             super().add_done_callback(fn)
             return
-        super().add_done_callback(lambda _: self._delivery.deliver(fn, self))
+        super().add_done_callback(lambda _: self._callback_thread.call_soon(fn, self))
 
     def __await__(self) -> Generator[Any, None, R]:
         """Wait in a coroutine; cancelling that cancels the task, also while it runs."""
@@ -259,12 +259,12 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         self._check_process()
         try:
             error = super().exception(timeout)
-            self._show_said()
+            self._show_records()
             self._was_asked = True
             if isinstance(error, PoolClosedError):
-                freeze_daemons()
+                park_daemon_threads()
         except CancelledError:
-            freeze_daemons()
+            park_daemon_threads()
             raise
         except TimeoutError as exc:
             if not _is_from_waiting(exc):
@@ -280,19 +280,19 @@ class AsyncResult(SafeFuture[R], Generic[R]):
             return Failure(instead)
         return failure
 
-    def _hear(self, remark: bytes) -> None:
+    def _receive(self, record: bytes) -> None:
         """Show what the task says: soon, in the thread for callbacks, or to who waits."""
-        self._said.append(remark)
+        self._records.append(record)
         if self._context is None:
-            self._delivery.deliver(self._show_said)
+            self._callback_thread.call_soon(self._show_records)
         else:
-            self._delivery.deliver(self._context.copy().run, self._show_said)
+            self._callback_thread.call_soon(self._context.copy().run, self._show_records)
 
-    def _show_said(self) -> None:
+    def _show_records(self) -> None:
         with self._showing:
-            show_all(self._said)
+            show_all(self._records)
 
-    def _decoded(self) -> Report:
+    def _decoded(self) -> ChunkReport:
         with self._decoding:
             if self._report is None:
                 assert self._decode is not None, "it has ended with a report"
@@ -301,7 +301,7 @@ class AsyncResult(SafeFuture[R], Generic[R]):
             return self._report
 
     def _end_with(
-        self, decode: Callable[[], Report], tell_failure: Callable[[], str] | None
+        self, decode: Callable[[], ChunkReport], tell_failure: Callable[[], str] | None
     ) -> None:
         """End with a report, which *decode* returns when somebody asks.
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from typing import Any, Final
 
-from parallel_facade._common.callback_thread import Delivery
+from parallel_facade._common.callback_thread import CallbackThread
 from parallel_facade._common.error_notes import note_attempts
 from parallel_facade._common.errors import TaskTimeoutError, described
 from parallel_facade._console.replay import ignore
@@ -26,13 +26,13 @@ from parallel_facade._dispatch.async_result import AsyncResult
 from parallel_facade._dispatch.call_hooks import is_retried
 from parallel_facade._dispatch.call_options import Options
 from parallel_facade._dispatch.call_trace import trace_call
-from parallel_facade._dispatch.codecs import Carrier, carrier_for
-from parallel_facade._worker.outcomes import Report
+from parallel_facade._dispatch.codecs import Codec, codec_for
+from parallel_facade._worker.outcomes import ChunkReport
 from parallel_facade._worker.run_chunk import Call, Chunk
 from parallel_facade.backends.base import Backend, WorkerLost
 
 
-class Submission:
+class BackgroundCall:
     """One call in the background, with all its attempts.
 
     Args:
@@ -40,7 +40,7 @@ class Submission:
         call: The callable, in the form ``"call"``.
         arguments: Positional arguments and keywords.
         options: How.
-        delivery: Where callbacks are run.
+        callback_thread: Where callbacks are run.
         decisions: Where failures are decoded, to see whether they are retried. Not in the thread
             for callbacks, where a callback may wait for this very result.
     """
@@ -52,17 +52,17 @@ class Submission:
         arguments: tuple[tuple[Any, ...], dict[str, Any]],
         options: Options,
         *,
-        delivery: Delivery,
-        decisions: Delivery,
+        callback_thread: CallbackThread,
+        decisions: CallbackThread,
     ) -> None:
         self._backend = backend
         self._options = options
         self._decisions = decisions
         self._trace = trace_call(call.func, backend, max(1, backend.capacity()))
-        self._carrier: Carrier = self._trace.traced(carrier_for(backend, options))
-        packed_call = self._carrier.pack_call(call)
+        self._codec: Codec = self._trace.traced(codec_for(backend, options))
+        packed_call = self._codec.pack_call(call)
         try:
-            self._cargo = self._carrier.pack_chunk(Chunk(0, [arguments]))
+            self._payload = self._codec.pack_chunk(Chunk(0, [arguments]))
         except BaseException:
             self._trace.note_end()
             raise
@@ -72,8 +72,8 @@ class Submission:
         self._delay: threading.Timer | None = None  # until the next attempt
         self._alarm: threading.Timer | None = None
         self._inner: Future[Any]  # the current attempt, from the first on
-        self.result: AsyncResult[Any] = AsyncResult(delivery)
-        backend.listen(self._handle, self._trace.listener(self.result._hear))
+        self.result: AsyncResult[Any] = AsyncResult(callback_thread)
+        backend.listen(self._handle, self._trace.listener(self.result._receive))
 
     def start(self, on_end: Callable[[], object] | None = None) -> None:
         """Make the first attempt, and start the clock.
@@ -81,7 +81,7 @@ class Submission:
         Args:
             on_end: Called once, after the last attempt, in a thread of the back-end's.
         """
-        self.result._submission = self
+        self.result._background_call = self
         try:
             self._attempt()
             self._start_clock()
@@ -137,7 +137,7 @@ class Submission:
         self._trace.note_submitted(0)
         try:
             self._inner = self._backend.submit(
-                self._handle, self._cargo, self._options.task_timeout
+                self._handle, self._payload, self._options.task_timeout
             )
         except Exception as exc:
             raise self._backend.translate(exc) from exc.__cause__
@@ -152,13 +152,13 @@ class Submission:
         if (error := _received(inner)[0]) is not None:
             self._trace.note_lost(0, 1, self._backend.translate(error))
         if len(self._earlier) < self._options.retries and self._may_have_failed(inner):
-            self._decisions.deliver(self._decide, inner)
+            self._decisions.call_soon(self._decide, inner)
         else:
             self._settle(inner)
 
     def _may_have_failed(self, inner: Future[Any]) -> bool:
         error, received = _received(inner)
-        return error is not None or self._carrier.has_failures(received)
+        return error is not None or self._codec.has_failures(received)
 
     def _decide(self, inner: Future[Any]) -> None:
         """Retry, or settle with the failure."""
@@ -178,7 +178,7 @@ class Submission:
         with self._deciding:
             delay, self._delay = self._delay, None
         if delay is not None:  # not cancelled meanwhile
-            self._decisions.deliver(self._attempt_again)
+            self._decisions.call_soon(self._attempt_again)
 
     def _attempt_again(self) -> None:
         if self.result.done():
@@ -198,7 +198,7 @@ class Submission:
         error, received = _received(inner)
         if error is not None:
             return self._backend.translate(error)
-        error = self._carrier.unpack(received).failures[0].error
+        error = self._codec.unpack(received).failures[0].error
         return error if is_retried(error, self._options.retry_on) else None
 
     def _settle(self, inner: Future[Any]) -> None:
@@ -209,10 +209,10 @@ class Submission:
             note_attempts(told, self._earlier)
             self.result._fail_with(told)
             return
-        carrier = self._carrier
+        codec = self._codec
         self.result._end_with(
-            functools.partial(_unpacked, carrier, received, self._earlier),
-            (lambda: carrier.first_failure(received)) if carrier.has_failures(received) else None,
+            functools.partial(_unpacked, codec, received, self._earlier),
+            (lambda: codec.first_failure(received)) if codec.has_failures(received) else None,
         )
 
     def _expire(self) -> None:
@@ -234,7 +234,7 @@ class Submission:
         # What refers to this object. A failure nobody asks for is told of when its result goes,
         # which shall not wait for the garbage collector.
         self._inner = ENDED
-        self.result._submission = None
+        self.result._background_call = None
         handle, self._handle = self._handle, None
         if handle is not None:
             # A thread that the task has left behind may still say something.
@@ -248,9 +248,9 @@ ENDED: Final[Future[Any]] = Future()
 ENDED.set_result(None)
 
 
-def _unpacked(carrier: Carrier, received: Any, earlier: list[str]) -> Report:
+def _unpacked(codec: Codec, received: Any, earlier: list[str]) -> ChunkReport:
     """Return the report, in which each failure tells how *earlier* attempts ended."""
-    report = carrier.unpack(received)
+    report = codec.unpack(received)
     for failure in report.failures.values():
         note_attempts(failure.error, earlier)
     return report

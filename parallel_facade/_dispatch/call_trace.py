@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from parallel_facade._common.errors import described
 from parallel_facade._common.worker_role import is_worker
-from parallel_facade._dispatch.codecs import Carrier
-from parallel_facade._worker.outcomes import Report, as_received
+from parallel_facade._dispatch.codecs import Codec
+from parallel_facade._worker.outcomes import ChunkReport, as_received
 from parallel_facade._worker.run_chunk import Call, Chunk, name_of
 from parallel_facade._worker.timings import (
     PACK,
@@ -23,7 +23,7 @@ from parallel_facade._worker.timings import (
     UNPACK,
     ChunkTimes,
     Loss,
-    Step,
+    TimedStep,
     is_inside,
     is_times,
     unpack_times,
@@ -31,16 +31,16 @@ from parallel_facade._worker.timings import (
 from parallel_facade.backends.base import Backend
 
 
-class Unseen:
+class NullTrace:
     """Stands for the notes of a call that nobody watches."""
 
-    def traced(self, carrier: Carrier) -> Carrier:
-        """Return *carrier*."""
-        return carrier
+    def traced(self, codec: Codec) -> Codec:
+        """Return *codec*."""
+        return codec
 
-    def listener(self, hear: Callable[[bytes], object]) -> Callable[[bytes], object]:
-        """Return *hear*."""
-        return hear
+    def listener(self, on_record: Callable[[bytes], object]) -> Callable[[bytes], object]:
+        """Return *on_record*."""
+        return on_record
 
     def note_submitted(self, first: int) -> None:
         """Forget it."""
@@ -68,26 +68,26 @@ class CallTrace:
         self.began = time.time()
         self.ended: float | None = None
         """When it was over; `None` as long as it is not."""
-        self.steps: list[Step] = []
+        self.steps: list[TimedStep] = []
         self.submissions: list[tuple[int, float]] = []
         """The first item of each chunk that was submitted, and when."""
         self.losses: list[Loss] = []
         self._times: list[bytes] = []
 
-    def take_times(self, remark: bytes) -> None:
+    def take_times(self, record: bytes) -> None:
         """Take what a worker has said of a chunk; in any thread. What is over, is over."""
         if self.ended is None:
-            self._times.append(remark)
+            self._times.append(record)
 
-    def traced(self, carrier: Carrier) -> Carrier:
-        """Return what does as *carrier*, and has it noted."""
-        return TracedCarrier(carrier, self)
+    def traced(self, codec: Codec) -> Codec:
+        """Return what does as *codec*, and has it noted."""
+        return TracedCodec(codec, self)
 
-    def listener(self, hear: Callable[[bytes], object]) -> Callable[[bytes], object]:
-        """Return what takes remarks about times, and gives all others to *hear*."""
+    def listener(self, on_record: Callable[[bytes], object]) -> Callable[[bytes], object]:
+        """Return what takes remarks about times, and gives all others to *on_record*."""
 
-        def listen(remark: bytes) -> None:
-            (self.take_times if is_times(remark) else hear)(remark)
+        def listen(record: bytes) -> None:
+            (self.take_times if is_times(record) else on_record)(record)
 
         return listen
 
@@ -111,89 +111,95 @@ class CallTrace:
         return sorted((unpack_times(one) for one in self._times), key=lambda one: one.received)
 
 
-class TracedCarrier:
+class TracedCodec:
     """Notes what a carrier does, and how long it takes.
 
     Args:
-        carrier: Does it.
+        codec: Does it.
         trace: Takes the notes.
     """
 
-    def __init__(self, carrier: Carrier, trace: CallTrace) -> None:
-        self._carrier = carrier
+    def __init__(self, codec: Codec, trace: CallTrace) -> None:
+        self._codec = codec
         self._trace = trace
 
     def pack_call(self, call: Call) -> Any:
         """Have *call* packed, and its workers say what they do."""
         began = time.time()
         try:
-            packed = self._carrier.pack_call(call._replace(take_times=self._trace.take_times))
+            packed = self._codec.pack_call(call._replace(take_times=self._trace.take_times))
         except BaseException:
             self._trace.note_end()  # before there is anything that could
             raise
-        size = self._carrier.size_of(packed)
-        self._trace.steps.append(Step(PACK_CALLABLE, began, time.time(), 0, 0, size, get_ident()))
+        size = self._codec.size_of(packed)
+        self._trace.steps.append(
+            TimedStep(PACK_CALLABLE, began, time.time(), 0, 0, size, get_ident())
+        )
         return packed
 
     def pack_chunk(self, chunk: Chunk) -> Any:
         """Have *chunk* packed."""
         began = time.time()
-        packed = self._carrier.pack_chunk(chunk)
-        size = self._carrier.size_of(packed)
+        packed = self._codec.pack_chunk(chunk)
+        size = self._codec.size_of(packed)
         self._trace.steps.append(
-            Step(PACK, began, time.time(), chunk.first, len(chunk.items), size, get_ident())
+            TimedStep(PACK, began, time.time(), chunk.first, len(chunk.items), size, get_ident())
         )
         return packed
 
     def size_of(self, packed: Any) -> int:
         """Return the bytes of what was packed."""
-        return self._carrier.size_of(packed)
+        return self._codec.size_of(packed)
 
-    def place_once(self) -> None:
+    def deduplicate_buffers(self) -> None:
         """Have buffers placed once."""
-        self._carrier.place_once()
+        self._codec.deduplicate_buffers()
 
-    def unpack(self, received: Any, known: int = 0) -> Report:
+    def unpack(self, received: Any, known: int = 0) -> ChunkReport:
         """Have a report unpacked."""
         began = time.time()
-        report = self._carrier.unpack(received, known)
+        report = self._codec.unpack(received, known)
         # What was known has come before, out of a journal.
         items = max(0, len(report.values) - known)
         share = items / max(1, len(report.values))
         size = round(sum(map(_size, received)) * share) if self._trace.sends_bytes else 0
-        self._trace.steps.append(Step(UNPACK, began, time.time(), known, items, size, get_ident()))
+        self._trace.steps.append(
+            TimedStep(UNPACK, began, time.time(), known, items, size, get_ident())
+        )
         return report
 
     def has_failures(self, received: Any) -> bool:
         """Return whether anything failed."""
-        return self._carrier.has_failures(received)
+        return self._codec.has_failures(received)
 
     def first_failure(self, received: Any) -> str:
         """Return the first failure's traceback."""
-        return self._carrier.first_failure(received)
+        return self._codec.first_failure(received)
 
 
 def _size(part: Any) -> int:
     received = as_received(part)
-    return len(received.data) + sum(int(loan.size) for loan in received.loans)
+    return len(received.data) + sum(
+        int(mapped_segment.size) for mapped_segment in received.mapped_segments
+    )
 
 
-UNSEEN: Final = Unseen()
+NULL_TRACE: Final = NullTrace()
 
-Watcher = Callable[[CallTrace], object]
+Listener = Callable[[CallTrace], object]
 
-watchers: Final[list[Watcher]] = []
+listeners: Final[list[Listener]] = []
 """Called with each call that begins; a watcher that is added sees what begins from then on."""
 
 
-def trace_call(func: Callable[..., Any], backend: Backend, workers: int) -> CallTrace | Unseen:
+def trace_call(func: Callable[..., Any], backend: Backend, workers: int) -> CallTrace | NullTrace:
     """Return what takes notes of a call that begins, or forgets them if nobody watches.
 
     Calls that a task makes are a part of the task.
     """
-    if not watchers or is_worker() or is_inside.get():
-        return UNSEEN
+    if not listeners or is_worker() or is_inside.get():
+        return NULL_TRACE
     trace = CallTrace(func, backend, workers)
-    for watch in list(watchers):
-        watch(trace)
+    for listen in list(listeners):
+        listen(trace)
     return trace

@@ -37,16 +37,16 @@ GROWTH_TO_TAKE_BACK: Final = 256
 """The same, where others can have what a worker does not come to. Each step costs a round trip, and
 most maps of tiny items are over in a few."""
 
-IN_A_MOMENT: Final = 0.01
+QUICK_SECONDS: Final = 0.01
 """Work in a chunk that is sent as it was packed, though it is larger than it should be by now: to
 pack it anew takes as long as the workers may idle at the end, or longer."""
 
 
-class Sizer:
+class ChunkSizer:
     """Chooses the number of items for each chunk of one map.
 
     Args:
-        grain: Items that are begun together; each chunk is a multiple of it.
+        begin_size: Items that are begun together; each chunk is a multiple of it.
         workers: Workers that the items are divided among.
         most: Items in a chunk, at most, if it is larger than the grain; `None` for `MOST_ITEMS`.
         can_take_back: Whether what a worker has not begun can be given to another.
@@ -55,14 +55,14 @@ class Sizer:
 
     def __init__(
         self,
-        grain: int,
+        begin_size: int,
         workers: int,
         most: int | None = None,
         *,
         can_take_back: bool = False,
         seconds: float = TARGET_SECONDS,
     ) -> None:
-        self.grain = grain
+        self.begin_size = begin_size
         self.workers = workers
         self._target = seconds
         self._growth = GROWTH_TO_TAKE_BACK if can_take_back else GROWTH
@@ -88,22 +88,22 @@ class Sizer:
     def size(self, left: float) -> int:
         """Return how many items the next chunk shall have, of *left* that there are."""
         if not self._items:
-            return self.grain
+            return self.begin_size
         seconds = max(self._seconds / self._items, 1e-9)
         # Each worker gets half of its share of what is left, and so on: all end together.
         shared = max(left / (2 * self.workers), LEAST_PART * self._target / seconds)
         grown = self._largest_run * self._growth
-        return self._in_grains(min(self._target / seconds, shared, grown, self._most()))
+        return self._whole_begins(min(self._target / seconds, shared, grown, self._most()))
 
     def size_to_check(self, total: int) -> int:
         """Return how many of *total* items are packed together, to see whether they can travel."""
         shared = total / (4 * self.workers)
         grown = max(1, self._largest_packed * GROWTH)
-        return self._in_grains(min(shared, grown, self._most()))
+        return self._whole_begins(min(shared, grown, self._most()))
 
     def share(self, total: int) -> int:
         """Return how many of *total* items go together where no time will be known in time."""
-        return shares(total, self.grain, self.workers)
+        return shares(total, self.begin_size, self.workers)
 
     def is_short(self, items: int) -> bool:
         """Return whether *items* take little time, as was measured; they may wait for others."""
@@ -111,7 +111,7 @@ class Sizer:
 
     def may_stay_packed(self, items: int) -> bool:
         """Return whether so many *items*, more than `size` says, may go in one chunk as well."""
-        return items <= self._largest_run * self._growth and self._is_done_in(IN_A_MOMENT, items)
+        return items <= self._largest_run * self._growth and self._is_done_in(QUICK_SECONDS, items)
 
     def _is_done_in(self, seconds: float, items: int) -> bool:
         return bool(self._items) and items * self._seconds / self._items < seconds
@@ -119,11 +119,11 @@ class Sizer:
     def _most(self) -> float:
         return min(self._most_items, TARGET_BYTES / max(self._bytes_per_item, 1.0))
 
-    def _in_grains(self, items: float) -> int:
-        return max(1, math.floor(items) // self.grain) * self.grain
+    def _whole_begins(self, items: float) -> int:
+        return max(1, math.floor(items) // self.begin_size) * self.begin_size
 
 
-def shares(total: int, grain: int, workers: int) -> int:
+def shares(total: int, begin_size: int, workers: int) -> int:
     """Return the items per chunk where all chunks are made before any time is known.
 
     >>> shares(total=1_000, grain=1, workers=2)
@@ -131,7 +131,7 @@ def shares(total: int, grain: int, workers: int) -> int:
     >>> shares(total=1_000, grain=10, workers=2)
     10
     """
-    return max(1, total // (workers * CHUNKS_PER_WORKER) // grain) * grain
+    return max(1, total // (workers * CHUNKS_PER_WORKER) // begin_size) * begin_size
 
 
 CHUNKS_PER_WORKER: Final = 64

@@ -23,9 +23,9 @@ from typing import Any, Final, NamedTuple
 from parallel_facade._common.deadlines import Deadline
 from parallel_facade._common.errors import SerializationError
 from parallel_facade._common.interrupt_safety import came_from_handler
-from parallel_facade._common.plain_data import ATOMS
-from parallel_facade._dispatch.chunk_sizer import Sizer
-from parallel_facade._dispatch.codecs import Carrier
+from parallel_facade._common.plain_data import ATOMIC_TYPES
+from parallel_facade._dispatch.chunk_sizer import ChunkSizer
+from parallel_facade._dispatch.codecs import Codec
 from parallel_facade._worker.outcomes import Failure
 from parallel_facade._worker.run_chunk import Chunk
 
@@ -35,10 +35,10 @@ would hold the data a second time; behind this point items are refused when thei
 
 
 class Packed(NamedTuple):
-    """A chunk ready to be submitted; or yet to be packed, if *cargo* is `None`."""
+    """A chunk ready to be submitted; or yet to be packed, if *payload* is `None`."""
 
     chunk: Chunk
-    cargo: Any = None
+    payload: Any = None
 
     def part(self, first: int, count: int) -> Packed:
         """Return *count* of its items from position *first* on.
@@ -55,12 +55,12 @@ class Packed(NamedTuple):
         return [self.part(position, 1) for position in range(count)]
 
 
-class Supply:
+class ChunkSource:
     """Gives the next chunk to submit.
 
     Args:
         items: The input.
-        carrier: Packs chunks.
+        codec: Packs chunks.
         sizer: Says how large they shall be.
         window: How many chunks may be in flight.
         total: How many items there are; `None` if that is not known.
@@ -73,8 +73,8 @@ class Supply:
     def __init__(
         self,
         items: Iterator[Any],
-        carrier: Carrier,
-        sizer: Sizer,
+        codec: Codec,
+        sizer: ChunkSizer,
         *,
         window: int,
         total: int | None,
@@ -83,7 +83,7 @@ class Supply:
         refuse: Callable[[Chunk, Failure], object],
     ) -> None:
         self._items = items
-        self._carrier = carrier
+        self._codec = codec
         self._sizer = sizer
         self.window = window
         """As the argument; it may change."""
@@ -92,7 +92,7 @@ class Supply:
         self._is_passive = is_passive
         self._refuse = refuse
         self._pulled = 0
-        self._given = 0  # items in chunks that were given, less those that came back
+        self._handed_out = 0  # items in chunks that were given, less those that came back
         self._again: deque[Packed] = deque()
         self._packed: deque[Packed] = deque()
         self._later: deque[tuple[Deadline, Packed]] = deque()
@@ -113,7 +113,7 @@ class Supply:
             if (packed := self._pack_next(count)) is None:
                 return
             self._packed.append(packed)
-            size += self._carrier.size_of(packed.cargo)
+            size += self._codec.size_of(packed.payload)
 
     def divide_evenly(self) -> None:
         """Make all chunks now, while no time is known."""
@@ -132,21 +132,21 @@ class Supply:
             packed = self._packed.popleft()
             count = len(packed.chunk.items)
             if as_packed or count <= size or self._sizer.may_stay_packed(count):
-                return self._give(packed)
+                return self._split_off(packed)
             self._again.append(packed)
         packed_next = self._pack_next(size)
-        return None if packed_next is None else self._give(packed_next)
+        return None if packed_next is None else self._split_off(packed_next)
 
-    def _give(self, packed: Packed) -> Packed:
-        self._given += len(packed.chunk.items)
+    def _split_off(self, packed: Packed) -> Packed:
+        self._handed_out += len(packed.chunk.items)
         return packed
 
     def _left(self) -> float:
-        return float("inf") if self._total is None else self._total - self._given
+        return float("inf") if self._total is None else self._total - self._handed_out
 
     def _pack_next(self, size: int) -> Packed | None:
         while (found := self._next_again(size) or self._pull(size)) is not None:
-            if (packed := found if found.cargo is not None else self._pack(found)) is not None:
+            if (packed := found if found.payload is not None else self._pack(found)) is not None:
                 return packed
         return None
 
@@ -177,7 +177,7 @@ class Supply:
             self.input_error = exc
             self.is_exhausted = True
         first, self._pulled = self._pulled, self._pulled + len(items)
-        return Packed(Chunk(first, items, self._sizer.grain)) if items else None
+        return Packed(Chunk(first, items, self._sizer.begin_size)) if items else None
 
     def _pull_into(self, items: list[Any], size: int) -> None:
         """Pull *size* items; or fewer, if one might change when the next is pulled.
@@ -189,10 +189,10 @@ class Supply:
         stopped = False
         if self._is_passive:
             items.extend(pulled)
-        elif self._sizer.grain == 1:
+        elif self._sizer.begin_size == 1:
             stopped = _extend_until_may_change(items, pulled)
         else:
-            stopped = _extend_by_grains(items, pulled, self._sizer.grain)
+            stopped = _extend_by_begin_size(items, pulled, self._sizer.begin_size)
         if len(items) < size and not stopped:
             self.is_exhausted = True
 
@@ -203,7 +203,7 @@ class Supply:
         held = self._pulled - self.taken
         if self._buffersize == 0:
             return max(0, size * self.window - held)
-        share = max(self._sizer.grain, self._buffersize // self.window)
+        share = max(self._sizer.begin_size, self._buffersize // self.window)
         return min(share, max(0, self._buffersize - held))
 
     @property
@@ -218,26 +218,26 @@ class Supply:
         """Return *found* packed; `None` if an item cannot travel, which is that item's failure."""
         chunk = found.chunk
         try:
-            packed = Packed(chunk, self._carrier.pack_chunk(chunk))
+            packed = Packed(chunk, self._codec.pack_chunk(chunk))
         except SerializationError as exc:
             if len(chunk.items) == 1:
                 self._refuse(chunk, Failure(exc))
             else:
                 self._again.extendleft(reversed(found.singles(len(chunk.items))))
             return None
-        self._sizer.note_packed(len(chunk.items), self._carrier.size_of(packed.cargo))
+        self._sizer.note_packed(len(chunk.items), self._codec.size_of(packed.payload))
         return packed
 
     # ── taking back ───────────────────────────────────────────────────────────────────────────
 
     def run_again(self, parts: list[Packed]) -> None:
         """Give *parts* of what was given before, before anything that was not."""
-        self._given -= sum(len(part.chunk.items) for part in parts)
+        self._handed_out -= sum(len(part.chunk.items) for part in parts)
         self._again.extendleft(reversed(parts))
 
     def run_later(self, parts: list[Packed], delay: float) -> None:
         """Give *parts* of what was given before, after *delay* seconds."""
-        self._given -= sum(len(part.chunk.items) for part in parts)
+        self._handed_out -= sum(len(part.chunk.items) for part in parts)
         self._later.extend((Deadline(delay), part) for part in parts)
 
     def drop_from(self, index: int) -> None:
@@ -274,17 +274,17 @@ def _extend_until_may_change(items: list[Any], pulled: Iterator[Any]) -> bool:
     """Pull items up to the first that may change; return whether there was one."""
     for item in pulled:
         items.append(item)
-        if type(item) not in ATOMS and _may_change(item):
+        if type(item) not in ATOMIC_TYPES and _may_change(item):
             return True
     return False
 
 
-def _extend_by_grains(items: list[Any], pulled: Iterator[Any], grain: int) -> bool:
+def _extend_by_begin_size(items: list[Any], pulled: Iterator[Any], begin_size: int) -> bool:
     """Pull items up to the end of the first grain with one that may change; return as above."""
     while True:
         before = len(items)
-        items.extend(islice(pulled, grain))
-        if len(items) < before + grain:
+        items.extend(islice(pulled, begin_size))
+        if len(items) < before + begin_size:
             return False
         if any(map(_may_change, items[before:])):
             return True
@@ -292,8 +292,8 @@ def _extend_by_grains(items: list[Any], pulled: Iterator[Any], grain: int) -> bo
 
 def _may_change(item: Any) -> bool:
     if type(item) is tuple:
-        return not ATOMS.issuperset(map(type, item))
-    return type(item) not in ATOMS
+        return not ATOMIC_TYPES.issuperset(map(type, item))
+    return type(item) not in ATOMIC_TYPES
 
 
 SLICES: Final = 8

@@ -8,24 +8,29 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from parallel_facade._common.call_ids import new_scope
+from parallel_facade._common.call_ids import new_call_id
 from parallel_facade._common.errors import described
 from parallel_facade._common.plain_data import PROTOCOL
 from parallel_facade._configuration.settings import settings_for_tasks
-from parallel_facade._console.replay import packed_hearing
+from parallel_facade._console.replay import packed_output_request
 from parallel_facade._console.tqdm_bars import is_on_terminal
 from parallel_facade._dispatch.call_options import Options
 from parallel_facade._serialization.buffers.object_store import Store
-from parallel_facade._serialization.buffers.shared_memory import Shelf
-from parallel_facade._serialization.encoder import Cargo, Encoder
+from parallel_facade._serialization.buffers.shared_memory import SegmentPool
+from parallel_facade._serialization.encoder import Encoder, Payload
 from parallel_facade._serialization.modules import call_globals as _namespaces
-from parallel_facade._worker.loaded_call import Surroundings
-from parallel_facade._worker.outcomes import Report, decode_report, first_traceback, have_failures
+from parallel_facade._worker.loaded_call import CallEnvironment
+from parallel_facade._worker.outcomes import (
+    ChunkReport,
+    decode_report,
+    first_traceback,
+    have_failures,
+)
 from parallel_facade._worker.run_chunk import THE_ARGUMENTS, THE_CALLABLE, Call, Chunk, name_of
 from parallel_facade.backends.base import Backend
 
 
-class Carrier(Protocol):
+class Codec(Protocol):
     """What the dispatcher needs to talk to any back-end."""
 
     def pack_call(self, call: Call) -> Any:
@@ -40,11 +45,11 @@ class Carrier(Protocol):
         """Return the bytes of a packed chunk; 0 where it is not bytes."""
         ...
 
-    def place_once(self) -> None:
+    def deduplicate_buffers(self) -> None:
         """From now on, nothing changes the items: what many of them hold is sent once."""
         ...
 
-    def unpack(self, received: Any, known: int = 0) -> Report:
+    def unpack(self, received: Any, known: int = 0) -> ChunkReport:
         """Return the report that the back-end gave.
 
         Args:
@@ -62,7 +67,7 @@ class Carrier(Protocol):
         ...
 
 
-class ObjectCarrier:
+class ObjectCodec:
     """Passes everything as it is, within one process."""
 
     def pack_call(self, call: Call) -> Call:
@@ -77,29 +82,29 @@ class ObjectCarrier:
         """Return 0."""
         return 0
 
-    def place_once(self) -> None:
+    def deduplicate_buffers(self) -> None:
         """Do nothing: nothing is sent."""
 
-    def unpack(self, received: Report, known: int = 0) -> Report:  # noqa: ARG002
+    def unpack(self, received: ChunkReport, known: int = 0) -> ChunkReport:  # noqa: ARG002
         """Return the report itself."""
         return received
 
-    def has_failures(self, received: Report) -> bool:
+    def has_failures(self, received: ChunkReport) -> bool:
         """Return whether anything failed."""
         return bool(received.failures)
 
-    def first_failure(self, received: Report) -> str:
+    def first_failure(self, received: ChunkReport) -> str:
         """Return the first failure's traceback."""
         failure = next(iter(received.failures.values()))
         return failure.traceback or described(failure.error)
 
 
-class PayloadCarrier:
+class PayloadCodec:
     """Turns everything into bytes of ours, so that no pool's own pickler meets the user's data.
 
     Args:
         serializer: As in `Encoder`.
-        shelf: The back-end's, which then takes a `Cargo`; `None` for one that takes bytes.
+        segment_pool: The back-end's, which then takes a `Payload`; `None` for one that takes bytes.
         by_value: As in `Encoder`.
         is_remote: Whether workers may be on other machines.
         has_children: Whether workers are processes that this one has started.
@@ -110,7 +115,7 @@ class PayloadCarrier:
     def __init__(
         self,
         serializer: str,
-        shelf: Shelf | Store | None = None,
+        segment_pool: SegmentPool | Store | None = None,
         by_value: tuple[str, ...] = (),
         *,
         is_remote: bool = False,
@@ -118,8 +123,10 @@ class PayloadCarrier:
         relay: bool = False,
         has_bar: bool = False,
     ) -> None:
-        self._encoder = Encoder(new_scope(), serializer, shelf=shelf, by_value=by_value)
-        self._takes_cargo = shelf is not None
+        self._encoder = Encoder(
+            new_call_id(), serializer, segment_pool=segment_pool, by_value=by_value
+        )
+        self._takes_segments = segment_pool is not None
         self._is_remote = is_remote
         self._has_children = has_children
         self._relay = relay
@@ -129,30 +136,30 @@ class PayloadCarrier:
     def pack_call(self, call: Call, name: str = THE_CALLABLE) -> Any:
         """Return *call*, which messages call *name*, as a payload."""
         self._form = call.form
-        cargo = self._encoder.encode_callable(
+        payload = self._encoder.encode_callable(
             call[: Call._fields.index("take_times")],
             f"{name} {name_of(call.func)}",
             lambda: {"func": call.func},
         )
-        surroundings = Surroundings(
-            self._encoder.scope,
+        environment = CallEnvironment(
+            self._encoder.call_id,
             self._encoder.serializer,
             _import_path(),
             _working_folder(),
             self._is_remote,
-            self._packed_hearing() if self._relay else None,
+            self._packed_output_request() if self._relay else None,
             call.take_times is not None,
             _authkey() if self._has_children else None,
             settings_for_tasks() or None,
         )
-        data = pickle.dumps((tuple(surroundings), cargo.data), PROTOCOL)
-        return self._as_taken(cargo._replace(data=data))
+        data = pickle.dumps((tuple(environment), payload.data), PROTOCOL)
+        return self._as_taken(payload._replace(data=data))
 
-    def _packed_hearing(self) -> bytes:
-        return packed_hearing(is_remote=self._is_remote, has_bar=self._has_bar)
+    def _packed_output_request(self) -> bytes:
+        return packed_output_request(is_remote=self._is_remote, has_bar=self._has_bar)
 
-    def _as_taken(self, cargo: Cargo) -> Any:
-        return cargo if self._takes_cargo else cargo.data
+    def _as_taken(self, payload: Payload) -> Any:
+        return payload if self._takes_segments else payload.data
 
     def pack_chunk(self, chunk: Chunk) -> Any:
         """Return *chunk* as a payload.
@@ -179,17 +186,17 @@ class PayloadCarrier:
 
     def size_of(self, packed: Any) -> int:
         """Return the length of the payload, with its buffers."""
-        return packed.size if self._takes_cargo else len(packed)
+        return packed.size if self._takes_segments else len(packed)
 
-    def place_once(self) -> None:
+    def deduplicate_buffers(self) -> None:
         """Place a buffer once that many items hold."""
-        self._encoder.place_once()
+        self._encoder.deduplicate_buffers()
 
-    def unpack(self, received: list[Any], known: int = 0) -> Report:
+    def unpack(self, received: list[Any], known: int = 0) -> ChunkReport:
         """Return the report whose parts are in *received*."""
         report = decode_report(received, known)
         # Functions among the results keep their globals themselves.
-        _namespaces.forget(self._encoder.scope)
+        _namespaces.forget(self._encoder.call_id)
         return report
 
     def has_failures(self, received: list[Any]) -> bool:
@@ -223,20 +230,20 @@ def _import_path() -> list[str]:
     return [entry or _working_folder() for entry in sys.path]
 
 
-def carrier_for(backend: Backend, options: Options) -> Carrier:
+def codec_for(backend: Backend, options: Options) -> Codec:
     """Return the carrier that *backend* needs."""
     can = backend.capabilities
     if can.needs_serialization:
-        return PayloadCarrier(
+        return PayloadCodec(
             options.serializer,
-            backend.shelf,
+            backend.segment_pool,
             options.by_value,
             is_remote=can.is_remote,
             has_children=can.has_children,
             relay=options.relay,
             has_bar=is_on_terminal(options.progress),
         )
-    return ObjectCarrier()
+    return ObjectCodec()
 
 
 def pack_initializer(
@@ -248,6 +255,6 @@ def pack_initializer(
 ) -> bytes:
     """Return *initializer* as a payload for `_open_call.run_initializer`."""
     call = Call(initializer, "call", stops_at_failure=True, seed=None)
-    carrier = PayloadCarrier(serializer, by_value=by_value, has_children=has_children)
-    packed: bytes = carrier.pack_call(call, "the initializer")
+    codec = PayloadCodec(serializer, by_value=by_value, has_children=has_children)
+    packed: bytes = codec.pack_call(call, "the initializer")
     return packed

@@ -15,30 +15,30 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final
 
-SAID: Final[Future[Any]] = Future()
+RECORD_CAME: Final[Future[Any]] = Future()
 """Comes where something was said."""
 
 
-class Mailbox:
+class CompletionQueue:
     """A queue of resolved futures; anybody may put, one consumer takes."""
 
     def __init__(self) -> None:
-        self.said: deque[bytes] = deque()
+        self.records: deque[bytes] = deque()
         """Remarks of tasks, not shown yet. Each was there before the future of its chunk."""
         self._arrived: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
-        self._ring: Callable[[], object] | None = None
+        self._wake: Callable[[], object] | None = None
 
-    def say(self, remark: bytes) -> None:
-        """Deliver *remark*; this is called by the thread that has heard it."""
-        self.said.append(remark)
-        self.put(SAID)
+    def put_record(self, record: bytes) -> None:
+        """Deliver *record*; this is called by the thread that has heard it."""
+        self.records.append(record)
+        self.put(RECORD_CAME)
 
     def put(self, future: Future[Any]) -> None:
         """Deliver *future*; this is called by the thread that resolved it."""
         self._arrived.put(future)
         # After the put: a consumer that looked before it finds the bell rung.
-        if (ring := self._ring) is not None:
-            ring()
+        if (wake := self._wake) is not None:
+            wake()
 
     def take(self, timeout: float | None) -> Future[Any] | None:
         """Return the next future, waiting *timeout* seconds; `None` if none came."""
@@ -57,18 +57,18 @@ class Mailbox:
         import asyncio  # whoever comes here has it already, and others need not wait for it
 
         loop = asyncio.get_running_loop()
-        bell = asyncio.Event()
+        waker = asyncio.Event()
 
-        def ring() -> None:
+        def wake() -> None:
             with suppress(RuntimeError):  # the loop was closed, and nobody waits any more
-                loop.call_soon_threadsafe(bell.set)
+                loop.call_soon_threadsafe(waker.set)
 
-        self._ring = ring
+        self._wake = wake
         try:
             if self._arrived.empty():
                 async with asyncio.timeout(timeout):
-                    await bell.wait()
+                    await waker.wait()
         except TimeoutError:
             return
         finally:
-            self._ring = None
+            self._wake = None

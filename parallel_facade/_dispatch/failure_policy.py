@@ -22,17 +22,17 @@ from parallel_facade._common.errors import described
 from parallel_facade._console.progress import open_reporter
 from parallel_facade._dispatch.call_hooks import is_retried
 from parallel_facade._dispatch.call_options import Options
-from parallel_facade._dispatch.result_buffer import Harvest
+from parallel_facade._dispatch.result_buffer import ResultBuffer
 from parallel_facade._worker.outcomes import Failure
 from parallel_facade._worker.run_chunk import Chunk
 
 
-class Verdicts:
+class FailurePolicy:
     """Decides on the items of one map.
 
     Args:
         options: Say what is retried, and what stays in its place.
-        harvest: Takes the outcomes.
+        buffer: Takes the outcomes.
         total: How many items there are; `None` if that is not known.
         on_end: Called with the index of each item that ends the call; what is behind it does not
             matter any more, but what comes before it may still fail, and then ends it instead.
@@ -42,13 +42,13 @@ class Verdicts:
     def __init__(
         self,
         options: Options,
-        harvest: Harvest,
+        buffer: ResultBuffer,
         total: int | None,
         on_end: Callable[[int], object],
         in_flight: Callable[[], int],
     ) -> None:
         self._options = options
-        self._harvest = harvest
+        self._buffer = buffer
         self._on_end = on_end
         self._reporter = open_reporter(options.progress, total, in_flight)
         self._attempts: dict[int, list[str]] = {}  # what went wrong with items that are retried
@@ -71,7 +71,7 @@ class Verdicts:
 
     def succeed(self, index: int, values: list[Any]) -> None:
         """Take the *values* that the items from *index* on have come to."""
-        self._harvest.add(index, values)
+        self._buffer.add(index, values)
         if self._attempts and len(values) == 1:
             self._attempts.pop(index, None)
         if self._reporter is not None:
@@ -92,7 +92,7 @@ class Verdicts:
         if not self.keeps(failure) and self.matters(index):
             self.first_failure = index, failure
             self._on_end(index)
-        self._harvest.add_failure(index, failure)
+        self._buffer.add_failure(index, failure)
         if self._reporter is not None:
             self._reporter.fail()
 

@@ -38,23 +38,23 @@ from parallel_facade._common.interrupt_safety import raise_if_handlers
 from parallel_facade._console.replay import show_all
 from parallel_facade._dispatch.call_options import Options
 from parallel_facade._dispatch.call_trace import trace_call
-from parallel_facade._dispatch.chunk_sizer import Sizer
-from parallel_facade._dispatch.chunk_source import Packed, Supply
-from parallel_facade._dispatch.codecs import Carrier, carrier_for
-from parallel_facade._dispatch.completion_queue import SAID, Mailbox
-from parallel_facade._dispatch.failure_policy import Verdicts
-from parallel_facade._dispatch.result_buffer import Harvest
-from parallel_facade._worker.outcomes import Failure, Report
+from parallel_facade._dispatch.chunk_sizer import ChunkSizer
+from parallel_facade._dispatch.chunk_source import ChunkSource, Packed
+from parallel_facade._dispatch.codecs import Codec, codec_for
+from parallel_facade._dispatch.completion_queue import RECORD_CAME, CompletionQueue
+from parallel_facade._dispatch.failure_policy import FailurePolicy
+from parallel_facade._dispatch.result_buffer import ResultBuffer
+from parallel_facade._worker.outcomes import ChunkReport, Failure
 from parallel_facade._worker.run_chunk import THE_ARGUMENTS, Call, Chunk
 from parallel_facade.backends.base import Backend, Stage, WorkerLost
 
-FIRST_LOOK_SECONDS: Final = 0.03
+FIRST_POLL_SECONDS: Final = 0.03
 """How long a report may be awaited before what runs is looked at: some chunks' worth of work."""
-STARVED_LOOK_SECONDS: Final = 0.002
+STARVED_POLL_SECONDS: Final = 0.002
 """The same, where there is nothing more to submit: then the report that came last may have left its
 worker idle. What others have not begun is known at the second look, and two are over in less than
 the last chunks take."""
-LONGEST_LOOK_SECONDS: Final = 0.1
+LONGEST_POLL_SECONDS: Final = 0.1
 """Each look waits twice as long as the one before, up to this: a look costs some 0.05 ms."""
 MOST_DOUBLINGS: Final = 10
 """By then every look is the longest."""
@@ -86,7 +86,7 @@ class InFlight:
         return self.packed.part(self.settled, self.kept - self.settled)
 
 
-class Map:
+class MapRun:
     """One map over one back-end.
 
     Args:
@@ -125,7 +125,7 @@ class Map:
         self._deadline = Deadline(options.timeout)
         workers = _workers(backend, options)
         self._trace = trace_call(call.func, backend, workers)
-        self._carrier: Carrier = self._trace.traced(carrier_for(backend, options))
+        self._codec: Codec = self._trace.traced(codec_for(backend, options))
         self._window = _window(backend, options, workers)
         self._runs_in_caller = backend.capabilities.runs_in_caller
         self._can_take_back = backend.capabilities.can_take_back and options.task_timeout is None
@@ -137,69 +137,69 @@ class Map:
         most = 1 if goes_alone else max_items
         if options.chunksize is not None and not backend.capabilities.tells_what_ran:
             most = options.chunksize  # who chooses what is lost together shall have it so
-        self._sizer = Sizer(
+        self._sizer = ChunkSizer(
             chunksize,
             workers,
             most,
             can_take_back=self._can_take_back,
             seconds=backend.seconds_in_chunk,
         )
-        self._harvest = Harvest(ordered=ordered)
-        self._verdicts = Verdicts(
-            options, self._harvest, total, self._leave_from, self._count_in_flight
+        self._buffer = ResultBuffer(ordered=ordered)
+        self._policy = FailurePolicy(
+            options, self._buffer, total, self._leave_from, self._count_in_flight
         )
-        self._supply = Supply(
+        self._source = ChunkSource(
             items,
-            self._carrier,
+            self._codec,
             self._sizer,
             window=self._window,
             total=total,
             buffersize=buffersize,
             is_passive=is_passive,
-            refuse=self._verdicts.refuse,
+            refuse=self._policy.refuse,
         )
         self._in_flight: dict[Future[Any], InFlight] = {}
         self.is_too_late: bool = False
-        self._looks = 0  # since a report came
-        self._next_look: Deadline | None = None  # at what runs
+        self._polls = 0  # since a report came
+        self._next_poll: Deadline | None = None  # at what runs
         self._is_starved = False  # there was room in the window, and nothing to submit
-        self._mailbox = Mailbox()
+        self._queue = CompletionQueue()
         self._pid = os.getpid()
         if buffersize is None:
             # All items are there, and none of the user's code runs between one and the next.
-            self._carrier.place_once()
-        self._handle = backend.put(self._carrier.pack_call(call))
-        say = self._mailbox.say
-        backend.listen(self._handle, self._trace.listener(say))
+            self._codec.deduplicate_buffers()
+        self._handle = backend.put(self._codec.pack_call(call))
+        put_record = self._queue.put_record
+        backend.listen(self._handle, self._trace.listener(put_record))
 
     # ── the consumer's steps ──────────────────────────────────────────────────────────────────
 
     def check_ahead(self) -> None:
         """Pack what an eager map will send, before anything runs."""
         if self._submits_all:
-            self._supply.divide_evenly()
+            self._source.divide_evenly()
         elif self._backend.capabilities.needs_serialization:
-            self._supply.check_ahead()
-        if (failed := self._verdicts.first_failure) is not None:
+            self._source.check_ahead()
+        if (failed := self._policy.first_failure) is not None:
             raise failed[1].to_raise()
 
     def fill(self) -> None:
         """Submit chunks while there is room."""
         if self._runs_in_caller:
-            self._verdicts.begin()
+            self._policy.begin()
         if self._pid != os.getpid():
             raise PoolClosedError(
                 f"the results belong to process {self._pid}, from which this process was forked"
             )
-        self._collect_all(self._mailbox.take(0))
+        self._collect_all(self._queue.take(0))
         if self._backend.capabilities.is_remote:
             self._count_workers()
         while self._submits_all or len(self._in_flight) < self._window:
-            if self._deadline.has_passed() and not self._supply.is_over:
+            if self._deadline.has_passed() and not self._source.is_over:
                 raise self._too_late()
             if self._runs_in_caller and self.has_next and not self._submits_all:
                 return
-            packed = self._supply.next(as_packed=self._submits_all)
+            packed = self._source.next(as_packed=self._submits_all)
             self._is_starved = packed is None
             if packed is None:
                 return
@@ -210,61 +210,61 @@ class Map:
 
         To be told of by `note_taken` when the consumer has them.
         """
-        return self._harvest.take(self._supply.slice_size)
+        return self._buffer.take(self._source.slice_size)
 
     def note_taken(self, count: int) -> None:
         """Make room for *count* more items, as the consumer has the outcomes of so many."""
-        self._supply.taken += count
+        self._source.taken += count
 
     @property
     def taken(self) -> int:
         """How many items the consumer has the outcomes of."""
-        return self._supply.taken
+        return self._source.taken
 
     @property
     def has_next(self) -> bool:
         """Whether `take` has something to give."""
-        return self._harvest.has_next
+        return self._buffer.has_next
 
     @property
     def must_wait(self) -> bool:
         """Whether only the end of a running chunk, or time, can bring the next outcome."""
-        return bool(self._in_flight or self._supply.waits) and not self.has_next
+        return bool(self._in_flight or self._source.waits) and not self.has_next
 
     @property
     def is_over(self) -> bool:
         """Whether there is nothing more to take or to wait for."""
-        return self._supply.is_over and not self._in_flight and not self._harvest
+        return self._source.is_over and not self._in_flight and not self._buffer
 
     def values_not_taken(self) -> dict[int, Any]:
         """Return what items have come to that have ended and were not taken, by index."""
-        while (future := self._mailbox.take(0)) is not None:
+        while (future := self._queue.take(0)) is not None:
             with suppress(Exception):  # the call has its error
                 self._collect(future)
         for future in list(self._in_flight):
             self._settle_so_far(future)
         return {
             index: outcome.error if isinstance(outcome, Failure) else outcome
-            for index, outcome in sorted(self._harvest.outcomes(), key=_index_of)
-            if not isinstance(outcome, Failure) or self._verdicts.keeps(outcome)
+            for index, outcome in sorted(self._buffer.outcomes(), key=_index_of)
+            if not isinstance(outcome, Failure) or self._policy.keeps(outcome)
         }
 
     def finish(self) -> None:
         """Raise what the input raised, if anything; to be called when the map is over."""
-        if self._supply.input_error is not None:
-            raise self._supply.input_error
+        if self._source.input_error is not None:
+            raise self._source.input_error
 
     def wait(self) -> None:
         """Wait for a chunk to end, and collect it and all others that have."""
-        assert self._in_flight or self._supply.waits, "there is something to wait for"
-        self._verdicts.begin()  # now that the workers have something to do
-        self._receive(self._mailbox.take(self._seconds_to_wait()))
+        assert self._in_flight or self._source.waits, "there is something to wait for"
+        self._policy.begin()  # now that the workers have something to do
+        self._receive(self._queue.take(self._seconds_to_wait()))
 
     async def wait_async(self) -> None:
         """Do as `wait` does, without blocking the event loop."""
-        self._verdicts.begin()
-        await self._mailbox.arrival(self._seconds_to_wait())
-        self._receive(self._mailbox.take(0))
+        self._policy.begin()
+        await self._queue.arrival(self._seconds_to_wait())
+        self._receive(self._queue.take(0))
 
     def close(self, *, stop_running: bool) -> None:
         """Cancel what has not run; closing twice is fine, and ends what an interrupt cut short.
@@ -272,8 +272,8 @@ class Map:
         Args:
             stop_running: Also end the tasks that run, where the back-end can.
         """
-        self._supply.drop_all()
-        self._verdicts.close()
+        self._source.drop_all()
+        self._policy.close()
         self._trace.note_end()
         if self._pid != os.getpid():
             # In a forked child the futures are the parent's, and their locks may be held for ever.
@@ -300,7 +300,7 @@ class Map:
         workers = _workers(self._backend, self._options)
         if workers != self._sizer.workers:
             self._sizer.workers = workers
-            self._window = self._supply.window = _window(self._backend, self._options, workers)
+            self._window = self._source.window = _window(self._backend, self._options, workers)
 
     # ── sending ───────────────────────────────────────────────────────────────────────────────
 
@@ -312,7 +312,9 @@ class Map:
         if self._backend.capabilities.can_queue:
             more["is_short"] = self._sizer.is_short(len(packed.chunk.items))
         try:
-            future = self._backend.submit(handle, packed.cargo, self._options.task_timeout, **more)
+            future = self._backend.submit(
+                handle, packed.payload, self._options.task_timeout, **more
+            )
         except PoolClosedError:
             raise
         except Exception as exc:
@@ -324,31 +326,31 @@ class Map:
         self._in_flight[future] = InFlight(packed)
         if self._handle is None:  # closed meanwhile, by somebody who has not seen this one
             future.cancel()
-        future.add_done_callback(self._mailbox.put)
+        future.add_done_callback(self._queue.put)
         if self._runs_in_caller:
             self.wait()
 
     def _run_again(self, parts: list[Packed]) -> None:
         """Run *parts* before anything that has not been submitted."""
-        self._supply.run_again([part for part in parts if self._matters(part)])
+        self._source.run_again([part for part in parts if self._matters(part)])
 
     def _retry(self, parts: list[Packed]) -> None:
         """Run *parts*, each an item that has failed, after the delay."""
         if not (delay := self._options.retry_delay):
             self._run_again(parts)
             return
-        self._supply.run_later([part for part in parts if self._matters(part)], delay)
+        self._source.run_later([part for part in parts if self._matters(part)], delay)
 
     def _matters(self, part: Packed) -> bool:
-        return self._verdicts.matters(part.chunk.first)
+        return self._policy.matters(part.chunk.first)
 
     def _seconds_to_wait(self) -> float | None:
-        seconds = [self._deadline.remaining(), self._supply.seconds_to_next()]
+        seconds = [self._deadline.remaining(), self._source.seconds_to_next()]
         if self._can_take_back and self._in_flight:
-            if self._next_look is None:
-                first = STARVED_LOOK_SECONDS if self._is_starved else FIRST_LOOK_SECONDS
-                self._next_look = Deadline(min(first * 2**self._looks, LONGEST_LOOK_SECONDS))
-            seconds.append(self._next_look.remaining())
+            if self._next_poll is None:
+                first = STARVED_POLL_SECONDS if self._is_starved else FIRST_POLL_SECONDS
+                self._next_poll = Deadline(min(first * 2**self._polls, LONGEST_POLL_SECONDS))
+            seconds.append(self._next_poll.remaining())
         return min((one for one in seconds if one is not None), default=None)
 
     # ── receiving ─────────────────────────────────────────────────────────────────────────────
@@ -358,11 +360,11 @@ class Map:
 
         A task that says something again and again is looked at as often as one that is silent.
         """
-        if (future is None or future is SAID) and self._deadline.has_passed():
+        if (future is None or future is RECORD_CAME) and self._deadline.has_passed():
             raise self._too_late()
         self._collect_all(future)
-        if self._next_look is not None and self._next_look.has_passed():
-            self._look_at_running()
+        if self._next_poll is not None and self._next_poll.has_passed():
+            self._poll_running()
 
     def _collect_all(self, future: Future[Any] | None) -> None:
         """Collect *future* and all others that have come by now.
@@ -372,18 +374,18 @@ class Map:
         if future is None:
             return
         self._collect(future)
-        for _ in range(self._mailbox.count):
-            if (future := self._mailbox.take(0)) is None:
+        for _ in range(self._queue.count):
+            if (future := self._queue.take(0)) is None:
                 return
             self._collect(future)
 
-    def _look_at_running(self) -> None:
+    def _poll_running(self) -> None:
         """No report has come for a while: take what is there, and what an idle worker could run."""
-        self._next_look = None
-        self._looks = min(self._looks + 1, MOST_DOUBLINGS)
+        self._next_poll = None
+        self._polls = min(self._polls + 1, MOST_DOUBLINGS)
         for future, running in list(self._in_flight.items()):
             chunk = running.chunk
-            wanted = self._harvest.next_index
+            wanted = self._buffer.next_index
             if wanted is None or chunk.first <= wanted < chunk.first + running.kept:
                 self._settle_so_far(future)
             if self._is_starved:
@@ -393,18 +395,18 @@ class Map:
         kept = self._backend.take_back(future)
         if kept is None:
             return
-        kept = -(-kept // running.chunk.grain) * running.chunk.grain
+        kept = -(-kept // running.chunk.begin_size) * running.chunk.begin_size
         if kept < running.kept:
             taken = running.packed.part(kept, running.kept - kept)
             running.kept = kept
             self._run_again([taken])
 
     def _collect(self, future: Future[Any]) -> None:
-        show_all(self._mailbox.said)
+        show_all(self._queue.records)
         running = self._in_flight.pop(future, None)
         if running is None:
             return
-        self._looks, self._next_look = 0, None
+        self._polls, self._next_poll = 0, None
         if future.cancelled():
             # Not by us: what we cancel leaves _in_flight at once.
             self._lose(running, PoolClosedError("the pool was closed before the task ran"))
@@ -414,7 +416,7 @@ class Map:
                 raise self._backend.translate(error)
             self._lose(running, error)
             return
-        report = self._carrier.unpack(future.result(), running.settled)
+        report = self._codec.unpack(future.result(), running.settled)
         if report.unread:
             self._settle_unread(running, report)
             return
@@ -425,27 +427,27 @@ class Map:
     def _settle_so_far(self, future: Future[Any]) -> None:
         """Settle what the running chunk of *future* is done with."""
         if parts := self._backend.outcomes_so_far(future):
-            show_all(self._mailbox.said)
+            show_all(self._queue.records)
             running = self._in_flight[future]
-            self._settle(running, self._carrier.unpack(parts, running.settled))
+            self._settle(running, self._codec.unpack(parts, running.settled))
 
-    def _settle(self, running: InFlight, report: Report) -> None:
+    def _settle(self, running: InFlight, report: ChunkReport) -> None:
         """Settle the outcomes in *report* that are not settled."""
         chunk, first = running.chunk, running.settled
         ended = running.settled = max(first, len(report.values))
         failures = report.failures
         again = []
-        for position in sorted(place for place in failures if place >= first):
-            self._verdicts.succeed(chunk.first + first, report.values[first:position])
+        for position in sorted(position for position in failures if position >= first):
+            self._policy.succeed(chunk.first + first, report.values[first:position])
             first = position + 1
             error = failures[position].error
             index = chunk.first + position
-            if self._verdicts.is_retried(error) and self._verdicts.may_retry(index, error):
+            if self._policy.is_retried(error) and self._policy.may_retry(index, error):
                 again.append(running.packed.part(position, 1))
             else:
-                self._verdicts.fail(chunk, position, failures[position])
+                self._policy.fail(chunk, position, failures[position])
         values = report.values
-        self._verdicts.succeed(chunk.first + first, values if first == 0 else values[first:ended])
+        self._policy.succeed(chunk.first + first, values if first == 0 else values[first:ended])
         self._retry(again)
 
     def _run_rest(self, running: InFlight) -> None:
@@ -454,20 +456,20 @@ class Map:
             # And not since an item failed: what is behind that does not matter.
             self._run_again([running.left()])
 
-    def _settle_unread(self, running: InFlight, report: Report) -> None:
+    def _settle_unread(self, running: InFlight, report: ChunkReport) -> None:
         """Nothing of the chunk was run: find out which item it is that cannot be rebuilt."""
         if report.unread == THE_ARGUMENTS and running.kept > 1:
             self._run_again(running.packed.singles(running.kept))
             return
         for position in range(running.kept):
-            self._verdicts.fail(running.chunk, position, report.failures[0])
+            self._policy.fail(running.chunk, position, report.failures[0])
 
     def _lose(self, running: InFlight, error: BaseException) -> None:
         """The chunk's worker was lost, or stopped for its timeout."""
         lost = error if isinstance(error, WorkerLost) else WorkerLost(error)
         told = self._backend.translate(lost.error)
         if lost.parts:
-            self._settle(running, self._carrier.unpack(list(lost.parts), running.settled))
+            self._settle(running, self._codec.unpack(list(lost.parts), running.settled))
         if (count := running.kept - running.settled) == 0:
             return
         left = running.left()
@@ -493,22 +495,22 @@ class Map:
                 own.index = chunk.first + position
             if count > 1:
                 own.add_note(f"the worker held items {chunk.first} to {chunk.first + count - 1}")
-            if self._verdicts.may_retry(chunk.first + position, own):
+            if self._policy.may_retry(chunk.first + position, own):
                 again.append(left.part(position, 1))
             else:
-                self._verdicts.fail(chunk, position, Failure(own))
+                self._policy.fail(chunk, position, Failure(own))
         self._retry(again)
 
     def _leave_from(self, index: int) -> None:
         """Leave everything behind item *index* alone; what comes before it goes on."""
-        self._supply.drop_from(index)
+        self._source.drop_from(index)
         for future, running in list(self._in_flight.items()):
             if running.chunk.first > index and future.cancel():
                 self._in_flight.pop(future, None)
 
     def _too_late(self) -> TaskTimeoutError:
         self.is_too_late = True
-        ended = self.taken + len(self._harvest)
+        ended = self.taken + len(self._buffer)
         of_total = "" if self.total is None else f" of {self.total}"
         return TaskTimeoutError(
             f"the call did not end within {self._deadline.seconds:g} seconds; "

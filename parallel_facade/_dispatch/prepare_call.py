@@ -7,10 +7,10 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any, Final, NamedTuple
 
-from parallel_facade._common.callback_thread import Delivery
+from parallel_facade._common.callback_thread import CallbackThread
 from parallel_facade._common.errors import ConfigurationError
 from parallel_facade._common.worker_role import has_private_state, is_worker
-from parallel_facade._dispatch.background_call import Submission
+from parallel_facade._dispatch.background_call import BackgroundCall
 from parallel_facade._dispatch.call_hooks import faults_in_force
 from parallel_facade._dispatch.call_options import (
     Options,
@@ -21,7 +21,7 @@ from parallel_facade._dispatch.call_options import (
     check_positive,
     check_switch,
 )
-from parallel_facade._dispatch.map_run import Map
+from parallel_facade._dispatch.map_run import MapRun
 from parallel_facade._worker.run_chunk import Call
 from parallel_facade.backends.base import Backend
 
@@ -57,12 +57,12 @@ def eager_map(
     *,
     strict: bool,
     submits_all: bool = False,
-) -> Map:
+) -> MapRun:
     """Return a map over inputs that are read now."""
     call, items, _ = _zipped(func, iterables, options, strict=strict)
     _check_options(target, options)
     listed = list(items)
-    return Map(
+    return MapRun(
         target.backend,
         call,
         iter(listed),
@@ -85,12 +85,12 @@ def lazy_map(
     ordered: bool,
     buffersize: int | None,
     strict: bool,
-) -> Map:
+) -> MapRun:
     """Return a map over inputs that are read as results are taken."""
     room = check_positive("buffersize", buffersize)
     call, items, total = _zipped(func, iterables, options, strict=strict)
     _check_options(target, options)
-    return Map(
+    return MapRun(
         target.backend,
         call,
         items,
@@ -104,16 +104,16 @@ def lazy_map(
     )
 
 
-def background_call(
+def start_background_call(
     target: Target,
     func: Callable[..., Any],
     args: Iterable[Any],
     kwds: Mapping[str, Any] | None,
     options: Options,
     *,
-    delivery: Delivery,
-    decisions: Delivery,
-) -> Submission:
+    callback_thread: CallbackThread,
+    decisions: CallbackThread,
+) -> BackgroundCall:
     """Return one call, ready to be started."""
     check_callable(func)
     if (faults := faults_in_force()) is not None:
@@ -122,12 +122,12 @@ def background_call(
     if not isinstance(kwds, Mapping | None):
         raise TypeError(f"kwds must be a mapping, got {kwds!r} of type {type(kwds).__qualname__}")
     _check_options(target, options)
-    return Submission(
+    return BackgroundCall(
         target.backend,
         Call(func, "call", stops_at_failure=True, seed=options.seed),
         (tuple(args), dict(kwds or {})),
         options,
-        delivery=delivery,
+        callback_thread=callback_thread,
         decisions=decisions,
     )
 

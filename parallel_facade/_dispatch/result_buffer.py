@@ -15,7 +15,7 @@ from typing import Any
 from parallel_facade._worker.outcomes import Failure
 
 
-class Run:
+class ValueSpan:
     """The values of consecutive items, from item *first* on, or one failure."""
 
     __slots__ = ("begin", "failure", "first", "values")
@@ -39,7 +39,7 @@ class Run:
         return self.begin == len(self.values)
 
 
-class Harvest:
+class ResultBuffer:
     """Keeps runs until they are taken.
 
     Args:
@@ -48,40 +48,40 @@ class Harvest:
 
     def __init__(self, *, ordered: bool) -> None:
         self._ordered = ordered
-        self._by_index: dict[int, Run] = {}
+        self._by_index: dict[int, ValueSpan] = {}
         self._arrived: deque[int] = deque()
-        self._begun: Run | None = None  # of which a part was taken
+        self._begun: ValueSpan | None = None  # of which a part was taken
         self._next = 0  # the index of what is taken next, if in order
 
     def add(self, first: int, values: list[Any]) -> None:
         """Add the values of consecutive items, of which the first has index *first*."""
         if values:
-            self._add(Run(first, values))
+            self._add(ValueSpan(first, values))
 
     def add_failure(self, index: int, failure: Failure) -> None:
         """Add that item *index* failed."""
-        self._add(Run(index, [None], failure))
+        self._add(ValueSpan(index, [None], failure))
 
-    def _add(self, run: Run) -> None:
-        self._by_index[run.first] = run
+    def _add(self, span: ValueSpan) -> None:
+        self._by_index[span.first] = span
         if not self._ordered:
-            self._arrived.append(run.first)
+            self._arrived.append(span.first)
 
     def take(self, most: int | None = None) -> list[Any] | Failure | None:
         """Return the next values, *most* at most, or a failure; `None` if there is nothing."""
-        if (run := self._front()) is None:
+        if (span := self._front()) is None:
             return None
-        taken = run.take(most)
+        taken = span.take(most)
         self._next += len(taken)
-        self._begun = run
-        if run.is_taken:
+        self._begun = span
+        if span.is_taken:
             self._begun = None
-            del self._by_index[run.first]
+            del self._by_index[span.first]
             if not self._ordered:
                 self._arrived.popleft()
-        return taken if run.failure is None else run.failure
+        return taken if span.failure is None else span.failure
 
-    def _front(self) -> Run | None:
+    def _front(self) -> ValueSpan | None:
         if self._begun is not None:
             return self._begun
         if self._ordered:
@@ -100,7 +100,7 @@ class Harvest:
 
     def __len__(self) -> int:
         """Return how many outcomes there are."""
-        return sum(len(run.values) - run.begin for run in self._by_index.values())
+        return sum(len(span.values) - span.begin for span in self._by_index.values())
 
     def __bool__(self) -> bool:
         """Return whether there are any."""
@@ -108,6 +108,6 @@ class Harvest:
 
     def outcomes(self) -> Iterator[tuple[int, Any]]:
         """Yield the index and the value, or the failure, of each."""
-        for run in self._by_index.values():
-            for place in range(run.begin, len(run.values)):
-                yield run.first + place, run.failure or run.values[place]
+        for span in self._by_index.values():
+            for position in range(span.begin, len(span.values)):
+                yield span.first + position, span.failure or span.values[position]

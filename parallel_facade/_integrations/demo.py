@@ -20,7 +20,7 @@ from parallel_facade._configuration.settings import resolve
 TABLE_WIDTH = 64
 
 
-class Facts(NamedTuple):
+class SourceFacts(NamedTuple):
     """What was found in one source file."""
 
     lines: int
@@ -56,7 +56,7 @@ class SourceSurvey:
         own = (path for path in found if "site-packages" not in path.parts)
         return sorted(str(path) for path in own)
 
-    def analyse(self, name: str) -> Facts:
+    def analyse(self, name: str) -> SourceFacts:
         """Return the facts about the file called *name*."""
         source = (self.folder / name).read_bytes()
         digest = hashlib.sha256(source).hexdigest()
@@ -66,9 +66,9 @@ class SourceSurvey:
                 warnings.simplefilter("ignore")  # old escapes in the tests of the parser
                 tree = _parse(source)
         except (SyntaxError, ValueError):
-            return Facts(lines, 0, 0, 0, "", digest)  # kept there to test the parser with
+            return SourceFacts(lines, 0, 0, 0, "", digest)  # kept there to test the parser with
         kinds = Counter(type(node) for node in ast.walk(tree))
-        return Facts(
+        return SourceFacts(
             lines=lines,
             functions=kinds[ast.FunctionDef] + kinds[ast.AsyncFunctionDef],
             classes=kinds[ast.ClassDef],
@@ -85,12 +85,12 @@ class SourceSurvey:
         ]
         return max(spans, default=(0, ""))[1]
 
-    def run(self, backend: str, names: Sequence[str], workers: int | None) -> list[Facts]:
+    def run(self, backend: str, names: Sequence[str], workers: int | None) -> list[SourceFacts]:
         """Return the facts about each file, found on *backend*."""
         return pmap(self.analyse, names, backend=backend, workers=workers, progress=f"{backend:8}")
 
 
-class Report(NamedTuple):
+class DemoReport(NamedTuple):
     """The demonstration's result."""
 
     text: str
@@ -100,12 +100,12 @@ class Report(NamedTuple):
 class _Lap(NamedTuple):
     backend: str
     seconds: float
-    facts: list[Facts]
+    facts: list[SourceFacts]
 
 
 def demo_report(
     backends: Sequence[str], *, workers: int | None = None, limit: int | None = None
-) -> Report:
+) -> DemoReport:
     """Analyse the standard library's source once for each of *backends*, and compare.
 
     Args:
@@ -125,7 +125,7 @@ def demo_report(
         facts = survey.run(config.backend, names, config.workers)
         laps.append(_Lap(config.backend, time.perf_counter() - began, facts))
     agrees = all(lap.facts == laps[0].facts for lap in laps)
-    return Report(_render(survey, laps, configs[0].workers, agrees=agrees), agrees)
+    return DemoReport(_render(survey, laps, configs[0].workers, agrees=agrees), agrees)
 
 
 def _render(

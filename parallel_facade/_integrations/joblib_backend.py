@@ -158,7 +158,7 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
                 self._running.add(result)
             result.add_done_callback(self._end)
             if callback is not None:
-                result.add_done_callback(functools.partial(_tell, callback))
+                result.add_done_callback(functools.partial(_notify, callback))
 
     def _next(self) -> _Waiting | None:
         with self._lock:
@@ -234,7 +234,7 @@ def _fail(error: Exception, callback: Callback | None) -> None:
         callback(failed)
 
 
-def _tell(callback: Callback, result: Any) -> None:
+def _notify(callback: Callback, result: Any) -> None:
     """Tell joblib of *result*; of several failures it asks for one."""
     callback(result)
     result._was_asked = True

@@ -46,10 +46,10 @@ def load_nested(payload: bytes) -> Any:
 
 # ── code objects, which never change: each is taken apart and put together once ───────────────────
 
-KEPT_BYTES: Final = 1 << 16
+CACHED_CODE_BYTES: Final = 1 << 16
 """Code whose payload is larger is not kept: one with constants of megabytes would stay for ever."""
 
-MOST_KEPT: Final = 1024
+MOST_CACHED: Final = 1024
 """Code objects that are kept on either side."""
 
 _dumped: dict[int, tuple[weakref.ref[types.CodeType], bytes]] = {}  # by id: `==` ignores the file
@@ -61,8 +61,8 @@ def dump_code(code: types.CodeType, reduce: Reduce) -> bytes:
     if known is not None and known() is code:
         return payload
     payload = dump_by_dill(code, reduce)
-    if len(payload) <= KEPT_BYTES and _is_plain(code):
-        if len(_dumped) >= MOST_KEPT:
+    if len(payload) <= CACHED_CODE_BYTES and _is_plain(code):
+        if len(_dumped) >= MOST_CACHED:
             _dumped.clear()
         _dumped[id(code)] = weakref.ref(code), payload
     return payload
@@ -107,10 +107,10 @@ def dill_carries_code() -> bool:
 
 def load_code(payload: bytes) -> types.CodeType:
     """Return the code that `dump_code` wrote."""
-    return _load_small_code(payload) if len(payload) <= KEPT_BYTES else load_nested(payload)
+    return _load_small_code(payload) if len(payload) <= CACHED_CODE_BYTES else load_nested(payload)
 
 
-@functools.lru_cache(maxsize=MOST_KEPT)
+@functools.lru_cache(maxsize=MOST_CACHED)
 def _load_small_code(payload: bytes) -> types.CodeType:
     code: types.CodeType = load_nested(payload)
     return code

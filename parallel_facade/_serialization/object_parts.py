@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._common.plain_data import PROTOCOL
-from parallel_facade._serialization.modules.collect_changes import Follower
+from parallel_facade._serialization.modules.collect_changes import ChangeCollector
 from parallel_facade._serialization.modules.importable import is_importable, is_importable_module
 from parallel_facade._serialization.pickler import MODULE_MACHINERY, Reducer, goes_by_name
 from parallel_facade._serialization.rules import classes as _classes
@@ -27,7 +27,7 @@ from parallel_facade._serialization.rules.exceptions import (
 )
 from parallel_facade._serialization.rules.methods import find_definition
 
-ATOMS: Final = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray, range})
+LEAF_TYPES: Final = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray, range})
 NEW: Final = frozenset({"__newobj__", "__newobj_ex__", "_reconstructor"})
 """Functions of `copyreg` that make an object from its class."""
 
@@ -66,7 +66,7 @@ def parts_of(obj: Any, reducer: Reducer | None) -> Iterator[Part]:
     elif kind is types.MethodType:
         yield from _of_method(obj)
     elif reducer is not None and kind is types.FunctionType:
-        yield from _of_news(obj) if is_importable(obj) else _of_function(obj, reducer.scope)
+        yield from _of_changes(obj) if is_importable(obj) else _of_function(obj, reducer.call_id)
     elif reducer is not None and issubclass(kind, type):
         yield from () if goes_by_name(obj) else _of_class(obj)
     elif reducer is not None and kind is types.ModuleType:
@@ -80,13 +80,13 @@ def parts_of(obj: Any, reducer: Reducer | None) -> Iterator[Part]:
 
 
 def _elements(sequence: Any) -> Iterator[Part]:
-    if not ATOMS.issuperset(map(type, sequence)):
+    if not LEAF_TYPES.issuperset(map(type, sequence)):
         yield from ((Label(f"[{index}]"), one) for index, one in enumerate(sequence))
 
 
 def _entries(mapping: dict[Any, Any]) -> Iterator[Part]:
     for key, value in list(mapping.items()):
-        if type(key) not in ATOMS:
+        if type(key) not in LEAF_TYPES:
             yield Label(f".key({_shown(key)})"), key
         yield Label(f"[{_shown(key)}]"), value
 
@@ -104,25 +104,27 @@ def _of_method(method: types.MethodType) -> Iterator[Part]:
     )
 
 
-def _of_function(function: types.FunctionType, scope: str) -> Iterator[Part]:
-    follower = Follower(lambda _: b"")
-    state = _functions.State(*_functions.function_state(function, scope, follower))
+def _of_function(function: types.FunctionType, call_id: str) -> Iterator[Part]:
+    collector = ChangeCollector(lambda _: b"")
+    state = _functions.State(*_functions.function_state(function, call_id, collector))
     name = function.__qualname__
     for variable, cell in zip(
         function.__code__.co_freevars, function.__closure__ or (), strict=True
     ):
         if any(cell is full for full, _ in state.contents):
             yield Label(f"closure cell {variable!r} of {name}", is_place=True), cell.cell_contents
-    for values in (state.values, *state.news.objects.values()):
+    for values in (state.values, *state.changes.objects.values()):
         for variable, value in values.items():
             yield Label(f"global {variable!r}", is_place=True), value
     for attribute, value in {**state.attributes, **state.members}.items():
         yield Label(f".{attribute}"), value
 
 
-def _of_news(function: types.FunctionType) -> Iterator[Part]:
+def _of_changes(function: types.FunctionType) -> Iterator[Part]:
     """Yield what travels beside the name of *function*."""
-    for (module, path), values in Follower(lambda _: b"").news_of(function).objects.items():
+    for (module, path), values in (
+        ChangeCollector(lambda _: b"").changes_of(function).objects.items()
+    ):
         where = f"{module}.{path}".rstrip(".")
         for name, value in values.items():
             yield Label(f"global {name!r} of {where}", is_place=True), value
@@ -205,7 +207,7 @@ def _of_state(state: Any) -> Iterator[Part]:
 
 def _shown(obj: Any) -> str:
     """Return a short text for *obj*, without running code of the user's."""
-    if type(obj) not in ATOMS:
+    if type(obj) not in LEAF_TYPES:
         return f"a {type(obj).__qualname__}"
     text = repr(obj)
     return text if len(text) <= 40 else f"{text[:36]} ..."

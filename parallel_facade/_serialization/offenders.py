@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._common.errors import described
-from parallel_facade._serialization.object_parts import ATOMS, Label, parts_of
+from parallel_facade._serialization.object_parts import LEAF_TYPES, Label, parts_of
 from parallel_facade._serialization.pickler import Reducer
 
 MOST_PARTS: Final = 300_000
@@ -99,7 +99,7 @@ def _search(
             told += 1
             yield node, error
         for label, part in parts if node.level < MOST_LEVELS else ():
-            if type(part) not in ATOMS and id(part) not in seen and len(seen) < MOST_PARTS:
+            if type(part) not in LEAF_TYPES and id(part) not in seen and len(seen) < MOST_PARTS:
                 seen[id(part)] = part
                 queue.append(_Node(part, label, node, node.level + 1))
 

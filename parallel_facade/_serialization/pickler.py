@@ -35,9 +35,9 @@ from parallel_facade._serialization.dill_bridge import (
     load_code,
     load_nested,
 )
-from parallel_facade._serialization.modules.apply_changes import News, bring
+from parallel_facade._serialization.modules.apply_changes import ModuleChanges, apply_changes
 from parallel_facade._serialization.modules.call_globals import fill, space_module
-from parallel_facade._serialization.modules.collect_changes import Follower
+from parallel_facade._serialization.modules.collect_changes import ChangeCollector
 from parallel_facade._serialization.modules.importable import (
     NEVER_IMPORTED,
     find_path,
@@ -48,7 +48,7 @@ from parallel_facade._serialization.modules.ownership import is_ours
 from parallel_facade._serialization.rules import classes as _classes
 from parallel_facade._serialization.rules import functions as _functions
 from parallel_facade._serialization.rules.builtin_values import (
-    DESCRIPTORS,
+    DESCRIPTOR_TYPES,
     LAZY_IMPORT,
     WEAK_COLLECTIONS,
     is_array_with_attributes,
@@ -82,7 +82,7 @@ from parallel_facade._serialization.rules.files import FILES, reduce_file
 from parallel_facade._serialization.rules.forward_refs import is_forward_ref, reduce_forward_ref
 from parallel_facade._serialization.rules.methods import reduce_method
 from parallel_facade._serialization.rules.singletons import (
-    KINDS,
+    SINGLETON_TYPES,
     Names,
     reduce_context,
     reduce_singleton,
@@ -110,20 +110,20 @@ class Reducer:
     """Decides how each function, class and special object of one payload travels.
 
     Args:
-        scope: The call.
+        call_id: The call.
         defined: Tokens of the classes that the other side has been given; it grows.
         returning: Whether the payload goes back to the side that owns the received classes.
     """
 
-    def __init__(self, scope: str, defined: set[str], *, returning: bool) -> None:
-        self.scope = scope
+    def __init__(self, call_id: str, defined: set[str], *, returning: bool) -> None:
+        self.call_id = call_id
         self.defined = defined
         self.returning = returning
         # What comes back says nothing of modules: they are the receiver's own.
-        self.follower = None if returning else Follower(self.dump)
+        self.collector = None if returning else ChangeCollector(self.dump)
         self.names = Names()
         self.function_cells: set[int] = set()
-        self.shells: set[int] = set()  # functions and classes whose contents are sent elsewhere
+        self.skeletons: set[int] = set()  # functions and classes whose contents are sent elsewhere
         self._ordinary: set[int] = set()  # ids of types whose instances are the pickler's own work
 
     def reduce(self, obj: Any) -> Any:
@@ -140,8 +140,8 @@ class Reducer:
 
     def dump(self, obj: Any) -> bytes:
         """Return *obj* as a payload of its own, which goes with this one."""
-        nested = Reducer(self.scope, set(self.defined), returning=self.returning)
-        nested.follower = self.follower
+        nested = Reducer(self.call_id, set(self.defined), returning=self.returning)
+        nested.collector = self.collector
         buffer = io.BytesIO()
         TravelPickler(buffer, nested).dump(obj)
         return buffer.getvalue()
@@ -278,17 +278,17 @@ def _reduce_named(reducer: Reducer | None, obj: Any, found: tuple[str, str] | No
     if is_ours(found[0]) and found[1] == obj.__qualname__:
         _ours[id(obj)] = obj
         return NotImplemented
-    if reducer is not None and reducer.follower is not None:
-        news = reducer.follower.news_of(obj)
-        if any(news):
-            return object_at, found, (reducer.scope, news), None, None, bring_beside
+    if reducer is not None and reducer.collector is not None:
+        changes = reducer.collector.changes_of(obj)
+        if any(changes):
+            return object_at, found, (reducer.call_id, changes), None, None, apply_changes_beside
     # A private function of a class: pickle would look for its name, which is not its attribute's.
     return NotImplemented if found[1] == obj.__qualname__ else (object_at, found)
 
 
-def bring_beside(_: object, state: tuple[str, News]) -> None:
+def apply_changes_beside(_: object, state: tuple[str, ModuleChanges]) -> None:
     """Take in what travelled beside an object's name."""
-    bring(*state)
+    apply_changes(*state)
 
 
 def object_at(module: str, path: str) -> Any:
@@ -302,10 +302,10 @@ def _reduce_function(reducer: Reducer, function: types.FunctionType) -> Any:
     if (found := find_path(function)) is not None:
         return _reduce_named(reducer, function, found)
     reducer.function_cells.update(map(id, function.__closure__ or ()))
-    if id(function) in reducer.shells:
-        reducer.shells.discard(id(function))
-        return _functions.reduce_shell(function, reducer.scope)
-    return _functions.reduce_function(function, reducer.scope, reducer.follower)
+    if id(function) in reducer.skeletons:
+        reducer.skeletons.discard(id(function))
+        return _functions.reduce_skeleton(function, reducer.call_id)
+    return _functions.reduce_function(function, reducer.call_id, reducer.collector)
 
 
 def _reduce_class(reducer: Reducer, cls: type) -> Any:
@@ -325,12 +325,12 @@ def _reduce_class_by_value(reducer: Reducer, cls: type) -> Any:
         return derived
     if reducer.returning and _classes.came_from_caller(cls):
         return _classes.reduce_to_token(cls)
-    if id(cls) in reducer.shells:
-        reducer.shells.discard(id(cls))
-        return _classes.reduce_shell(cls)
+    if id(cls) in reducer.skeletons:
+        reducer.skeletons.discard(id(cls))
+        return _classes.reduce_skeleton(cls)
     if token_for(cls) in reducer.defined:
         return _classes.reduce_to_token(cls)
-    return _reduce_family(reducer, cls)
+    return _reduce_hierarchy(reducer, cls)
 
 
 def _reduce_builtin_class(cls: type) -> Any:
@@ -346,37 +346,37 @@ def _names_in_types() -> dict[type, str]:
     return {found: name for name, found in vars(types).items() if isinstance(found, type)}
 
 
-def _reduce_family(reducer: Reducer, cls: type) -> Any:
+def _reduce_hierarchy(reducer: Reducer, cls: type) -> Any:
     """Send *cls* with the classes that it is made from, whose methods may mention it."""
     metaclass: type = type(cls)
     makers = [*reversed(cls.__mro__[1:]), *reversed(metaclass.__mro__)]
-    family = [
+    hierarchy = [
         one
         for one in _distinct(makers)
         if not goes_by_name(one) and token_for(one) not in reducer.defined
     ] + [cls]
     functions = [
         function
-        for one in family
+        for one in hierarchy
         for function in _classes.methods_of(one)
         if not is_importable(function)
     ]
-    reducer.defined.update(map(token_for, family))
-    reducer.shells.update(map(id, [*family[:-1], *functions]))
-    parameters = [part for one in family for part in parts_of(one)]
+    reducer.defined.update(map(token_for, hierarchy))
+    reducer.skeletons.update(map(id, [*hierarchy[:-1], *functions]))
+    parameters = [part for one in hierarchy for part in parts_of(one)]
     reducer.names.bare.update(id(parameter) for parameter, _ in parameters)
-    news = News.none()
-    if reducer.follower is not None:
+    changes = ModuleChanges.none()
+    if reducer.collector is not None:
         # After the class: what the program put in a module of its bases may lead back to it.
-        reducer.follower.note(filter(goes_by_name, makers), news)
-    return _classes.reduce_family(
+        reducer.collector.note(filter(goes_by_name, makers), changes)
+    return _classes.reduce_hierarchy(
         cls,
-        family,
+        hierarchy,
         functions,
-        news,
+        changes,
         parameters=parameters,
-        scope=reducer.scope,
-        follower=reducer.follower,
+        call_id=reducer.call_id,
+        collector=reducer.collector,
     )
 
 
@@ -407,7 +407,7 @@ def _reduce_module(reducer: Reducer, module: types.ModuleType) -> Any:
     space = vars(module)
     values = {name: value for name, value in space.items() if name not in MODULE_MACHINERY}
     key = _functions.key_of(space)
-    made = space_module, (reducer.scope, key, {"__name__": module.__name__})
+    made = space_module, (reducer.call_id, key, {"__name__": module.__name__})
     return *made, values, None, None, fill_space
 
 
@@ -443,11 +443,11 @@ HANDLERS: Final[dict[type, Callable[[Reducer, Any], Any]]] = {
     types.CellType: _reduce_cell,
     types.ModuleType: _reduce_module,
     types.MappingProxyType: lambda _, proxy: reduce_proxy(proxy),
-    **dict.fromkeys(KINDS, lambda reducer, obj: reducer.names.reduce(obj)),
+    **dict.fromkeys(SINGLETON_TYPES, lambda reducer, obj: reducer.names.reduce(obj)),
     Context: lambda _, context: reduce_context(context),
     RLOCK: _reduce_lock,
     type(threading.Lock()): _reduce_lock,
-    **dict.fromkeys(DESCRIPTORS, lambda _, descriptor: reduce_descriptor(descriptor)),
+    **dict.fromkeys(DESCRIPTOR_TYPES, lambda _, descriptor: reduce_descriptor(descriptor)),
     contextlib._GeneratorContextManager: lambda _, manager: reduce_context_manager(manager),
     functools._lru_cache_wrapper: _reduce_lru_cache,
     weakref.finalize: lambda reducer, _: refuse_finalizer(returning=reducer.returning),
@@ -472,11 +472,11 @@ RULES: Final[tuple[tuple[Callable[[type], bool], Handler], ...]] = (
     (lambda kind: id(kind) in _BY_ID, lambda reducer, obj: _BY_ID[id(type(obj))](reducer, obj)),
     (lambda kind: kind is types.CodeType, lambda reducer, code: reducer.reduce_code(code)),
     (lambda kind: issubclass(kind, type), _reduce_class),
-    (lambda kind: issubclass(kind, DESCRIPTORS), _BY_ID[id(property)]),
+    (lambda kind: issubclass(kind, DESCRIPTOR_TYPES), _BY_ID[id(property)]),
     (is_carried_by_dill, lambda reducer, obj: reducer.reduce_by_dill(obj)),
     (lambda kind: issubclass(kind, BaseException), _reduce_exception),
     (is_library, lambda _, library: reduce_library(library)),
-    (is_forward_ref, lambda reducer, obj: reduce_forward_ref(obj, reducer.scope)),
+    (is_forward_ref, lambda reducer, obj: reduce_forward_ref(obj, reducer.call_id)),
     (is_array_with_attributes, lambda _, array: reduce_array(array)),
     (lambda kind: issubclass(kind, enum.Enum) or _has_its_own_way(kind), _reduce_instance),
     # The pickler would look it up in the table of copyreg.

@@ -16,7 +16,7 @@ from parallel_facade._tracing.analysis import (
     START,
     TAKE,
 )
-from parallel_facade._tracing.facts import LARGE_BYTES, Facts
+from parallel_facade._tracing.facts import LARGE_BYTES, TraceFacts
 from parallel_facade._tracing.formatting import as_bytes, as_percent, as_time, counted
 from parallel_facade._worker.timings import PACK, PACK_CALLABLE, UNPACK
 
@@ -28,13 +28,13 @@ ONE_AT_A_TIME: Final = 1.2
 """CPUs: what threads use of more is in code that lets others run."""
 
 
-def advice_on(facts: Facts) -> str:
+def advice_on(facts: TraceFacts) -> str:
     """Return what to do about what limits the calls, and what is not known of them."""
     return _on_limit(facts) + _about_losses(facts)
 
 
-def _on_limit(facts: Facts) -> str:
-    if not facts.visits:
+def _on_limit(facts: TraceFacts) -> str:
+    if not facts.spans:
         return "No worker has told of a chunk."
     if facts.shares[RUN] >= GOOD_SHARE:
         return _advice_for_run(facts)
@@ -49,7 +49,7 @@ def _on_limit(facts: Facts) -> str:
     return how_much + _ADVICE[worst](facts) + _about_threads(worst, facts)
 
 
-def _advice_for_run(facts: Facts) -> str:
+def _advice_for_run(facts: TraceFacts) -> str:
     cpus = usable_cpus()
     busy = facts.cpu_seconds / facts.seconds if facts.seconds else 0.0
     share = f"The function itself runs for {as_percent(facts.shares[RUN])} of the workers' time"
@@ -75,7 +75,7 @@ def _advice_for_run(facts: Facts) -> str:
     return f"{share}: what is left to gain is in the function, or in more workers."
 
 
-def _on_serialize(facts: Facts) -> str:
+def _on_serialize(facts: TraceFacts) -> str:
     steps = [step for call in facts.calls for step in call.steps]
     callables = sum(step.ended - step.began for step in steps if step.what == PACK_CALLABLE)
     arguments = sum(step.ended - step.began for step in steps if step.what == PACK)
@@ -84,14 +84,14 @@ def _on_serialize(facts: Facts) -> str:
     return f"the caller serializes the arguments: {_about_arguments(facts)}"
 
 
-def _on_send(facts: Facts) -> str:
+def _on_send(facts: TraceFacts) -> str:
     if facts.sizes[PACK_CALLABLE] * len(facts.lanes) > facts.sizes[PACK]:
         return f"what they need is on its way: {_about_callable(facts)}"
     return f"what they need is on its way: {_about_arguments(facts)}"
 
 
-def _on_rebuild(facts: Facts) -> str:
-    times = [visit.times for visit in facts.visits]
+def _on_rebuild(facts: TraceFacts) -> str:
+    times = [span.times for span in facts.spans]
     callables = sum(one.callable_ready - one.received for one in times)
     arguments = sum(one.arguments_ready - one.callable_ready for one in times)
     if callables > arguments:
@@ -99,29 +99,29 @@ def _on_rebuild(facts: Facts) -> str:
     return f"they rebuild the arguments: {_about_arguments(facts)}"
 
 
-def _on_return(facts: Facts) -> str:
+def _on_return(facts: TraceFacts) -> str:
     return f"they serialize the results: {_about_results(facts)}"
 
 
-def _on_take(facts: Facts) -> str:
+def _on_take(facts: TraceFacts) -> str:
     return f"the caller rebuilds the results: {_about_results(facts)}"
 
 
-def _on_start(facts: Facts) -> str:  # noqa: ARG001 - as the others
+def _on_start(facts: TraceFacts) -> str:  # noqa: ARG001 - as the others
     return (
         "workers start. Later calls find them running; to have that early, make a Pool at the "
         "start of the program."
     )
 
 
-def _on_idle(facts: Facts) -> str:
+def _on_idle(facts: TraceFacts) -> str:
     if facts.items < facts.workers:
         return (
             f"they have nothing to do: {counted(facts.items, 'item')} for {facts.workers} "
             "workers. Divide the work into more items."
         )
     longest = facts.longest()
-    last = max(visit.times.encoded for visit in facts.visits)
+    last = max(span.times.encoded for span in facts.spans)
     if longest is not None and longest.ended - longest.began > facts.seconds / 2:
         return (
             f"they have nothing to do: item {longest.item} ran for "
@@ -136,7 +136,7 @@ def _on_idle(facts: Facts) -> str:
     )
 
 
-def _ended(facts: Facts) -> float:
+def _ended(facts: TraceFacts) -> float:
     return max(call.ended or call.began for call in facts.calls)
 
 
@@ -151,14 +151,14 @@ _ADVICE: Final = {
 }
 
 
-def _about_callable(facts: Facts) -> str:
+def _about_callable(facts: TraceFacts) -> str:
     return (
         f"{as_bytes(facts.sizes[PACK_CALLABLE])} in {counted(len(facts.calls), 'call')}. Make "
         "fewer calls with more items each; or have workers load it: Pool(initializer=...)."
     )
 
 
-def _about_arguments(facts: Facts) -> str:
+def _about_arguments(facts: TraceFacts) -> str:
     return _about_size(
         facts,
         PACK,
@@ -167,7 +167,7 @@ def _about_arguments(facts: Facts) -> str:
     )
 
 
-def _about_results(facts: Facts) -> str:
+def _about_results(facts: TraceFacts) -> str:
     return _about_size(
         facts,
         UNPACK,
@@ -175,28 +175,28 @@ def _about_results(facts: Facts) -> str:
     )
 
 
-def _about_size(facts: Facts, what: str, remedy: str) -> str:
+def _about_size(facts: TraceFacts, what: str, remedy: str) -> str:
     size = facts.per_item(what)
     if size < LARGE_BYTES:
         return _about_small_items(facts)
     return f"{as_bytes(size)} for each item. {remedy}"
 
 
-def _about_small_items(facts: Facts) -> str:
+def _about_small_items(facts: TraceFacts) -> str:
     return (
         f"an item runs for {as_time(facts.seconds_of_item)} only. Have each call of the function "
         "do more; or run it where nothing is sent: backend='serial'."
     )
 
 
-def _about_threads(cost: str, facts: Facts) -> str:
+def _about_threads(cost: str, facts: TraceFacts) -> str:
     """Return that threads would not have *cost*, where they run Python code at the same time."""
     if is_gil_on() or facts.are_threads or cost not in {SERIALIZE, SEND, REBUILD, RETURN, TAKE}:
         return ""
     return " Or use threads, to which nothing is sent: in this Python they run at the same time."
 
 
-def _about_losses(facts: Facts) -> str:
+def _about_losses(facts: TraceFacts) -> str:
     if not facts.lost:
         return ""
     were = "was" if facts.lost == 1 else "were"

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from parallel_facade._dispatch.call_trace import CallTrace
 from parallel_facade._tracing.intervals import Interval, merged, overlap
-from parallel_facade._worker.timings import UNPACK, ChunkTimes, Lane
+from parallel_facade._worker.timings import UNPACK, ChunkTimes, WorkerLane
 
 RUN: Final = "run"
 SERIALIZE: Final = "serialize"
@@ -41,7 +41,7 @@ MEANINGS: Final = {
 }
 
 
-class Visit(NamedTuple):
+class ChunkSpan(NamedTuple):
     """A chunk in its worker.
 
     Attributes:
@@ -55,7 +55,7 @@ class Visit(NamedTuple):
     submitted: float
 
 
-class Stretch(NamedTuple):
+class LabelledInterval(NamedTuple):
     """What a worker did, or waited for, for a while."""
 
     what: str
@@ -63,29 +63,29 @@ class Stretch(NamedTuple):
     ended: float
 
 
-def visits_of(calls: Iterable[CallTrace]) -> dict[Lane, list[Visit]]:
+def spans_of(calls: Iterable[CallTrace]) -> dict[WorkerLane, list[ChunkSpan]]:
     """Return for each worker what it was visited by, in order."""
-    found: dict[Lane, list[Visit]] = defaultdict(list)
+    found: dict[WorkerLane, list[ChunkSpan]] = defaultdict(list)
     for call in calls:
         submitted: dict[int, list[float]] = defaultdict(list)
         for first, at in call.submissions:
             submitted[first].append(at)
         for times in call.chunks:
-            visit = _visit(call, times, submitted)
-            found[visit.times.lane].append(visit)
-    for visits in found.values():
-        visits.sort(key=lambda visit: visit.times.received)
+            span = _span(call, times, submitted)
+            found[span.times.lane].append(span)
+    for spans in found.values():
+        spans.sort(key=lambda span: span.times.received)
     return dict(sorted(found.items()))
 
 
-def _visit(call: CallTrace, times: ChunkTimes, submitted: dict[int, list[float]]) -> Visit:
+def _span(call: CallTrace, times: ChunkTimes, submitted: dict[int, list[float]]) -> ChunkSpan:
     attempts = submitted.get(times.first, [call.began])
     earlier = [at for at in attempts if at <= times.received]
     if not earlier:
         # The worker's clock is slow: its chunk cannot have come before it was sent.
         times = _later(times, attempts[0] - times.received)
         earlier = attempts[:1]
-    return Visit(call, times, earlier[-1])
+    return ChunkSpan(call, times, earlier[-1])
 
 
 def _later(times: ChunkTimes, seconds: float) -> ChunkTimes:
@@ -101,12 +101,12 @@ def _later(times: ChunkTimes, seconds: float) -> ChunkTimes:
     )
 
 
-def labels_of(lanes: Iterable[Lane]) -> dict[Lane, str]:
+def labels_of(lanes: Iterable[WorkerLane]) -> dict[WorkerLane, str]:
     """Return what a reader calls each worker, all different."""
     lanes = list(lanes)
     hosts = {lane.host for lane in lanes}
     lanes_of = Counter((lane.host, lane.pid) for lane in lanes)
-    labels: dict[Lane, str] = {}
+    labels: dict[WorkerLane, str] = {}
     for lane in lanes:
         label = f"worker {lane.pid}"
         if (lane.host, lane.pid) == (socket.gethostname(), os.getpid()):
@@ -170,40 +170,42 @@ class Gaps:
         }
 
 
-def stretches(visits: list[Visit]) -> Iterator[Stretch]:
+def labelled_intervals(spans: list[ChunkSpan]) -> Iterator[LabelledInterval]:
     """Yield what a worker did, in order, and how long what it was sent was on its way."""
     free = 0.0
-    for visit in visits:
-        times = visit.times
-        yield Stretch(SEND, max(free, visit.submitted), times.received)
-        yield Stretch(REBUILD, times.received, times.arguments_ready)
-        yield Stretch(RUN, times.arguments_ready, times.ran)
-        yield Stretch(RETURN, times.ran, times.encoded)
+    for span in spans:
+        times = span.times
+        yield LabelledInterval(SEND, max(free, span.submitted), times.received)
+        yield LabelledInterval(REBUILD, times.received, times.arguments_ready)
+        yield LabelledInterval(RUN, times.arguments_ready, times.ran)
+        yield LabelledInterval(RETURN, times.ran, times.encoded)
         free = times.encoded
 
 
-def divided(visits: list[Visit]) -> Iterator[Stretch]:
+def divided(spans: list[ChunkSpan]) -> Iterator[LabelledInterval]:
     """Yield the same, with what the function took first, and what its results took behind it."""
-    applied = iter([visit.times.applied for visit in visits])
-    for one in stretches(visits):
+    applied = iter([span.times.applied for span in spans])
+    for one in labelled_intervals(spans):
         if one.what == RUN:
             ended = min(one.ended, one.began + next(applied))
             yield one._replace(ended=ended)
-            yield Stretch(RETURN, ended, one.ended)
+            yield LabelledInterval(RETURN, ended, one.ended)
         else:
             yield one
 
 
-def shares_of_time(gaps: Gaps, lanes: dict[Lane, list[Visit]], workers: int) -> dict[str, float]:
+def shares_of_time(
+    gaps: Gaps, lanes: dict[WorkerLane, list[ChunkSpan]], workers: int
+) -> dict[str, float]:
     """Return for each of `MEANINGS` its share of the time of *workers* workers."""
     seconds = dict.fromkeys(MEANINGS, 0.0)
-    for lane, visits in lanes.items():
-        for what, began, ended in divided(visits):
+    for lane, spans in lanes.items():
+        for what, began, ended in divided(spans):
             if what != SEND:
                 seconds[what] += Interval(began, ended).seconds
         # Where workers follow each other, each was there for a part of the time only.
-        span = gaps.span if len(lanes) <= workers else _presence(lane, visits)
-        for gap, submitted in _gaps_between(span, visits):
+        span = gaps.span if len(lanes) <= workers else _presence(lane, spans)
+        for gap, submitted in _gaps_between(span, spans):
             for what, waited in gaps.waited_for(gap, submitted, lane.ready_since).items():
                 seconds[what] += waited
     for _ in range(workers - len(lanes)):  # those that were given nothing
@@ -215,17 +217,19 @@ def shares_of_time(gaps: Gaps, lanes: dict[Lane, list[Visit]], workers: int) -> 
     return {what: spent / whole if whole else 0.0 for what, spent in seconds.items()}
 
 
-def _presence(lane: Lane, visits: list[Visit]) -> Interval:
+def _presence(lane: WorkerLane, spans: list[ChunkSpan]) -> Interval:
     """Return from when to when a worker was there, as far as that is known."""
-    first = visits[0]
+    first = spans[0]
     begin = min(max(first.submitted, lane.ready_since), first.times.received)
-    return Interval(begin, visits[-1].times.encoded)
+    return Interval(begin, spans[-1].times.encoded)
 
 
-def _gaps_between(span: Interval, visits: list[Visit]) -> Iterator[tuple[Interval, float | None]]:
+def _gaps_between(
+    span: Interval, spans: list[ChunkSpan]
+) -> Iterator[tuple[Interval, float | None]]:
     """Yield each gap, and when the chunk was submitted that ended it."""
-    times = [visit.times for visit in visits]
-    yield Interval(span.began, times[0].received), visits[0].submitted
-    for one, following in pairwise(visits):
+    times = [span.times for span in spans]
+    yield Interval(span.began, times[0].received), spans[0].submitted
+    for one, following in pairwise(spans):
         yield Interval(one.times.encoded, following.times.received), following.submitted
     yield Interval(times[-1].encoded, span.ended), None

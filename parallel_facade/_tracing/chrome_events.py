@@ -12,8 +12,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from parallel_facade._dispatch.call_trace import CallTrace
-from parallel_facade._tracing.analysis import SEND, Visit, labels_of, stretches, visits_of
-from parallel_facade._worker.timings import Lane, Loss, Step
+from parallel_facade._tracing.analysis import (
+    SEND,
+    ChunkSpan,
+    labelled_intervals,
+    labels_of,
+    spans_of,
+)
+from parallel_facade._worker.timings import Loss, TimedStep, WorkerLane
 
 Event = dict[str, Any]
 
@@ -33,10 +39,10 @@ def events_of(calls: list[CallTrace], began: float) -> dict[str, Any]:
     for call in calls:
         events += (_step_event(step, call, began) for step in call.steps)
         events += (_loss_event(loss, call, began) for loss in call.losses)
-    visits = visits_of(calls)
-    for place, (lane, label) in enumerate(labels_of(visits).items(), start=1):
+    spans = spans_of(calls)
+    for place, (lane, label) in enumerate(labels_of(spans).items(), start=1):
         events += _names(place, lane.pid, lane.thread, label, lane.name)
-        events += _lane_events(lane, visits[lane], began)
+        events += _lane_events(lane, spans[lane], began)
     return {"traceEvents": events, "displayTimeUnit": "ms"}
 
 
@@ -51,7 +57,7 @@ def _meta(what: str, pid: int, thread: int, facts: dict[str, Any]) -> Event:
     return {"ph": "M", "name": what, "pid": pid, "tid": thread, "args": facts}
 
 
-def _stretch(  # noqa: PLR0917 - the parts of an event
+def _labelled_event(  # noqa: PLR0917 - the parts of an event
     name: str, category: str, began: float, ended: float, pid: int, thread: int, **facts: Any
 ) -> Event:
     return {
@@ -66,8 +72,8 @@ def _stretch(  # noqa: PLR0917 - the parts of an event
     }
 
 
-def _step_event(step: Step, call: CallTrace, zero: float) -> Event:
-    return _stretch(
+def _step_event(step: TimedStep, call: CallTrace, zero: float) -> Event:
+    return _labelled_event(
         step.what,
         "caller",
         step.began - zero,
@@ -94,10 +100,10 @@ def _loss_event(loss: Loss, call: CallTrace, zero: float) -> Event:
     }
 
 
-def _lane_events(lane: Lane, visits: list[Visit], zero: float) -> Iterator[Event]:
-    for visit in visits:
-        times, name = visit.times, visit.call.name
-        yield _stretch(
+def _lane_events(lane: WorkerLane, spans: list[ChunkSpan], zero: float) -> Iterator[Event]:
+    for span in spans:
+        times, name = span.times, span.call.name
+        yield _labelled_event(
             _items(times.first, times.items, name),
             "chunk",
             times.received - zero,
@@ -107,14 +113,14 @@ def _lane_events(lane: Lane, visits: list[Visit], zero: float) -> Iterator[Event
             call=name,
             first=times.first,
             items=times.items,
-            waited=round(times.received - visit.submitted, 6),
+            waited=round(times.received - span.submitted, 6),
             cpu=times.cpu,
         )
-        for what, began, ended in stretches([visit]):
+        for what, began, ended in labelled_intervals([span]):
             if what != SEND:
-                yield _stretch(what, what, began - zero, ended - zero, lane.pid, lane.thread)
+                yield _labelled_event(what, what, began - zero, ended - zero, lane.pid, lane.thread)
         for item, began, ended in times.noted:
-            yield _stretch(
+            yield _labelled_event(
                 f"item {item}", "item", began - zero, ended - zero, lane.pid, lane.thread
             )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from parallel_facade._dispatch.call_trace import CallTrace
-from parallel_facade._tracing.analysis import Gaps, shares_of_time, visits_of
+from parallel_facade._tracing.analysis import Gaps, shares_of_time, spans_of
 from parallel_facade._worker.timings import PACK, PACK_CALLABLE, UNPACK, ItemTimes
 
 LARGE_BYTES: Final = 100_000
@@ -15,7 +15,7 @@ SMALL_ITEM_SECONDS: Final = 1e-4
 """With less, what is around an item counts as much as the item."""
 
 
-class Facts:
+class TraceFacts:
     """What is known of *calls*, of which there is one at least."""
 
     def __init__(self, calls: list[CallTrace]) -> None:
@@ -23,14 +23,14 @@ class Facts:
         self.calls = calls
         self.seconds = gaps.seconds
         self.workers = max(call.workers for call in calls)
-        self.lanes = visits_of(calls)
+        self.lanes = spans_of(calls)
         self.shares = shares_of_time(gaps, self.lanes, self.workers)
         self.sizes: dict[str, int] = dict.fromkeys((PACK_CALLABLE, PACK, UNPACK), 0)
         for call in calls:
             for step in call.steps:
                 self.sizes[step.what] += step.size
-        self.visits = [visit for visits in self.lanes.values() for visit in visits]
-        times = [visit.times for visit in self.visits]
+        self.spans = [span for spans in self.lanes.values() for span in spans]
+        times = [span.times for span in self.spans]
         self.items = sum(one.items for one in times)
         self.run_seconds = sum(one.applied for one in times)
         self.cpu_seconds = sum(one.cpu for one in times)
@@ -62,5 +62,5 @@ class Facts:
 
     def longest(self) -> ItemTimes | None:
         """Return the item that ran for longest, of those that were noted."""
-        noted: Iterable[ItemTimes] = (one for visit in self.visits for one in visit.times.noted)
+        noted: Iterable[ItemTimes] = (one for span in self.spans for one in span.times.noted)
         return max(noted, key=lambda one: one.ended - one.began, default=None)

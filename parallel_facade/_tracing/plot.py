@@ -15,7 +15,7 @@ from parallel_facade._tracing.analysis import (
     TAKE,
     divided,
     labels_of,
-    visits_of,
+    spans_of,
 )
 from parallel_facade._worker.timings import UNPACK
 
@@ -40,14 +40,14 @@ def plot(calls: list[CallTrace], began: float, advice: str) -> Figure:
     """Return the picture of *calls* of a timeline that began at *began*, with *advice* below."""
     from matplotlib.figure import Figure
 
-    visits = visits_of(calls)
+    spans = spans_of(calls)
     lanes = {"caller": _caller(calls)}
-    for lane, label in list(labels_of(visits).items())[:MOST_LANES]:
-        lanes[label] = list(divided(visits[lane]))
+    for lane, label in list(labels_of(spans).items())[:MOST_LANES]:
+        lanes[label] = list(divided(spans[lane]))
     figure = Figure(figsize=(9, 1.6 + LANE_INCHES * len(lanes)), layout="constrained")
     axes = figure.subplots()
-    for place, stretched in enumerate(lanes.values()):
-        for what, bars in _by_kind(stretched, began).items():
+    for place, drawn in enumerate(lanes.values()):
+        for what, bars in _by_kind(drawn, began).items():
             axes.broken_barh(bars, (place - 0.4, 0.8), color=COLOURS[what], linewidth=0)
     _label(axes, list(lanes))
     figure.supxlabel(advice, fontsize=9, wrap=True)
@@ -62,9 +62,9 @@ def _caller(calls: list[CallTrace]) -> list[Any]:
     ]
 
 
-def _by_kind(stretched: list[Any], zero: float) -> dict[str, list[tuple[float, float]]]:
+def _by_kind(drawn: list[Any], zero: float) -> dict[str, list[tuple[float, float]]]:
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for what, began, ended in stretched:
+    for what, began, ended in drawn:
         if ended > began:
             found[what].append((began - zero, ended - began))
     return found

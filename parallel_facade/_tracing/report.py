@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from parallel_facade._dispatch.call_trace import CallTrace
 from parallel_facade._tracing.advice import advice_on
 from parallel_facade._tracing.analysis import MEANINGS
-from parallel_facade._tracing.facts import Facts
+from parallel_facade._tracing.facts import TraceFacts
 from parallel_facade._tracing.formatting import as_percent, as_time, counted
 from parallel_facade._worker.timings import PACK, PACK_CALLABLE, UNPACK
 
@@ -76,7 +76,7 @@ def report_of(calls: list[CallTrace]) -> TraceReport:
         return TraceReport(
             0, 0, 0.0, 0, dict.fromkeys(MEANINGS, 0.0), 0, 0, 0, 0.0, 0, "no call was made"
         )
-    facts = Facts(calls)
+    facts = TraceFacts(calls)
     return TraceReport(
         calls=len(calls),
         items=facts.items,

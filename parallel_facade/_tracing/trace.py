@@ -44,11 +44,11 @@ class Trace:
             # Now: that it cannot be written shall not be found out when all has run.
             self._file.open("a").close()
         self._began = time.time()
-        _call_trace.watchers.append(self._watch)
+        _call_trace.listeners.append(self._add_call)
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        _call_trace.watchers.remove(self._watch)
+        _call_trace.listeners.remove(self._add_call)
         for call in self._calls:
             call.note_end()  # what still runs is seen up to here
         if self._file is None:
@@ -73,7 +73,7 @@ class Trace:
             beside.unlink(missing_ok=True)
             file.write_text(text, encoding="utf-8")
 
-    def _watch(self, call: CallTrace) -> None:
+    def _add_call(self, call: CallTrace) -> None:
         self._calls.append(call)
 
     def events(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from parallel_facade._common.worker_role import is_worker_process
 DEBUGGERS: Final = frozenset({"pdb", "bdb", "cmd"})
 
 
-def told_of_breakpoint(error: BaseException) -> BaseException:
+def with_breakpoint_hint(error: BaseException) -> BaseException:
     """Return *error*, or what says in words that a task has come to a breakpoint in a worker."""
     last = place = error.__traceback__
     while last is not None and last.tb_next is not None:

@@ -4,7 +4,8 @@
     chunk payload ──────────────────────────► run ──► parts of a report
 
 Guarantees:
-    - `OpenCall.run` returns a report whatever the user's objects do while they are rebuilt or run.
+    - `LoadedCall.run` returns a report, whatever the user's objects do while they are rebuilt or
+      run.
     - A call's callable is decoded once per worker, and dropped when the call ends.
 """
 
@@ -23,16 +24,16 @@ from parallel_facade._common.call_ids import is_made_here
 from parallel_facade._common.errors import SerializationError, described
 from parallel_facade._common.worker_role import is_worker_process, ready_since
 from parallel_facade._configuration.settings import adopt_settings
-from parallel_facade._console.capture import Telling
-from parallel_facade._console.replay import Hearing, unpacked_hearing
-from parallel_facade._serialization.buffers.object_store import Fetched
-from parallel_facade._serialization.buffers.shared_memory import Loan, Shelf
-from parallel_facade._serialization.encoder import Cargo, Encoder, decode
-from parallel_facade._serialization.modules import apply_changes as _news
+from parallel_facade._console.capture import OutputCapture
+from parallel_facade._console.replay import OutputRequest, unpacked_output_request
+from parallel_facade._serialization.buffers.object_store import FetchedBuffer
+from parallel_facade._serialization.buffers.shared_memory import MappedSegment, SegmentPool
+from parallel_facade._serialization.encoder import Encoder, Payload, decode
+from parallel_facade._serialization.modules import apply_changes as _changes
 from parallel_facade._serialization.modules import call_globals as _namespaces
-from parallel_facade._serialization.rules.builtin_values import KeptAlive
+from parallel_facade._serialization.rules.builtin_values import LiveObjects
 from parallel_facade._serialization.rules.classes import pinning_attributes
-from parallel_facade._worker.outcome_recorder import Ledger, Log
+from parallel_facade._worker.outcome_recorder import OutcomeLog, OutcomeRecorder
 from parallel_facade._worker.outcomes import Failure, Received, captured, encode_unread
 from parallel_facade._worker.run_chunk import (
     THE_ARGUMENTS,
@@ -45,28 +46,28 @@ from parallel_facade._worker.run_chunk import (
 from parallel_facade._worker.timings import Stopwatch
 
 
-class Surroundings(NamedTuple):
+class CallEnvironment(NamedTuple):
     """What a worker needs to know to decode a call.
 
     Attributes:
-        scope: The call's name.
+        call_id: The call's name.
         serializer: How to encode what goes back.
         import_path: The caller's `sys.path`, where its modules are found.
         folder: The caller's working directory, which relative paths mean.
         is_remote: Whether the worker has a `sys.path` of its own.
-        hearing: What the caller wants to hear while tasks run; `None` for nothing.
+        output_request: What the caller wants to hear while tasks run; `None` for nothing.
         is_timed: Whether the caller makes a timeline.
         authkey: What lets the worker in at managers of `multiprocessing`, which the caller may have
             made; `None` for nothing.
         settings: What the caller has configured, for calls that tasks make.
     """
 
-    scope: str
+    call_id: str
     serializer: str
     import_path: list[str]
     folder: str
     is_remote: bool = False
-    hearing: bytes | None = None
+    output_request: bytes | None = None
     is_timed: bool = False
     authkey: bytes | None = None
     settings: dict[str, Any] | None = None
@@ -88,40 +89,45 @@ class Surroundings(NamedTuple):
             process.current_process().authkey = self.authkey
 
 
-class OpenCall:
+class LoadedCall:
     """A call as a worker knows it: decoded when its first chunk arrives."""
 
     def __init__(
-        self, payload: bytes, loans: tuple[Loan | Fetched, ...] = (), shelf: Shelf | None = None
+        self,
+        payload: bytes,
+        mapped_segments: tuple[MappedSegment | FetchedBuffer, ...] = (),
+        segment_pool: SegmentPool | None = None,
     ) -> None:
-        surroundings, self._payload = decode(payload)
-        self._loans = loans
-        self._surroundings = Surroundings(*surroundings)
-        self.scope = self._surroundings.scope
-        self._hearing: Hearing | None = None
+        environment, self._payload = decode(payload)
+        self._mapped_segments = mapped_segments
+        self._environment = CallEnvironment(*environment)
+        self.call_id = self._environment.call_id
+        self._output_request: OutputRequest | None = None
         # In the caller's own process, what a task says reaches it by itself.
-        if (hearing := self._surroundings.hearing) is not None and not is_made_here(self.scope):
-            self._hearing = unpacked_hearing(hearing)
+        if (output_request := self._environment.output_request) is not None and not is_made_here(
+            self.call_id
+        ):
+            self._output_request = unpacked_output_request(output_request)
         self._encoder = Encoder(
-            self.scope, self._surroundings.serializer, returning=True, shelf=shelf
+            self.call_id, self._environment.serializer, returning=True, segment_pool=segment_pool
         )
         self._call: Call | None = None
         self._decoding = threading.Lock()  # guards _call, where a worker has several threads
-        self._kept: list[Any] = []  # what only weak references of the callable refer to
+        self._live: list[Any] = []  # what only weak references of the callable refer to
         # Context variables that travelled are set here, and for this call alone.
         self._context = copy_context()
-        if not is_made_here(self.scope):
-            self._context.run(adopt_settings, self._surroundings.settings or {})
+        if not is_made_here(self.call_id):
+            self._context.run(adopt_settings, self._environment.settings or {})
 
     def run(  # noqa: PLR0917 - what each kind of worker has of these differs
         self,
         payload: Received,
-        log: Log | None = None,
-        send_part: Callable[[Cargo], object] | None = None,
+        log: OutcomeLog | None = None,
+        send_part: Callable[[Payload], object] | None = None,
         on_begin: Callable[[], object] | None = None,
         at_most: float = math.inf,
-        say: Callable[[bytes], object] | None = None,
-    ) -> tuple[Cargo, int]:
+        send_record: Callable[[bytes], object] | None = None,
+    ) -> tuple[Payload, int]:
         """Run the chunk in *payload*; return the last part of the report, and how many were run.
 
         Args:
@@ -130,10 +136,10 @@ class OpenCall:
             send_part: Sends a part of the report at once.
             on_begin: Called when the callable is there, before the arguments are rebuilt.
             at_most: Begin no more items once so many were run.
-            say: Sends a remark; `None` for nowhere.
+            send_record: Sends a remark; `None` for nowhere.
         """
-        ledger = Ledger(self._encoder, log, send_part)
-        stopwatch = Stopwatch(say if self._surroundings.is_timed else None, ready_since())
+        recorder = OutcomeRecorder(self._encoder, log, send_part)
+        stopwatch = Stopwatch(send_record if self._environment.is_timed else None, ready_since())
         try:
             with self._decoding:
                 call = self._context.run(self.call)
@@ -142,70 +148,74 @@ class OpenCall:
         stopwatch.mark()
         # A copy: a context can be entered by one thread only.
         return self._context.copy().run(
-            self._run_telling, say, call, payload, ledger, on_begin, at_most, stopwatch
+            self._run_capturing, send_record, call, payload, recorder, on_begin, at_most, stopwatch
         )
 
-    def _run_telling(self, say: Callable[[bytes], object] | None, *what: Any) -> tuple[Cargo, int]:
-        if say is None or self._hearing is None:
+    def _run_capturing(
+        self, send_record: Callable[[bytes], object] | None, *what: Any
+    ) -> tuple[Payload, int]:
+        if send_record is None or self._output_request is None:
             return self._run(*what)
-        with Telling(self._hearing, say, item_now, is_alone=is_worker_process()):
+        with OutputCapture(
+            self._output_request, send_record, item_now, is_alone=is_worker_process()
+        ):
             return self._run(*what)
 
     def _run(  # noqa: PLR0917 - what `run` takes and has made
         self,
         call: Call,
         payload: Received,
-        ledger: Ledger,
+        recorder: OutcomeRecorder,
         on_begin: Callable[[], object] | None,
         at_most: float,
         stopwatch: Stopwatch,
-    ) -> tuple[Cargo, int]:
+    ) -> tuple[Payload, int]:
         if on_begin is not None:
             on_begin()
-        with _namespaces.as_main(self.scope), KeptAlive():
+        with _namespaces.as_main(self.call_id), LiveObjects():
             try:
                 chunk = Chunk(*decode(*payload))
             except BaseException as exc:
                 return self._unread(THE_ARGUMENTS, exc)
-            ledger.enter()
-            count, seconds = run_recorded(call, chunk, ledger, at_most, stopwatch)
-            part = ledger.part(seconds)
-            stopwatch.tell(chunk.first, count)
+            recorder.enter()
+            count, seconds = run_recorded(call, chunk, recorder, at_most, stopwatch)
+            part = recorder.part(seconds)
+            stopwatch.reported(chunk.first, count)
             return part, count
 
-    def _unread(self, part: str, exc: BaseException) -> tuple[Cargo, int]:
+    def _unread(self, part: str, exc: BaseException) -> tuple[Payload, int]:
         error = SerializationError(
             f"{part} could not be rebuilt in the worker: {described(exc)}{_advice(exc)}", path=part
         )
         failure = Failure(error, captured(exc).traceback)
-        return Cargo(encode_unread(part, failure, self._encoder)), 0
+        return Payload(encode_unread(part, failure, self._encoder)), 0
 
     def call(self) -> Call:
         """Return the call, decoding it on first use."""
-        self._surroundings.apply()
+        self._environment.apply()
         if self._call is None:
-            with KeptAlive() as self._kept:
-                self._call = Call(*decode(self._payload, self._loans))
-            self._payload, self._loans = b"", ()
+            with LiveObjects() as self._live:
+                self._call = Call(*decode(self._payload, self._mapped_segments))
+            self._payload, self._mapped_segments = b"", ()
         return self._call
 
     def close(self) -> None:
         """Forget the callable and its globals."""
         self._call = None
-        self._kept = []
-        _namespaces.forget(self.scope)
-        _news.forget(self.scope)
+        self._live = []
+        _namespaces.forget(self.call_id)
+        _changes.forget(self.call_id)
 
 
 def run_initializer(payload: bytes) -> None:
     """Run the initializer in *payload*; the globals that it sets stay for the worker's life."""
-    opened = OpenCall(payload)
+    opened = LoadedCall(payload)
     initializer = opened.call().func
     defined_in = getattr(getattr(initializer, "func", initializer), "__module__", "")
     with (
-        _namespaces.as_main(opened.scope),
-        _namespaces.pinning(opened.scope, defined_in),
-        pinning_attributes(opened.scope),
+        _namespaces.as_main(opened.call_id),
+        _namespaces.pinning(opened.call_id, defined_in),
+        pinning_attributes(opened.call_id),
     ):
         initializer()
     opened.close()

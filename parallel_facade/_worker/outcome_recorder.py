@@ -19,8 +19,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from parallel_facade._serialization.buffers.shared_memory import Segment
-from parallel_facade._serialization.encoder import Cargo, Encoder
+from parallel_facade._serialization.buffers.shared_memory import SharedSegment
+from parallel_facade._serialization.encoder import Encoder, Payload
 from parallel_facade._worker.outcomes import (
     PLAIN,
     SentFailure,
@@ -45,7 +45,7 @@ Slots = tuple[type | None, Any]
 NO_SLOTS: Final[Slots] = (None, None)
 
 
-class Log(Protocol):
+class OutcomeLog(Protocol):
     """Memory that outlives the worker; see `backends._journal`."""
 
     @property
@@ -75,7 +75,7 @@ class Log(Protocol):
         """Note that all outcomes so far, of *count* items, were sent."""
 
 
-class Ledger:
+class OutcomeRecorder:
     """Collects the outcomes of one chunk.
 
     Args:
@@ -87,8 +87,8 @@ class Ledger:
     def __init__(
         self,
         encoder: Encoder,
-        log: Log | None = None,
-        send_part: Callable[[Cargo], object] | None = None,
+        log: OutcomeLog | None = None,
+        send_part: Callable[[Payload], object] | None = None,
     ) -> None:
         self._encoder = encoder
         self._log = log
@@ -104,7 +104,7 @@ class Ledger:
         self._prefix: tuple[str, bytes] = ("", b"")
         self._values: list[Any] = []
         self._payloads: dict[int, bytes | tuple[bytes, int]] = {}
-        self._segments: list[Segment] = []
+        self._segments: list[SharedSegment] = []
         self._failures: dict[int, SentFailure] = {}
 
     def enter(self) -> None:
@@ -190,7 +190,7 @@ class Ledger:
             self._log.sent(len(self._prefix[1]) // SLOT_BYTES + len(self._values))
             self._clear()
 
-    def part(self, seconds: float = 0.0) -> Cargo:
+    def part(self, seconds: float = 0.0) -> Payload:
         """Return all outcomes that were not sent, encoded.
 
         Args:
@@ -199,7 +199,7 @@ class Ledger:
         data = encode_part(
             self._prefix, self._values, self._payloads, self._failures, seconds=seconds
         )
-        return Cargo(data, tuple(self._segments))
+        return Payload(data, tuple(self._segments))
 
     def _end_slots(self, count: int) -> None:
         """Keep the first *count* slots; there will be no more."""

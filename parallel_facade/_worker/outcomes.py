@@ -26,11 +26,11 @@ from parallel_facade._common.errors import (
 )
 from parallel_facade._common.interrupt_safety import raise_if_handlers
 from parallel_facade._common.plain_data import PROTOCOL
-from parallel_facade._serialization.buffers.object_store import Fetched
-from parallel_facade._serialization.buffers.shared_memory import Loan
-from parallel_facade._serialization.encoder import Cargo, Encoder, decode
+from parallel_facade._serialization.buffers.object_store import FetchedBuffer
+from parallel_facade._serialization.buffers.shared_memory import MappedSegment
+from parallel_facade._serialization.encoder import Encoder, Payload, decode
 from parallel_facade._serialization.rules.exceptions import add_cause, is_like, portable
-from parallel_facade._worker.breakpoints import told_of_breakpoint
+from parallel_facade._worker.breakpoints import with_breakpoint_hint
 
 PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
 """Types that cannot fail to travel, so that they need no payload of their own."""
@@ -60,7 +60,7 @@ class Failure(NamedTuple):
         return self.error
 
 
-class Report(NamedTuple):
+class ChunkReport(NamedTuple):
     """What the items of one chunk came to.
 
     Attributes:
@@ -83,11 +83,11 @@ class Received(NamedTuple):
 
     Attributes:
         data: The bytes.
-        loans: The buffers that they refer to.
+        mapped_segments: The buffers that they refer to.
     """
 
     data: Any
-    loans: tuple[Loan | Fetched, ...] = ()
+    mapped_segments: tuple[MappedSegment | FetchedBuffer, ...] = ()
 
 
 class SentFailure(NamedTuple):
@@ -116,8 +116,8 @@ def encode_part(  # noqa: PLR0917 - each is a field of what travels
             own: one that cannot be rebuilt must not take its neighbours along. With the number
             of segments that it refers to, if there are any.
         failures: What went wrong, by place in *values*.
-        unread: As in `Report`.
-        seconds: As in `Report`.
+        unread: As in `ChunkReport`.
+        seconds: As in `ChunkReport`.
     """
     flag = SOME_FAILED if failures else ALL_SUCCEEDED
     return flag + pickle.dumps((prefix, values, payloads, failures, unread, seconds), PROTOCOL)
@@ -167,14 +167,14 @@ def first_traceback(parts: list[Any]) -> str:
     return ""
 
 
-def decode_report(parts: list[Any], known: int = 0) -> Report:
+def decode_report(parts: list[Any], known: int = 0) -> ChunkReport:
     """Return the report that *parts* hold together.
 
     Args:
         parts: As bytes, or `Received`.
         known: Outcomes, from the first, that are known already: they are not rebuilt once more.
     """
-    report = Report([], {})
+    report = ChunkReport([], {})
     for part in map(as_received, parts):
         prefix, values, payloads, failures, unread, seconds = pickle.loads(
             memoryview(part.data)[1:]
@@ -185,23 +185,23 @@ def decode_report(parts: list[Any], known: int = 0) -> Report:
         for place, failure in failures.items():
             if first + place >= known:
                 report.failures[first + place] = _received(SentFailure(*failure))
-        _rebuild(report, first, payloads, part.loans, known)
+        _rebuild(report, first, payloads, part.mapped_segments, known)
         if unread or seconds:
             report = report._replace(unread=unread, seconds=seconds)
     return report
 
 
 def _rebuild(
-    report: Report,
+    report: ChunkReport,
     first: int,
     payloads: dict[int, Any],
-    loans: tuple[Loan | Fetched, ...],
+    mapped_segments: tuple[MappedSegment | FetchedBuffer, ...],
     known: int,
 ) -> None:
     """Put the values in *payloads*, by place behind *first*, into *report*."""
     for place, sent in payloads.items():
         payload, count = sent if isinstance(sent, tuple) else (sent, 0)
-        lent, loans = loans[:count], loans[count:]
+        lent, mapped_segments = mapped_segments[:count], mapped_segments[count:]
         position = first + place
         if position >= known:
             report.values[position] = _value_of(payload, lent, position, report.failures)
@@ -213,7 +213,7 @@ def _numbers(code: str, data: bytes) -> list[Any]:
     return numbers.tolist()
 
 
-def encode_result(value: Any, encoder: Encoder) -> Cargo | SentFailure:
+def encode_result(value: Any, encoder: Encoder) -> Payload | SentFailure:
     """Return *value* as it travels, or the failure that it cannot."""
     try:
         return encoder.encode(
@@ -224,10 +224,13 @@ def encode_result(value: Any, encoder: Encoder) -> Cargo | SentFailure:
 
 
 def _value_of(
-    payload: bytes, loans: tuple[Loan | Fetched, ...], position: int, failures: dict[int, Failure]
+    payload: bytes,
+    mapped_segments: tuple[MappedSegment | FetchedBuffer, ...],
+    position: int,
+    failures: dict[int, Failure],
 ) -> Any:
     try:
-        return decode(payload, loans)
+        return decode(payload, mapped_segments)
     except KeyboardInterrupt:
         raise
     except BaseException as exc:
@@ -243,7 +246,7 @@ def _value_of(
 
 def captured(error: BaseException) -> Failure:
     """Return *error*, just caught in a worker, with its traceback as text."""
-    error = told_of_breakpoint(error)
+    error = with_breakpoint_hint(error)
     tb = error.__traceback__
     while tb is not None and tb.tb_frame.f_globals.get("__name__") == CALLS_THE_USER:
         tb = tb.tb_next

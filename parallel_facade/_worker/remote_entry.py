@@ -22,16 +22,20 @@ from typing import Any, Final, NamedTuple
 
 from parallel_facade._common.errors import ConfigurationError
 from parallel_facade._common.worker_role import WorkerRole
-from parallel_facade._serialization.buffers.object_store import Fetched, Parcel, unwrapped
+from parallel_facade._serialization.buffers.object_store import (
+    FetchedBuffer,
+    OutOfBandBytes,
+    unwrapped,
+)
 from parallel_facade._serialization.encoder import Encoder
-from parallel_facade._worker.loaded_call import OpenCall
+from parallel_facade._worker.loaded_call import LoadedCall
 from parallel_facade._worker.outcomes import Failure, Received, encode_unread
 from parallel_facade._worker.run_chunk import THE_CALLABLE
 
 CALL_IS_MISSING: Final = b""
 """Comes back in place of a report, which is never empty: the worker does not know the call."""
 
-MOST_OPEN_CALLS: Final = 8
+MOST_LOADED_CALLS: Final = 8
 """Calls that a worker keeps decoded; engines never tell it when one has ended."""
 
 
@@ -66,19 +70,19 @@ def versions_here() -> Versions:
     return Versions(f"{major}.{minor}", version("parallel-facade"), version("dill"))
 
 
-_open_calls: OrderedDict[str, OpenCall] = OrderedDict()
-_open_calls_lock = threading.Lock()  # guards _open_calls, where an engine's workers are threads
+_loaded_calls: OrderedDict[str, LoadedCall] = OrderedDict()
+_loaded_calls_lock = threading.Lock()  # guards _open_calls, where an engine's workers are threads
 
 
 def run_remote(
-    versions: tuple[str, ...], is_private: bool, scope: str, call: Any, chunk: Any, *buffers: Any
+    versions: tuple[str, ...], is_private: bool, call_id: str, call: Any, chunk: Any, *buffers: Any
 ) -> Any:
     """Run an encoded chunk through an encoded call, as a plain function of an engine's worker.
 
     Args:
         versions: The caller's `Versions`.
         is_private: Whether this process runs one task at a time; see `Capabilities`.
-        scope: The call's name, by which it is decoded once per worker.
+        call_id: The call's name, by which it is decoded once per worker.
         call: The call's payload; `None` for one that the worker has been sent before.
         chunk: The chunk's payload.
         *buffers: What the chunk's payload refers to, in order.
@@ -89,24 +93,26 @@ def run_remote(
     if differences := Versions(*versions).differences(versions_here()):
         return _refusal(f"the worker cannot run this call: {', '.join(differences)}")
     with WorkerRole(is_private=is_private):
-        if (opened := _opened(scope, call)) is None:
+        if (opened := _opened(call_id, call)) is None:
             return CALL_IS_MISSING
-        loans = tuple(Fetched(unwrapped(buffer)) for buffer in buffers)
+        mapped_segments = tuple(FetchedBuffer(unwrapped(buffer)) for buffer in buffers)
         said: list[bytes] = []
-        cargo, _ = opened.run(Received(unwrapped(chunk), loans), say=said.append)
-        report = Parcel(cargo.data)
+        payload, _ = opened.run(
+            Received(unwrapped(chunk), mapped_segments), send_record=said.append
+        )
+        report = OutOfBandBytes(payload.data)
         return (said, report) if said else report
 
 
-def _opened(scope: str, payload: Any) -> OpenCall | None:
-    with _open_calls_lock:
-        if (opened := _open_calls.get(scope)) is None:
+def _opened(call_id: str, payload: Any) -> LoadedCall | None:
+    with _loaded_calls_lock:
+        if (opened := _loaded_calls.get(call_id)) is None:
             if payload is None:
                 return None
-            opened = _open_calls[scope] = OpenCall(unwrapped(payload))
-            if len(_open_calls) > MOST_OPEN_CALLS:
-                _open_calls.popitem(last=False)[1].close()
-        _open_calls.move_to_end(scope)
+            opened = _loaded_calls[call_id] = LoadedCall(unwrapped(payload))
+            if len(_loaded_calls) > MOST_LOADED_CALLS:
+                _loaded_calls.popitem(last=False)[1].close()
+        _loaded_calls.move_to_end(call_id)
     return opened
 
 

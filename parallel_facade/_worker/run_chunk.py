@@ -20,8 +20,8 @@ from types import FrameType
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._common.worker_role import WorkerRole, is_worker_process
-from parallel_facade._worker.outcome_recorder import BLOCK, GO_ON, Ledger
-from parallel_facade._worker.outcomes import Failure, Report, captured
+from parallel_facade._worker.outcome_recorder import BLOCK, GO_ON, OutcomeRecorder
+from parallel_facade._worker.outcomes import ChunkReport, Failure, captured
 from parallel_facade._worker.seeds import kept_state, seed_item
 from parallel_facade._worker.timings import Stopwatch
 
@@ -62,12 +62,12 @@ class Chunk(NamedTuple):
     Attributes:
         first: The index of the first item.
         items: The items; what one is, the call's form says.
-        grain: How many of them are begun together. The rest can be taken back before that.
+        begin_size: How many of them are begun together. The rest can be taken back before that.
     """
 
     first: int
     items: list[Any]
-    grain: int = 1
+    begin_size: int = 1
 
 
 def _apply_one(func: Callable[..., Any]) -> Callable[[Any], Any]:
@@ -90,7 +90,7 @@ THE_ARGUMENTS: Final = "the arguments"
 THE_INITIALIZER: Final = "the initializer"
 
 
-def run_chunk(call: Call, chunk: Chunk, catch: type[BaseException] = BaseException) -> Report:
+def run_chunk(call: Call, chunk: Chunk, catch: type[BaseException] = BaseException) -> ChunkReport:
     """Apply *call* to the items of *chunk* and return what they came to.
 
     Args:
@@ -113,81 +113,81 @@ def run_chunk(call: Call, chunk: Chunk, catch: type[BaseException] = BaseExcepti
                 values.append(None)
                 if call.stops_at_failure:
                     break
-    stopwatch.tell(chunk.first, len(values))
-    return Report(values, failures, seconds=time.perf_counter() - began)
+    stopwatch.reported(chunk.first, len(values))
+    return ChunkReport(values, failures, seconds=time.perf_counter() - began)
 
 
 def run_recorded(
-    call: Call, chunk: Chunk, ledger: Ledger, at_most: float, stopwatch: Stopwatch
+    call: Call, chunk: Chunk, recorder: OutcomeRecorder, at_most: float, stopwatch: Stopwatch
 ) -> tuple[int, float]:
-    """Apply *call* to the items of *chunk* and put what they come to into *ledger*.
+    """Apply *call* to the items of *chunk* and put what they come to into *recorder*.
 
     Nothing is called for an item whose value goes into a slot: most items of large maps are tiny.
 
     Args:
         call: What to apply.
         chunk: What to apply it to.
-        ledger: Takes the outcomes, and knows when the rest of the items is taken back.
+        recorder: Takes the outcomes, and knows when the rest of the items is taken back.
         at_most: Begin no more items once so many were run.
         stopwatch: Notes when.
 
     Returns:
         How many items were run, and the seconds that it took.
     """
-    global _ledger
-    _ledger = ledger
+    global _recorder
+    _recorder = recorder
     began = time.perf_counter()
     with _applying(call, chunk.first, stopwatch) as apply:
-        count = _run_items(call, apply, chunk, ledger, at_most)
+        count = _run_items(call, apply, chunk, recorder, at_most)
     return count, time.perf_counter() - began
 
 
 def _run_items(
-    call: Call, apply: Callable[[Any], Any], chunk: Chunk, ledger: Ledger, at_most: float
+    call: Call, apply: Callable[[Any], Any], chunk: Chunk, recorder: OutcomeRecorder, at_most: float
 ) -> int:
-    items, grain = chunk.items, chunk.grain
-    stop = ledger.stop if grain == 1 else GO_ON
+    items, begin_size = chunk.items, chunk.begin_size
+    stop = recorder.stop if begin_size == 1 else GO_ON
     count = opened = 0
-    ledger.open(min(BLOCK, len(items)))
+    recorder.open(min(BLOCK, len(items)))
     while count < len(items):
-        if count % grain == 0 and (ledger.is_stopped or count >= at_most):
+        if count % begin_size == 0 and (recorder.is_stopped or count >= at_most):
             break
         if count - opened == BLOCK:
-            ledger.close(BLOCK)
-            ledger.flush()
+            recorder.close(BLOCK)
+            recorder.flush()
             opened = count
-            ledger.open(min(BLOCK, len(items) - count))
-        end = _end_of_stretch(count, len(items), grain, at_most)
+            recorder.open(min(BLOCK, len(items) - count))
+        end = _end_of_stretch(count, len(items), begin_size, at_most)
         count += _run_stretch(
-            call, apply, items[count:end], first=count - opened, ledger=ledger, stop=stop
+            call, apply, items[count:end], first=count - opened, recorder=recorder, stop=stop
         )
-        if count < end or (call.stops_at_failure and ledger.has_failed):
+        if count < end or (call.stops_at_failure and recorder.has_failed):
             break
-    ledger.close(count - opened)
+    recorder.close(count - opened)
     return count
 
 
-def _end_of_stretch(count: int, total: int, grain: int, at_most: float) -> int:
+def _end_of_stretch(count: int, total: int, begin_size: int, at_most: float) -> int:
     """Return up to where items are run without a look at anything but the signal to stop."""
     end = min(total, count - count % BLOCK + BLOCK)
-    if grain == 1:
+    if begin_size == 1:
         return int(min(end, max(at_most, count + 1)))
-    return min(end, count - count % grain + grain)
+    return min(end, count - count % begin_size + begin_size)
 
 
 _is_copy = False
 """This process is a fork of a worker, made by a task: the worker itself has the items."""
 
-_ledger: Ledger | None = None
+_recorder: OutcomeRecorder | None = None
 """Where the outcomes of the chunk that is run now go."""
 
 
 def _note_fork() -> None:
     global _is_copy
     _is_copy = is_worker_process()
-    if _is_copy and _ledger is not None:
+    if _is_copy and _recorder is not None:
         # So that the copy need not be asked for with each value that goes into a slot.
-        _ledger.leave_slots()
+        _recorder.leave_slots()
 
 
 if hasattr(os, "register_at_fork"):
@@ -206,21 +206,21 @@ def _run_stretch(
     items: list[Any],
     *,
     first: int,
-    ledger: Ledger,
+    recorder: OutcomeRecorder,
     stop: Sequence[int],
 ) -> int:
     """Run *items*, the first of which has place *first* in the ledger; return how many were run."""
-    kind, slots = ledger.slots
+    kind, slots = recorder.slots
     place = first
     for place, item in enumerate(items, first):
-        if stop[0] and ledger.is_stopped:
+        if stop[0] and recorder.is_stopped:
             return place - first
         try:
             value = apply(item)
         except BaseException as exc:
             if _is_copy:
                 _end_copy(exc)
-            kind, slots = ledger.fail(place, exc)
+            kind, slots = recorder.fail(place, exc)
             if call.stops_at_failure:
                 break
             continue
@@ -232,7 +232,7 @@ def _run_stretch(
                 pass
         if _is_copy:
             _end_copy(None)
-        kind, slots = ledger.add(place, value)
+        kind, slots = recorder.add(place, value)
     return place - first + 1
 
 
@@ -293,7 +293,7 @@ def _seeded(apply: Callable[[Any], Any], seed: int, first: int) -> Iterator[Call
         yield seeded
 
 
-def run_as_worker(call: Call, chunk: Chunk) -> Report:
+def run_as_worker(call: Call, chunk: Chunk) -> ChunkReport:
     """Run a chunk through a call, as a plain function of an executor's thread."""
     with WorkerRole():
         return run_chunk(call, chunk)

@@ -29,7 +29,7 @@ PACK: Final = "pack"
 UNPACK: Final = "unpack"
 
 
-class Step(NamedTuple):
+class TimedStep(NamedTuple):
     """Something that the caller's thread did for a call.
 
     Attributes:
@@ -67,7 +67,7 @@ class Loss(NamedTuple):
     why: str
 
 
-class Lane(NamedTuple):
+class WorkerLane(NamedTuple):
     """Who runs chunks, one at a time.
 
     Attributes:
@@ -111,7 +111,7 @@ class ChunkTimes(NamedTuple):
         noted: Items that ran for `NOTED_SECONDS` at least.
     """
 
-    lane: Lane
+    lane: WorkerLane
     first: int
     items: int
     received: float
@@ -128,15 +128,15 @@ MARK: Final = b"T"
 """Leads what a worker says of a chunk's times; other remarks are pickles, which begin otherwise."""
 
 
-def is_times(remark: bytes) -> bool:
-    """Return whether *remark* is about a chunk's times."""
-    return remark.startswith(MARK)
+def is_times(record: bytes) -> bool:
+    """Return whether *record* is about a chunk's times."""
+    return record.startswith(MARK)
 
 
-def unpack_times(remark: bytes) -> ChunkTimes:
+def unpack_times(record: bytes) -> ChunkTimes:
     """Return what a worker has said of a chunk."""
-    lane, times, noted = pickle.loads(remark[len(MARK) :])
-    return ChunkTimes._make([Lane(*lane), *times, [ItemTimes(*one) for one in noted]])
+    lane, times, noted = pickle.loads(record[len(MARK) :])
+    return ChunkTimes._make([WorkerLane(*lane), *times, [ItemTimes(*one) for one in noted]])
 
 
 is_inside: Final = ThreadVariable("parallel_facade_timeline", False)
@@ -147,12 +147,14 @@ class Stopwatch:
     """Notes when a worker did what with one chunk.
 
     Args:
-        say: Takes what it was; `None` if nobody wants to know.
+        send_record: Takes what it was; `None` if nobody wants to know.
         ready_since: When the worker's process had started; 0 if it is none of ours.
     """
 
-    def __init__(self, say: Callable[[bytes], object] | None, ready_since: float = 0.0) -> None:
-        self._say = say
+    def __init__(
+        self, send_record: Callable[[bytes], object] | None, ready_since: float = 0.0
+    ) -> None:
+        self._send_record_now = send_record
         self._ready_since = ready_since
         self._marks: list[float] = []
         self._noted: list[tuple[int, float, float]] = []
@@ -162,11 +164,11 @@ class Stopwatch:
     @property
     def is_running(self) -> bool:
         """Whether somebody wants to know."""
-        return self._say is not None
+        return self._send_record_now is not None
 
     def mark(self) -> None:
         """Note that the next part of the work begins."""
-        if self._say is not None:
+        if self._send_record_now is not None:
             self._marks.append(time.time())
 
     def note(self, index: int, began: float, ended: float) -> None:
@@ -177,21 +179,21 @@ class Stopwatch:
 
     def begin_items(self) -> None:
         """Note that the items begin to run."""
-        if self._say is not None:
+        if self._send_record_now is not None:
             self.mark()
             self._token = is_inside.set(True)
             self._cpu = time.thread_time()
 
     def end_items(self) -> None:
         """Note that the last item has ended."""
-        if self._say is not None:
+        if self._send_record_now is not None:
             self._cpu = time.thread_time() - self._cpu
             is_inside.reset(self._token)
             self.mark()
 
-    def tell(self, first: int, items: int) -> None:
+    def reported(self, first: int, items: int) -> None:
         """Say it, of a chunk whose first item has index *first* and of which *items* were run."""
-        if self._say is None:
+        if self._send_record_now is None:
             return
         self.mark()
         thread = threading.current_thread()
@@ -201,4 +203,4 @@ class Stopwatch:
             else (socket.gethostname(), os.getpid(), thread.ident, thread.name, 0.0)
         )
         times = (first, items, *self._marks, self._applied, self._cpu)
-        self._say(MARK + pickle.dumps((lane, times, self._noted), PROTOCOL))
+        self._send_record_now(MARK + pickle.dumps((lane, times, self._noted), PROTOCOL))

@@ -45,7 +45,7 @@ from enum import Enum, auto
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._serialization.buffers.object_store import Store
-from parallel_facade._serialization.buffers.shared_memory import Shelf
+from parallel_facade._serialization.buffers.shared_memory import SegmentPool
 
 TARGET_SECONDS: Final = 0.02
 """Work in one chunk, if the back-end does not say otherwise. A message to a worker process costs
@@ -155,8 +155,8 @@ class Backend(ABC):
     """A way to run calls.
 
     `call` and `chunk` are `_worker.Call` and `_worker.Chunk` objects, or their payloads as bytes
-    where `Capabilities.needs_serialization`; the future's result is a `Report`, or a list of its
-    parts as bytes. Its exception is what was lost, as `WorkerLost` where more is known.
+    where `Capabilities.needs_serialization`; the future's result is a `ChunkReport`, or a list of
+    its parts as bytes. Its exception is what was lost, as `WorkerLost` where more is known.
 
     Guarantees:
         - Each future is resolved exactly once, also when its worker dies.
@@ -165,8 +165,8 @@ class Backend(ABC):
 
     capabilities: Capabilities
 
-    shelf: Shelf | Store | None = None
-    """Where large buffers are placed; then `put` and `submit` take a `Cargo` in place of bytes."""
+    segment_pool: SegmentPool | Store | None = None
+    """Where large buffers are placed; then `put` and `submit` take a `Payload` instead of bytes."""
 
     owns_workers: bool = True
     """Whether somebody has to call `close` for workers to end."""
@@ -190,14 +190,14 @@ class Backend(ABC):
         """Place *call* where workers find it, and return a handle for `submit`."""
         return call
 
-    def listen(self, handle: Any, hear: Callable[[bytes], object]) -> None:  # noqa: B027
-        """Have *hear* called with each remark of the tasks of a call, in any thread.
+    def listen(self, handle: Any, on_record: Callable[[bytes], object]) -> None:  # noqa: B027
+        """Have *on_record* called with each remark of the tasks of a call, in any thread.
 
         Not for workers in this process, where what a task says is heard by itself.
 
         Args:
             handle: From `put`.
-            hear: Takes the remark, before the future of its chunk is resolved.
+            on_record: Takes the remark, before the future of its chunk is resolved.
         """
 
     @abstractmethod

@@ -22,9 +22,9 @@ class BorrowedBackend(Backend):
     owns_workers = False
 
     def __init__(self, lent: Backend) -> None:
-        self._lent = lent
+        self._lent_backend = lent
         self.capabilities = lent.capabilities
-        self.shelf = lent.shelf
+        self.segment_pool = lent.segment_pool
         self.seconds_in_chunk = lent.seconds_in_chunk
         self.chunks_in_flight = lent.chunks_in_flight
         self._lock = threading.RLock()  # guards _in_flight and _closed; see Switchboard for why R
@@ -34,19 +34,19 @@ class BorrowedBackend(Backend):
     @property
     def is_usable(self) -> bool:
         """Whether the lender's workers are."""
-        return self._lent.is_usable
+        return self._lent_backend.is_usable
 
     def capacity(self) -> int:
         """Return the lender's."""
-        return self._lent.capacity()
+        return self._lent_backend.capacity()
 
     def put(self, call: Any) -> Any:
         """Place *call* at the lender's."""
-        return self._lent.put(call)
+        return self._lent_backend.put(call)
 
-    def listen(self, handle: Any, hear: Callable[[bytes], object]) -> None:
+    def listen(self, handle: Any, on_record: Callable[[bytes], object]) -> None:
         """Listen at the lender's."""
-        self._lent.listen(handle, hear)
+        self._lent_backend.listen(handle, on_record)
 
     def submit(
         self, handle: Any, chunk: Any, task_timeout: float | None = None, **more: Any
@@ -56,7 +56,7 @@ class BorrowedBackend(Backend):
             if self._closed:
                 raise PoolClosedError("the pool is closed")
         # Outside: a serial back-end runs the task here.
-        future = self._lent.submit(handle, chunk, task_timeout, **more)
+        future = self._lent_backend.submit(handle, chunk, task_timeout, **more)
         with self._lock:
             self._in_flight.add(future)
         future.add_done_callback(self._forget)
@@ -64,27 +64,27 @@ class BorrowedBackend(Backend):
 
     def stop(self, future: Future[Any]) -> bool:
         """Have the lender end the task, if it can."""
-        return self._lent.stop(future)
+        return self._lent_backend.stop(future)
 
     def runs_here(self) -> bool:
         """Return whether the lender does."""
-        return self._lent.runs_here()
+        return self._lent_backend.runs_here()
 
     def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:
         """Return what the lender knows."""
-        return self._lent.outcomes_so_far(future)
+        return self._lent_backend.outcomes_so_far(future)
 
     def take_back(self, future: Future[Any]) -> int | None:
         """Have the lender take back what was not begun."""
-        return self._lent.take_back(future)
+        return self._lent_backend.take_back(future)
 
     def drop(self, handle: Any) -> None:
         """Have the lender forget the call."""
-        self._lent.drop(handle)
+        self._lent_backend.drop(handle)
 
     def translate(self, error: BaseException) -> BaseException:
         """Return the lender's translation."""
-        return self._lent.translate(error)
+        return self._lent_backend.translate(error)
 
     def close(self, *, cancel: bool) -> None:
         """Wait for what was submitted here or, with *cancel*, give it up."""
@@ -100,7 +100,7 @@ class BorrowedBackend(Backend):
             return
         for future in futures:
             if not future.cancel():
-                self._lent.stop(future)
+                self._lent_backend.stop(future)
 
     def _forget(self, future: Future[Any]) -> None:
         with self._lock:

@@ -24,7 +24,7 @@ from parallel_facade._common.error_notes import note_initializer
 from parallel_facade._common.errors import PoolClosedError
 from parallel_facade._common.interrupt_safety import SafeFuture
 from parallel_facade._common.worker_role import WorkerRole
-from parallel_facade._worker.outcomes import Report
+from parallel_facade._worker.outcomes import ChunkReport
 from parallel_facade._worker.run_chunk import Call, Chunk, run_as_worker
 from parallel_facade.backends.base import Backend, Capabilities, WorkerSettings
 
@@ -39,7 +39,7 @@ class _Handle:
 
 
 class _Task(NamedTuple):
-    future: Future[Report]
+    future: Future[ChunkReport]
     handle: _Handle
     chunk: Chunk
 
@@ -85,9 +85,9 @@ class ThreadBackend(Backend):
         handle: _Handle,
         chunk: Chunk,
         task_timeout: float | None = None,  # noqa: ARG002 - refused by its capability
-    ) -> Future[Report]:
+    ) -> Future[ChunkReport]:
         """Queue *chunk* for the next free thread."""
-        future: Future[Report] = SafeFuture()
+        future: Future[ChunkReport] = SafeFuture()
         with self._lock:
             if self._closed:
                 raise PoolClosedError("the thread back-end is closed")

@@ -20,7 +20,7 @@ from parallel_facade import (
     apply_async,
     pmap,
 )
-from parallel_facade._dispatch.background_call import Submission
+from parallel_facade._dispatch.background_call import BackgroundCall
 
 PATIENCE = 30
 
@@ -352,13 +352,13 @@ def test_a_stop_iteration_can_be_awaited(backend):
 
 def test_a_result_that_is_just_ending_cannot_be_cancelled(backend, monkeypatch):
     said = []
-    end = Submission._end
+    end = BackgroundCall._end
 
-    def end_and_be_asked(submission):
-        end(submission)
-        said.append(submission.result.cancel())
+    def end_and_be_asked(background):
+        end(background)
+        said.append(background.result.cancel())
 
-    monkeypatch.setattr(Submission, "_end", end_and_be_asked)
+    monkeypatch.setattr(BackgroundCall, "_end", end_and_be_asked)
     result = apply_async(abs, (-1,))
 
     assert result.get(PATIENCE) == 1

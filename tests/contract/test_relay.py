@@ -20,7 +20,7 @@ pytestmark = pytest.mark.each_start_method
 PATIENCE = 30
 
 
-class Keeper(logging.Handler):
+class LifecycleThread(logging.Handler):
     """Keeps the records that it is given."""
 
     def __init__(self):
@@ -39,7 +39,7 @@ class Keeper(logging.Handler):
 def logger():
     """The caller's logger, from INFO up, with a handler that keeps what it gets as ``keeper``."""
     logger = logging.getLogger("tests.relay")
-    logger.keeper = Keeper()
+    logger.keeper = LifecycleThread()
     logger.addHandler(logger.keeper)
     logger.setLevel(logging.INFO)
     yield logger

@@ -35,7 +35,7 @@ def nobody_watches_afterwards():
     assert _call_trace.watchers == []
 
 
-def stretches(timeline, category):
+def labelled_intervals(timeline, category):
     return [
         event
         for event in timeline.events()["traceEvents"]
@@ -47,7 +47,7 @@ def test_every_item_is_in_one_chunk(backend):
     with trace() as timeline:
         pmap(lambda x: x, range(1_000))
 
-    chunks = stretches(timeline, "chunk")
+    chunks = labelled_intervals(timeline, "chunk")
     indexes = itertools.chain.from_iterable(
         range(chunk["args"]["first"], chunk["args"]["first"] + chunk["args"]["items"])
         for chunk in chunks
@@ -64,7 +64,7 @@ def test_items_that_take_long_are_in_it_each(backend):
     with trace() as timeline:
         pmap(add_up, [0, LONG, 0, LONG])
 
-    names = {event["name"] for event in stretches(timeline, "item")}
+    names = {event["name"] for event in labelled_intervals(timeline, "item")}
     assert {"item 1", "item 3"} <= names
 
 
@@ -82,10 +82,10 @@ def test_a_worker_does_one_thing_at_a_time_within_its_chunk(backend):
             elif event["cat"] != "caller":
                 parts[lane].append(stretch)
     assert chunks
-    for lane, visits in chunks.items():
-        assert all(one[1] <= two[0] + 1 for one, two in itertools.pairwise(sorted(visits)))
+    for lane, spans in chunks.items():
+        assert all(one[1] <= two[0] + 1 for one, two in itertools.pairwise(sorted(spans)))
         assert all(
-            any(began - 1 <= part[0] and part[1] <= ended + 1 for began, ended in visits)
+            any(began - 1 <= part[0] and part[1] <= ended + 1 for began, ended in spans)
             for part in parts[lane]
         )
 
@@ -120,7 +120,7 @@ def test_single_calls_are_in_it(backend):
         assert [result.get() for result in results] == [add_up(LONG)] * 3
 
     assert timeline.report().calls == 3
-    assert len(stretches(timeline, "chunk")) == 3
+    assert len(labelled_intervals(timeline, "chunk")) == 3
 
 
 def test_what_a_task_calls_is_a_part_of_the_task(backend):
@@ -247,7 +247,7 @@ def test_workers_that_follow_each_other_are_not_idle_for_that(backend):
 
     report = timeline.report()
     assert report.workers == 1
-    assert len({event["pid"] for event in stretches(timeline, "chunk")}) == 4
+    assert len({event["pid"] for event in labelled_intervals(timeline, "chunk")}) == 4
     assert sum(report.shares.values()) == pytest.approx(1)
 
 
@@ -274,7 +274,7 @@ def test_a_callable_that_answers_everything_has_a_name(backend, tmp_path):
     with trace(tmp_path / "run.json") as timeline:
         assert pmap(Answers(), [1]) == [1]
 
-    assert {event["args"]["call"] for event in stretches(timeline, "chunk")} == {
+    assert {event["args"]["call"] for event in labelled_intervals(timeline, "chunk")} == {
         "test_a_callable_that_answers_everything_has_a_name.<locals>.Answers"
     }
 
@@ -303,6 +303,6 @@ def test_the_picture_has_a_lane_for_each(backend, tmp_path):
 
     figure = timeline.plot(tmp_path / "run.png")
 
-    lanes = {(event["pid"], event["tid"]) for event in stretches(timeline, "chunk")}
+    lanes = {(event["pid"], event["tid"]) for event in labelled_intervals(timeline, "chunk")}
     assert len(figure.get_axes()[0].get_yticklabels()) == 1 + len(lanes)
     assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")

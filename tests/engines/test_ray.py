@@ -30,9 +30,9 @@ def test_a_worker_of_ray_that_may_be_ended_for_one_task_takes_up_no_other(
     pool, first = ray_of_one_worker, gate()
     running = pool.apply_async(pass_in, (first,))
     first.wait_for_arrivals(1)
-    board = pool._backend._board
+    gate = pool._backend._gate
     # What the end of task 0 begins with; it ends by itself before Ray has come to end it.
-    assert ray.get(board.doom.remote(0))
+    assert ray.get(gate.mark_for_kill.remote(0))
     first.open()
     pid = running.result()
 
@@ -44,7 +44,9 @@ def test_a_worker_of_ray_that_may_be_ended_for_one_task_takes_up_no_other(
 
     assert pid not in followers
     assert len(list(tmp_path.iterdir())) == 2, "each ran once"
-    assert not ray.get(board.doom.remote(0)), "it does not run, so that nothing is ended for it"
+    assert not ray.get(gate.mark_for_kill.remote(0)), (
+        "it does not run, so that nothing is ended for it"
+    )
 
 
 @needs("ray")
@@ -52,7 +54,7 @@ def test_a_task_whose_workers_die_before_it_begins_is_lost_after_some_tries(ray_
     import ray
 
     numbers = list(range(100))
-    assert ray.get(ray_of_one_worker._backend._board.call_off.remote(numbers)) == numbers
+    assert ray.get(ray_of_one_worker._backend._gate.revoke.remote(numbers)) == numbers
 
     with pytest.raises(WorkerCrashedError):
         ray_of_one_worker.pmap(abs, [-1])

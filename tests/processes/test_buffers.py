@@ -135,9 +135,9 @@ def test_callables_hold_arrays(pool):
 @needs_sharing
 def test_what_a_callable_held_is_there_for_the_next_one_when_its_call_has_ended(pool):
     came_back = threading.Event()
-    shelf = pool._backend.shelf
-    take_back = shelf.take_back
-    shelf.take_back = lambda *args, **kwds: (take_back(*args, **kwds), came_back.set())
+    segment_pool = pool._backend.segment_pool
+    take_back = segment_pool.take_back
+    segment_pool.take_back = lambda *args, **kwds: (take_back(*args, **kwds), came_back.set())
     array = numpy.zeros(COUNT)
 
     pool.pmap(lambda x: array[x], range(3))

@@ -10,7 +10,13 @@ import pytest
 from leftovers import Resources
 
 from parallel_facade import Pool, WorkerCrashedError
-from parallel_facade.backends.process.protocol import HEADER, MAGIC, FrameReader, GarbageError, Kind
+from parallel_facade.backends.process.protocol import (
+    HEADER,
+    MAGIC,
+    GarbageError,
+    MessageReader,
+    MessageType,
+)
 
 PATIENCE = 60
 
@@ -84,14 +90,15 @@ def _note():
 GARBAGE = {
     "nothing like a message": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + b"x" * 100,
     "an unknown kind": HEADER.pack(MAGIC, 99, 0, 0, 0),
-    "a report of no task": HEADER.pack(MAGIC, Kind.REPORT, 12345, 3, 0) + b"abc",
+    "a report of no task": HEADER.pack(MAGIC, MessageType.REPORT, 12345, 3, 0) + b"abc",
     "a pickle of a report of no task": HEADER.pack(
-        MAGIC, Kind.REPORT, 1 << 60, len(pickle.dumps(Opened())), 0
+        MAGIC, MessageType.REPORT, 1 << 60, len(pickle.dumps(Opened())), 0
     )
     + pickle.dumps(Opened()),
-    "a length beyond all memory": HEADER.pack(MAGIC, Kind.REPORT, 1, (1 << 64) - 1, 0),
-    "a buffer without its descriptor": HEADER.pack(MAGIC, Kind.REPORT, 1, 16, 1) + bytes(16),
-    "more buffers than there is room for": HEADER.pack(MAGIC, Kind.REPORT, 1, 16, 9) + bytes(16),
+    "a length beyond all memory": HEADER.pack(MAGIC, MessageType.REPORT, 1, (1 << 64) - 1, 0),
+    "a buffer without its descriptor": HEADER.pack(MAGIC, MessageType.REPORT, 1, 16, 1) + bytes(16),
+    "more buffers than there is room for": HEADER.pack(MAGIC, MessageType.REPORT, 1, 16, 9)
+    + bytes(16),
 }
 
 
@@ -121,7 +128,7 @@ def test_garbage_on_a_channel_is_refused_and_the_pool_goes_on(start_method, garb
 def test_half_a_message_is_the_end_of_its_worker_only(start_method):
     def write_half(x):
         if x == 1:
-            channel_of_this_worker().sendall(HEADER.pack(MAGIC, Kind.REPORT, 1, 100, 0)[:7])
+            channel_of_this_worker().sendall(HEADER.pack(MAGIC, MessageType.REPORT, 1, 100, 0)[:7])
             os._exit(4)
         return x
 
@@ -138,7 +145,7 @@ def test_a_reader_stops_at_what_is_no_header(data):
     with ours, theirs:
         theirs.sendall(data.ljust(HEADER.size))
         with pytest.raises(GarbageError, match="does not lead a message"):
-            FrameReader(ours).read()
+            MessageReader(ours).read()
 
 
 def test_a_child_that_a_task_forked_has_no_say(start_method):

@@ -14,9 +14,9 @@ import pytest
 from programs import survivors
 
 from parallel_facade import Pool, TaskTimeoutError, apply_async
-from parallel_facade.backends.process import manager_thread as _switchboard
-from parallel_facade.backends.process import reaper as _departures
-from parallel_facade.backends.process import scheduler as _desk
+from parallel_facade.backends.process import manager_thread as _manager
+from parallel_facade.backends.process import reaper as _reaper
+from parallel_facade.backends.process import scheduler as _scheduler
 
 PATIENCE = 60
 
@@ -33,14 +33,14 @@ class ManualClock:
     def advance(self, pool, seconds):
         """Let time pass, and have *pool* look at the clock."""
         self.now += seconds
-        pool._backend._switchboard._ring()
+        pool._backend._manager._wake()
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """The clock of all pools that the test makes."""
     made = ManualClock()
-    monkeypatch.setattr(_switchboard.Switchboard.__init__, "__defaults__", (made,))
+    monkeypatch.setattr(_manager.ManagerThread.__init__, "__defaults__", (made,))
     return made
 
 
@@ -117,7 +117,7 @@ def test_an_item_may_clean_up_when_it_is_told_to_end(clock, start_method, gate, 
     with Pool(workers=1, start_method=start_method) as pool:
         result = pool.apply_async(clean_up_when_told, task_timeout=5)
         hears.wait_for_arrivals(1)
-        [link] = pool._backend._switchboard._desk.links
+        [link] = pool._backend._manager._scheduler.links
         while link.task.deadline.seconds != 5:  # that it has started may be heard a moment later
             clock.advance(pool, 0)
         clock.advance(pool, 6)
@@ -148,7 +148,7 @@ def test_the_clock_of_an_item_starts_when_it_does(clock, start_method, gate):
         slow = LoadsSlowly(loading)
         result = pool.apply_async(lambda: running.pass_through(slow(7)), task_timeout=5)
         loading.wait_for_arrivals(1)
-        clock.advance(pool, _desk.LOAD_PATIENCE - 1)
+        clock.advance(pool, _scheduler.LOAD_PATIENCE - 1)
         loading.open()
         running.wait_for_arrivals(1)
         assert not result.done()
@@ -158,7 +158,7 @@ def test_the_clock_of_an_item_starts_when_it_does(clock, start_method, gate):
 
         with pytest.raises(TaskTimeoutError, match="a task took longer than 5 seconds"):
             result.get(PATIENCE)
-        clock.now += _departures.TERM_PATIENCE
+        clock.now += _reaper.TERM_PATIENCE
     running.open()
 
 
@@ -171,16 +171,16 @@ def test_an_item_that_began_in_time_is_not_ended_by_a_late_look_at_the_clock(
         slow = LoadsSlowly(loading)
         result = pool.apply_async(lambda: running.pass_through(slow(7)), task_timeout=5)
         loading.wait_for_arrivals(1)
-        switchboard = pool._backend._switchboard
+        switchboard = pool._backend._manager
         listen = switchboard._selector.select
 
         def listen_before_it_begins(seconds):
-            switchboard._ring()
+            switchboard._wake()
             heard = listen(seconds)
             if not is_late.is_set():
                 loading.open()
                 running.wait_for_arrivals(1)
-                clock.now += _desk.LOAD_PATIENCE + 1
+                clock.now += _scheduler.LOAD_PATIENCE + 1
                 is_late.set()
             return heard
 
@@ -198,9 +198,9 @@ def test_a_worker_that_never_gets_to_its_item_is_replaced(clock, start_method, g
         pid = pool.submit(os.getpid).result(PATIENCE)
         os.kill(pid, signal.SIGSTOP)
         result = pool.apply_async(os.getpid, task_timeout=5)
-        clock.advance(pool, _desk.LOAD_PATIENCE + 1)
+        clock.advance(pool, _scheduler.LOAD_PATIENCE + 1)
         while psutil.pid_exists(pid):
-            clock.advance(pool, _departures.TERM_PATIENCE)
+            clock.advance(pool, _reaper.TERM_PATIENCE)
 
         assert result.get(PATIENCE) not in {pid, os.getpid()}
 
@@ -280,7 +280,7 @@ def test_an_item_is_stopped_also_when_the_caller_has_no_descriptors_left(start_m
         running.wait_for_arrivals(1)
         with no_descriptors_left():
             assert result.stop()
-            ended = concurrent.futures.wait([result._submission._inner], PATIENCE)
+            ended = concurrent.futures.wait([result._background_call._inner], PATIENCE)
 
         assert ended.not_done == set()
         assert result.cancelled()

@@ -8,30 +8,30 @@ from parallel_facade._dispatch.chunk_sizer import (
     CHUNKS_PER_WORKER,
     GROWTH,
     GROWTH_TO_TAKE_BACK,
-    IN_A_MOMENT,
     LEAST_PART,
     MOST_ITEMS,
+    QUICK_SECONDS,
     TARGET_BYTES,
     TARGET_SECONDS,
-    Sizer,
+    ChunkSizer,
     shares,
 )
 
 
 def test_nothing_measured_is_one_grain():
-    assert Sizer(1, workers=2).size(left=1_000_000) == 1
-    assert Sizer(7, workers=2).size(left=1_000_000) == 7
+    assert ChunkSizer(1, workers=2).size(left=1_000_000) == 1
+    assert ChunkSizer(7, workers=2).size(left=1_000_000) == 7
 
 
 def test_a_chunk_is_worth_its_message():
-    sizer = Sizer(1, workers=2)
+    sizer = ChunkSizer(1, workers=2)
     sizer.note_run(1_000, seconds=1_000 * 1e-5)
 
     assert sizer.size(math.inf) == pytest.approx(TARGET_SECONDS / 1e-5, abs=1)
 
 
 def test_slow_items_travel_alone():
-    sizer = Sizer(1, workers=2)
+    sizer = ChunkSizer(1, workers=2)
     sizer.note_run(1, seconds=0.1)
 
     assert sizer.size(math.inf) == 1
@@ -43,17 +43,17 @@ def test_slow_items_travel_alone():
 def test_chunks_grow_by_steps_since_the_first_items_may_be_quicker_than_the_others(
     can_take_back, growth
 ):
-    sizer = Sizer(1, workers=2, can_take_back=can_take_back)
+    sizer = ChunkSizer(1, workers=2, can_take_back=can_take_back)
     sizer.note_run(1, seconds=1e-7)
 
     assert sizer.size(math.inf) == growth
 
 
 def test_what_is_packed_stays_so_if_it_is_done_in_a_moment_and_is_no_longer_step():
-    sizer = Sizer(1, workers=2)
+    sizer = ChunkSizer(1, workers=2)
     assert not sizer.may_stay_packed(1), "nothing is known yet"
     sizer.note_run(1_000, seconds=1_000 * 1e-6)
-    few = int(IN_A_MOMENT / 1e-6) - 1
+    few = int(QUICK_SECONDS / 1e-6) - 1
 
     assert sizer.size(left=few) < few
     assert sizer.may_stay_packed(few)
@@ -65,7 +65,7 @@ def test_what_is_packed_stays_so_if_it_is_done_in_a_moment_and_is_no_longer_step
 @pytest.mark.parametrize("grain", [3, 10, 5_000])
 @pytest.mark.parametrize("seconds", [1e-7, 1e-4, 1.0])
 def test_a_chunk_is_made_of_whole_grains(grain, seconds):
-    sizer = Sizer(grain, workers=2)
+    sizer = ChunkSizer(grain, workers=2)
     for _ in range(5):
         size = sizer.size(math.inf)
         sizer.note_run(size, seconds * size)
@@ -75,7 +75,7 @@ def test_a_chunk_is_made_of_whole_grains(grain, seconds):
 
 
 def test_the_latest_items_count_most():
-    sizer = Sizer(1, workers=2)
+    sizer = ChunkSizer(1, workers=2)
     sizer.note_run(1, seconds=1.0)  # it imported something
     for _ in range(20):
         sizer.note_run(1, seconds=1e-5)
@@ -84,7 +84,7 @@ def test_the_latest_items_count_most():
 
 
 def test_chunks_shrink_so_that_workers_end_together():
-    sizer = Sizer(1, workers=4)
+    sizer = ChunkSizer(1, workers=4)
     sizer.note_run(100, seconds=100 * 1e-3)
 
     sizes = [sizer.size(left) for left in (10_000, 100, 40, 8)]
@@ -95,7 +95,7 @@ def test_chunks_shrink_so_that_workers_end_together():
 
 
 def test_large_items_travel_in_small_numbers():
-    sizer = Sizer(1, workers=2)
+    sizer = ChunkSizer(1, workers=2)
     sizer.note_run(1_000, seconds=1e-6)
     sizer.note_packed(10, 10 * (TARGET_BYTES // 4))
 
@@ -104,14 +104,14 @@ def test_large_items_travel_in_small_numbers():
 
 
 def test_a_worker_that_is_replaced_soon_gets_no_more_than_it_runs():
-    sizer = Sizer(1, workers=2, most=5)
+    sizer = ChunkSizer(1, workers=2, most=5)
     sizer.note_run(1_000, seconds=1e-6)
 
     assert sizer.size(math.inf) == 5
 
 
 def test_what_is_short_was_measured_to_be():
-    sizer = Sizer(1, workers=2)
+    sizer = ChunkSizer(1, workers=2)
 
     assert not sizer.is_short(1)
     sizer.note_run(10, seconds=0.01)

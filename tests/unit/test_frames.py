@@ -5,9 +5,14 @@ import socket
 import psutil
 import pytest
 
-from parallel_facade.backends.process.protocol import Frame, FrameReader, Kind, send_frame
-from parallel_facade.backends.process.starting.lockless_queue import PacketQueue
-from parallel_facade.backends.process.worker_handle import Link
+from parallel_facade.backends.process.protocol import (
+    Message,
+    MessageReader,
+    MessageType,
+    send_message,
+)
+from parallel_facade.backends.process.starting.lockless_queue import LocklessQueue
+from parallel_facade.backends.process.worker_handle import WorkerHandle
 
 
 @pytest.fixture
@@ -19,11 +24,11 @@ def pair():
 
 def test_a_frame_arrives_whole_from_any_pieces(pair):
     left, right = pair
-    send_frame(left, Kind.TASK, 7, b"body")
-    send_frame(left, Kind.READY)
+    send_message(left, MessageType.TASK, 7, b"body")
+    send_message(left, MessageType.READY)
     stream = right.recv(1 << 16)
     right.setblocking(False)
-    reader = FrameReader(right)
+    reader = MessageReader(right)
     frames = []
 
     for byte in stream:
@@ -31,7 +36,10 @@ def test_a_frame_arrives_whole_from_any_pieces(pair):
         if (frame := reader.read()) is not None:
             frames.append(frame)
 
-    assert frames == [Frame(Kind.TASK, 7, bytearray(b"body")), Frame(Kind.READY, 0, bytearray())]
+    assert frames == [
+        Message(MessageType.TASK, 7, bytearray(b"body")),
+        Message(MessageType.READY, 0, bytearray()),
+    ]
     assert reader.read() is None
 
 
@@ -42,34 +50,34 @@ def test_the_end_of_the_channel_is_an_end_also_in_mid_frame(pair, sent):
     left.close()
 
     with pytest.raises(EOFError):
-        FrameReader(right).read()
+        MessageReader(right).read()
 
 
 def test_a_link_never_waits_for_a_full_channel(pair):
     left, right = pair
-    link = Link(process=psutil.Process(), sock=left)
+    link = WorkerHandle(process=psutil.Process(), sock=left)
     body = bytes(range(256)) * 40_000
 
-    link.queue(Kind.TASK, 1, b"head", body)
+    link.queue(MessageType.TASK, 1, b"head", body)
     link.flush()
     assert link.has_unsent
-    reader = FrameReader(right)
+    reader = MessageReader(right)
     right.setblocking(False)
     while (frame := reader.read()) is None:
         link.flush()
 
-    assert frame == Frame(Kind.TASK, 1, bytearray(b"head" + body))
+    assert frame == Message(MessageType.TASK, 1, bytearray(b"head" + body))
     assert not link.has_unsent
     link.release()
 
 
 def test_a_link_to_a_worker_that_is_gone_keeps_nothing(pair):
     left, right = pair
-    link = Link(process=psutil.Process(), sock=left)
+    link = WorkerHandle(process=psutil.Process(), sock=left)
     right.close()
 
     for _ in range(3):
-        link.queue(Kind.FORGET, 1)
+        link.queue(MessageType.FORGET, 1)
         link.flush()
 
     assert not link.has_unsent
@@ -77,7 +85,7 @@ def test_a_link_to_a_worker_that_is_gone_keeps_nothing(pair):
 
 
 def test_a_queue_hands_each_message_to_one_reader_whole():
-    queue = PacketQueue()
+    queue = LocklessQueue()
     queue.put(("a", 1))
     queue.put(None)
 

@@ -6,12 +6,12 @@ from contextlib import ExitStack
 
 import pytest
 
-from parallel_facade.backends.engines.host_liveness import ASK_SECONDS, SILENT_SECONDS, Hosts
+from parallel_facade.backends.engines.host_liveness import ASK_SECONDS, SILENT_SECONDS, HostLiveness
 
 
 @pytest.fixture
 def hosts(clock):
-    hosts = Hosts(clock)
+    hosts = HostLiveness(clock)
     yield hosts
     hosts.close()
 
@@ -45,7 +45,7 @@ def times(clock, seconds):
 def test_a_host_that_takes_connections_is_there(hosts, clock, server):
     server.listen()
     for _ in times(clock, 3 * SILENT_SECONDS):
-        assert hosts.silent_among({"a": server.getsockname()}) == set()
+        assert hosts.silent_hosts({"a": server.getsockname()}) == set()
         while select.select([server], [], [], 0)[0]:
             server.accept()[0].close()
 
@@ -55,11 +55,11 @@ def test_a_host_whose_port_is_closed_is_there(hosts, clock, server):
     server.close()
 
     for _ in times(clock, 3 * SILENT_SECONDS):
-        assert hosts.silent_among({"a": place}) == set()
+        assert hosts.silent_hosts({"a": place}) == set()
 
 
 def test_a_host_that_does_not_answer_is_silent_after_a_while(hosts, clock, silent_place):
-    said = [hosts.silent_among({"a": silent_place}) for _ in times(clock, SILENT_SECONDS + 2)]
+    said = [hosts.silent_hosts({"a": silent_place}) for _ in times(clock, SILENT_SECONDS + 2)]
 
     assert said[: int(SILENT_SECONDS)] == [set()] * int(SILENT_SECONDS)
     assert said[-1] == {"a"}
@@ -68,9 +68,9 @@ def test_a_host_that_does_not_answer_is_silent_after_a_while(hosts, clock, silen
 def test_a_host_is_asked_now_and_then_only(hosts, clock, server):
     server.listen()
     for _ in range(100):
-        hosts.silent_among({"a": server.getsockname()})
+        hosts.silent_hosts({"a": server.getsockname()})
     clock.now += ASK_SECONDS
-    hosts.silent_among({"a": server.getsockname()})
+    hosts.silent_hosts({"a": server.getsockname()})
     asked = []
     while select.select([server], [], [], 0)[0]:
         asked.append(server.accept()[0])
@@ -81,15 +81,15 @@ def test_a_host_is_asked_now_and_then_only(hosts, clock, server):
 
 
 def test_hosts_that_nobody_asks_for_are_forgotten(hosts, clock, silent_place):
-    hosts.silent_among({"a": silent_place})
+    hosts.silent_hosts({"a": silent_place})
     clock.now += SILENT_SECONDS
-    hosts.silent_among({})
+    hosts.silent_hosts({})
 
-    assert hosts.silent_among({"a": silent_place}) == set()
+    assert hosts.silent_hosts({"a": silent_place}) == set()
 
 
 def test_a_host_to_which_the_system_knows_no_way_is_silent_after_a_while(hosts, clock):
     nowhere = ("255.255.255.255", 9)  # to connect to all hosts at once is refused here, not there
-    said = [hosts.silent_among({"a": nowhere}) for _ in times(clock, SILENT_SECONDS + 2)]
+    said = [hosts.silent_hosts({"a": nowhere}) for _ in times(clock, SILENT_SECONDS + 2)]
 
     assert said[-1] == {"a"}

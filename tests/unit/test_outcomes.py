@@ -8,22 +8,22 @@ import pytest
 
 import parallel_facade
 from parallel_facade import ParallelFacadeError, RemoteError, TaskTimeoutError
-from parallel_facade._common.call_ids import new_scope
+from parallel_facade._common.call_ids import new_call_id
 from parallel_facade._serialization.encoder import Encoder
-from parallel_facade._worker.outcome_recorder import Ledger
+from parallel_facade._worker.outcome_recorder import OutcomeRecorder
 from parallel_facade._worker.outcomes import Failure, captured, decode_report
 
 
 def there_and_back(*values, **failures):
-    ledger = Ledger(Encoder(new_scope(), "dill"))
-    ledger.open(len(values))
+    recorder = OutcomeRecorder(Encoder(new_call_id(), "dill"))
+    recorder.open(len(values))
     for place, value in enumerate(values):
         if (failure := failures.get(f"_{place}")) is None:
-            ledger.add(place, value)
+            recorder.add(place, value)
         else:
-            ledger.fail(place, failure.error)
-    ledger.close(len(values))
-    return decode_report([ledger.part().data])
+            recorder.fail(place, failure.error)
+    recorder.close(len(values))
+    return decode_report([recorder.part().data])
 
 
 def error_back(error):

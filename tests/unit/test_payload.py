@@ -16,7 +16,7 @@ import numpy
 import pytest
 
 from parallel_facade import SerializationError
-from parallel_facade._common.call_ids import new_scope
+from parallel_facade._common.call_ids import new_call_id
 from parallel_facade._serialization import dill_bridge as _dilling
 from parallel_facade._serialization import pickler as _pickling
 from parallel_facade._serialization.encoder import Encoder, decode
@@ -25,11 +25,11 @@ from parallel_facade._serialization.rules.class_tokens import class_for, token_f
 
 
 def there_and_back(obj, serializer="dill"):
-    return decode(Encoder(new_scope(), serializer).encode(obj, "it").data)
+    return decode(Encoder(new_call_id(), serializer).encode(obj, "it").data)
 
 
 def test_scopes_are_unique():
-    assert len({new_scope() for _ in range(100)}) == 100
+    assert len({new_call_id() for _ in range(100)}) == 100
 
 
 def test_importable_things_go_by_reference():
@@ -141,7 +141,7 @@ def test_named_tuples_abcs_and_nested_classes():
 def test_arrays_travel_by_the_c_pickler():
     array = numpy.arange(1_000_000)
 
-    payload = Encoder(new_scope(), "dill").encode(array, "it").data
+    payload = Encoder(new_call_id(), "dill").encode(array, "it").data
 
     assert len(payload) < array.nbytes + 1_000
     assert (decode(payload) == array).all()
@@ -200,13 +200,13 @@ def test_code_is_taken_apart_once_and_keeps_its_file(monkeypatch):
 
 
 def test_code_that_holds_more_than_constants_is_taken_apart_each_time():
-    class Kept:
+    class CallerSide:
         pass
 
     def f():
         return "in its place"
 
-    constants = tuple(Kept if one == "in its place" else one for one in f.__code__.co_consts)
+    constants = tuple(CallerSide if one == "in its place" else one for one in f.__code__.co_consts)
     f.__code__ = f.__code__.replace(co_consts=constants)
 
     for _ in range(2):
@@ -225,9 +225,9 @@ def test_large_constants_are_not_kept(monkeypatch):
 
 def test_a_refusal_names_the_part_and_a_way_out():
     with pytest.raises(SerializationError, match="(?s)cannot send item 3: .*Way out: make a list"):
-        Encoder(new_scope(), "dill").encode((x for x in []), "item 3")
+        Encoder(new_call_id(), "dill").encode((x for x in []), "item 3")
     with pytest.raises(SerializationError, match="serializer='dill' carries"):
-        Encoder(new_scope(), "pickle").encode(lambda: 0, "item 3")
+        Encoder(new_call_id(), "pickle").encode(lambda: 0, "item 3")
 
 
 def test_endless_recursion_is_a_refusal():
@@ -236,7 +236,7 @@ def test_endless_recursion_is_a_refusal():
             return list, ([Endless()],)
 
     with pytest.raises(SerializationError, match="RecursionError"):
-        Encoder(new_scope(), "dill").encode(Endless(), "it")
+        Encoder(new_call_id(), "dill").encode(Endless(), "it")
 
 
 def test_what_a_worker_can_import():

@@ -11,7 +11,7 @@ from parallel_facade._worker.remote_entry import CALL_IS_MISSING
 from parallel_facade.backends.base import Capabilities, WorkerSettings
 from parallel_facade.backends.engines.base import RemoteBackend
 from parallel_facade.backends.engines.executor import ExecutorBackend
-from parallel_facade.backends.engines.supervisor_thread import Watch
+from parallel_facade.backends.engines.supervisor_thread import SupervisorThread
 from parallel_facade.backends.engines.tasks import EngineFuture
 
 PATIENCE = 30
@@ -221,7 +221,7 @@ def test_a_watch_looks_again_after_a_look_that_failed():
             raise LookupError("once")
         looked.set()
 
-    watch = Watch(look)
+    watch = SupervisorThread(look)
     watch.wake()
     watch.join()
     watch.wake()

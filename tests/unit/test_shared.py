@@ -41,7 +41,7 @@ def test_more_workers_make_a_larger_pool_and_fewer_do_not(pools):
     assert small.is_usable, "a call still uses it"
     pools.give_back(large)
     closed = threading.Event()
-    small._delivery.close = lambda patience: closed.set()
+    small._callback_thread.close = lambda patience: closed.set()
     pools.give_back(small)
     assert closed.wait(30)
 

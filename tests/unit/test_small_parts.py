@@ -15,7 +15,7 @@ from parallel_facade._serialization.rules.methods import (
     reduce_method,
 )
 from parallel_facade._worker.seeds import kept_state, seed_item, stream_seed
-from parallel_facade.backends.process.starting.lockless_queue import PacketQueue
+from parallel_facade.backends.process.starting.lockless_queue import LocklessQueue
 
 
 def test_a_deadline_comes_when_its_seconds_have_passed(clock):
@@ -100,9 +100,9 @@ def test_a_method_that_no_class_holds_is_rebuilt_from_its_parts():
 
 @pytest.mark.skipif(not hasattr(select, "poll"), reason="there is no poll here")
 def test_a_queue_ends_with_the_lifeline_of_its_reader():
-    lifeline, far_end = socket.socketpair()
-    queue = PacketQueue()
-    queue._reader.receive_until_end_of(lifeline.fileno())
+    parent_watch, far_end = socket.socketpair()
+    queue = LocklessQueue()
+    queue._reader.receive_until_end_of(parent_watch.fileno())
 
     queue.put("first")
     assert queue.get() == "first"
@@ -113,4 +113,4 @@ def test_a_queue_ends_with_the_lifeline_of_its_reader():
     assert queue.get() == "last"
 
     queue.close()
-    lifeline.close()
+    parent_watch.close()

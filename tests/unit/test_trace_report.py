@@ -5,7 +5,7 @@ import pytest
 from parallel_facade._dispatch.call_trace import CallTrace
 from parallel_facade._tracing.intervals import Interval, merged, overlap
 from parallel_facade._tracing.report import report_of
-from parallel_facade._worker.timings import MARK, PACK, PACK_CALLABLE, UNPACK, Lane, Step
+from parallel_facade._worker.timings import MARK, PACK, PACK_CALLABLE, UNPACK, Step, WorkerLane
 from parallel_facade.backends.base import Capabilities
 
 
@@ -46,7 +46,7 @@ class Timeline:
     ):
         from parallel_facade._worker.timings import ChunkTimes, ItemTimes
 
-        lane = Lane(
+        lane = WorkerLane(
             "host", 1 if thread else worker, thread, f"worker {worker}", 0.0 if thread else born
         )
         first = sum(one.items for one in self.chunks)

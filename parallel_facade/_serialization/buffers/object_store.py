@@ -14,11 +14,11 @@ import pickle
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-PARCEL_BYTES: Final = 1 << 16
+OUT_OF_BAND_BYTES: Final = 1 << 16
 """Fewer bytes are copied sooner than they are kept apart."""
 
 
-class Parcel:
+class OutOfBandBytes:
     """Bytes that an engine need not copy into its message, at no station on their way.
 
     Args:
@@ -38,18 +38,18 @@ class Parcel:
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Travel as a buffer beside the message, where the engine's pickler can do that."""
-        if protocol < 5 or len(self.data) < PARCEL_BYTES:
+        if protocol < 5 or len(self.data) < OUT_OF_BAND_BYTES:
             return bytes, (bytes(self.data),)
         # As a parcel once more: a scheduler that passes it on pickles it again.
-        return Parcel, (pickle.PickleBuffer(self.data),)
+        return OutOfBandBytes, (pickle.PickleBuffer(self.data),)
 
 
 def unwrapped(sent: Any) -> Any:
     """Return the bytes that were sent, in a parcel or as they are."""
-    return sent.data if isinstance(sent, Parcel) else sent
+    return sent.data if isinstance(sent, OutOfBandBytes) else sent
 
 
-class Stored(NamedTuple):
+class BufferRef(NamedTuple):
     """A buffer of a chunk, which is not in the chunk's payload.
 
     Attributes:
@@ -62,7 +62,7 @@ class Stored(NamedTuple):
 
 
 class Store:
-    """Places buffers, as `Shelf` does in shared memory.
+    """Places buffers, as `SegmentPool` does in shared memory.
 
     Args:
         put: Puts bytes into the engine's store; returns what stands for them.
@@ -71,13 +71,13 @@ class Store:
     def __init__(self, put: Callable[[bytes], Any]) -> None:
         self._put = put
 
-    def place(self, buffer: memoryview) -> Stored:
+    def place(self, buffer: memoryview) -> BufferRef:
         """Return what stands for a copy of *buffer*."""
-        return Stored(buffer.nbytes, self._put(buffer.tobytes()))
+        return BufferRef(buffer.nbytes, self._put(buffer.tobytes()))
 
 
-class Fetched(NamedTuple):
-    """A stored buffer in a worker, as `Loan` is a segment there.
+class FetchedBuffer(NamedTuple):
+    """A stored buffer in a worker, as `MappedSegment` is a segment there.
 
     Attributes:
         data: What the engine gave.

@@ -14,7 +14,7 @@ Guarantees:
     - What a borrower has changed is seen by itself alone.
     - A segment is filled again only when no process can have it mapped: each borrower has said so,
       and had made no copy of itself meanwhile by `os.fork`.
-    - If memory cannot be shared, `place` says so and `Loan.open` copies: nothing fails for it.
+    - If memory cannot be shared, `place` says so and `MappedSegment.open` copies: nothing fails.
 
 Assumes:
     - Processes are copied by `os.fork`; one that C code forks and that runs on is not known of.
@@ -44,7 +44,7 @@ system calls on either side, and a page fault for each 64 KiB. Measured by
 times as long in the message; at 64 KiB the message is as fast or faster, at 1 MiB 3 to 4 times
 slower."""
 
-KEPT_BYTES: Final = 256 << 20
+POOL_BYTES: Final = 256 << 20
 """Memory that a shelf keeps for the next buffers: to fill new memory takes three times as long
 (100 MB: 55 ms, where a copy into memory that was filled before takes 17). It is held for as long as
 the pool is open."""
@@ -90,16 +90,16 @@ class _Memory:
             self.fd = -1
 
 
-class Segment:
+class SharedSegment:
     """A buffer in shared memory; given back to its shelf when the last reference goes."""
 
-    def __init__(self, shelf: Shelf, memory: _Memory, number: int, size: int) -> None:
-        self._shelf = shelf
+    def __init__(self, segment_pool: SegmentPool, memory: _Memory, number: int, size: int) -> None:
+        self._segment_pool = segment_pool
         self._memory = memory
         self.number: int = number
         """Which filling it is; another each time."""
         self.size: int = size
-        self.is_spoilt: bool = False
+        self.must_not_reuse: bool = False
         """Somebody may have it for longer than can be known: it is not filled again."""
 
     @property
@@ -108,21 +108,21 @@ class Segment:
         return self._memory.fd
 
     def __del__(self) -> None:
-        self._shelf.take_back(self._memory, is_spoilt=self.is_spoilt)
+        self._segment_pool.reclaim(self._memory, must_not_reuse=self.must_not_reuse)
 
     def disown(self) -> None:
         """Leave the memory to the process of which this one is a copy."""
         self._memory.close()
 
 
-class Shelf:
+class SegmentPool:
     """Places buffers.
 
     Args:
         kept_bytes: Memory to keep for the next buffers.
     """
 
-    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(self, kept_bytes: int = POOL_BYTES) -> None:
         self._kept_bytes = kept_bytes
         # Guards _kept and _number. Reentrant: a collection in `place` may take a segment back.
         self._lock = threading.RLock()
@@ -131,9 +131,9 @@ class Shelf:
         self._kept: list[_Memory] = []  # the smallest first
         self._number = 0
         self._is_closed = False
-        _shelves.add(self)
+        _pools.add(self)
 
-    def place(self, buffer: memoryview) -> Segment | None:
+    def place(self, buffer: memoryview) -> SharedSegment | None:
         """Return a segment that holds a copy of *buffer*; `None` if there is no memory for it."""
         with self._lock:
             self._sort_in()
@@ -142,14 +142,14 @@ class Shelf:
             number = self._number
         if memory is None and (memory := _new()) is None:
             return None
-        segment = Segment(self, memory, number, buffer.nbytes)
+        segment = SharedSegment(self, memory, number, buffer.nbytes)
         _segments.add(segment)
-        segment.is_spoilt = not memory.fill(buffer)
-        return None if segment.is_spoilt else segment
+        segment.must_not_reuse = not memory.fill(buffer)
+        return None if segment.must_not_reuse else segment
 
-    def take_back(self, memory: _Memory, *, is_spoilt: bool) -> None:
+    def reclaim(self, memory: _Memory, *, must_not_reuse: bool) -> None:
         """Keep memory that nobody has any more, or give it back."""
-        if is_spoilt or memory.capacity > self._kept_bytes:
+        if must_not_reuse or memory.capacity > self._kept_bytes:
             memory.close()
             return
         self._returned.append(memory)
@@ -165,7 +165,7 @@ class Shelf:
         for memory in kept:
             memory.close()
 
-    def forget_lock(self) -> None:
+    def replace_lock(self) -> None:
         """Take a new lock, in a copy of this process: another thread may have held the old one."""
         self._lock = threading.RLock()
 
@@ -203,14 +203,14 @@ class Returned(NamedTuple):
 
     Attributes:
         number: Which filling.
-        is_spoilt: A copy of the borrower may still have it.
+        must_not_reuse: A copy of the borrower may still have it.
     """
 
     number: int
-    is_spoilt: bool
+    must_not_reuse: bool
 
 
-class Loan:
+class MappedSegment:
     """Somebody else's segment.
 
     Args:
@@ -257,15 +257,15 @@ class Loan:
 class _Entry:
     """A loan as its lender is told of it."""
 
-    __slots__ = ("_number", "_returned", "is_spoilt")
+    __slots__ = ("_number", "_returned", "must_not_reuse")
 
     def __init__(self, number: int, returned: deque[Returned]) -> None:
         self._number = number
         self._returned = returned
-        self.is_spoilt = False
+        self.must_not_reuse = False
 
     def note_end(self) -> None:
-        self._returned.append(Returned(self._number, self.is_spoilt))
+        self._returned.append(Returned(self._number, self.must_not_reuse))
 
 
 _live: dict[int, _Entry] = {}
@@ -278,27 +278,27 @@ def _unmap(address: int, size: int, entry: _Entry) -> None:
     entry.note_end()
 
 
-def _spoil_all() -> None:
+def _forbid_reuse() -> None:
     """A copy of this process has everything that is mapped now, for as long as it likes."""
     for entry in list(_live.values()):
-        entry.is_spoilt = True
+        entry.must_not_reuse = True
 
 
-_shelves: weakref.WeakSet[Shelf] = weakref.WeakSet()
-_segments: weakref.WeakSet[Segment] = weakref.WeakSet()
+_pools: weakref.WeakSet[SegmentPool] = weakref.WeakSet()
+_segments: weakref.WeakSet[SharedSegment] = weakref.WeakSet()
 
 
 def _disown_all() -> None:
     """Hold, in a copy of this process, no memory that the process has given away."""
     for segment in list(_segments):
         segment.disown()
-    for shelf in list(_shelves):
-        shelf.forget_lock()
-        shelf.close()
+    for segment_pool in list(_pools):
+        segment_pool.replace_lock()
+        segment_pool.close()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_spoil_all, after_in_child=_disown_all)
+    os.register_at_fork(before=_forbid_reuse, after_in_child=_disown_all)
 
 
 def _mapped(fd: int, size: int, sharing: int) -> Any:

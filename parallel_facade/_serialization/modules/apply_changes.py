@@ -18,90 +18,90 @@ from parallel_facade._common.call_ids import is_made_here
 from parallel_facade._common.plain_data import is_same
 from parallel_facade._serialization.modules.call_globals import pinned_in
 
-Place = tuple[str, str]
+ChangedPlace = tuple[str, str]
 """A module, and the dotted path of a class or function in it, or nothing."""
 
 
-class News(NamedTuple):
+class ModuleChanges(NamedTuple):
     """What a payload has to say about the user's modules.
 
     Attributes:
         plain: Place → name → plain value, pickled.
         objects: Place → name → value of another kind.
         entries: (module, name of a container) → what the script put in it, such as its plug-ins.
-        gone: Place → names that it had in an earlier call.
+        deleted: Place → names that it had in an earlier call.
         variables: Context variables, with the values of the caller's context, as payloads.
     """
 
-    plain: dict[Place, dict[str, bytes]]
-    objects: dict[Place, dict[str, Any]]
+    plain: dict[ChangedPlace, dict[str, bytes]]
+    objects: dict[ChangedPlace, dict[str, Any]]
     entries: dict[tuple[str, str], Any]
-    gone: dict[Place, list[str]]
+    deleted: dict[ChangedPlace, list[str]]
     variables: list[bytes]
 
     @classmethod
-    def none(cls) -> News:
+    def none(cls) -> ModuleChanges:
         """Return a record to be filled."""
         return cls({}, {}, {}, {}, [])
 
 
-_brought: dict[tuple[str, str, str], bytes] = {}  # what the last call brought for each name
+_applied: dict[tuple[str, str, str], bytes] = {}  # what the last call brought for each name
 _settled: dict[str, set[tuple[str, str, str]]] = {}  # scope → places and names that it brought
 _MISSING: Final = object()
 
 
-def bring(scope: str, news: News) -> None:
+def apply_changes(call_id: str, changes: ModuleChanges) -> None:
     """Make the modules of this worker hold what the caller's do."""
-    if is_made_here(scope):
+    if is_made_here(call_id):
         return
-    for place, values in news.plain.items():
-        _bring_plain(scope, place, values)
-    for place, objects in news.objects.items():
-        _bring_objects(scope, place, objects)
-    for (module_name, name), entries in news.entries.items():
+    for place, values in changes.plain.items():
+        _apply_plain(call_id, place, values)
+    for place, objects in changes.objects.items():
+        _apply_objects(call_id, place, objects)
+    for (module_name, name), entries in changes.entries.items():
         _add_entries(getattr(import_module(module_name), name, None), entries)
-    for blob in news.variables:
+    for blob in changes.variables:
         pickle.loads(blob)
-    for place, names in news.gone.items():
+    for place, names in changes.deleted.items():
         _take_away(place, names)
 
 
-def _bring_plain(scope: str, place: Place, values: dict[str, bytes]) -> None:
+def _apply_plain(call_id: str, place: ChangedPlace, values: dict[str, bytes]) -> None:
     new = {
         name: blob
         for name, blob in values.items()
-        if _brought.get((*place, name)) != blob and _is_due(scope, place, name)
+        if _applied.get((*place, name)) != blob and _must_apply(call_id, place, name)
     }
-    _brought.update({(*place, name): blob for name, blob in new.items()})
+    _applied.update({(*place, name): blob for name, blob in new.items()})
     _set(place, {name: pickle.loads(blob) for name, blob in new.items()})
 
 
-def _bring_objects(scope: str, place: Place, objects: dict[str, Any]) -> None:
-    due = {name: value for name, value in objects.items() if _is_due(scope, place, name)}
+def _apply_objects(call_id: str, place: ChangedPlace, objects: dict[str, Any]) -> None:
+    due = {name: value for name, value in objects.items() if _must_apply(call_id, place, name)}
     for name in due:
-        _brought.pop((*place, name), None)
+        _applied.pop((*place, name), None)
     _set(place, due)
 
 
-def _is_due(scope: str, place: Place, name: str) -> bool:
+def _must_apply(call_id: str, place: ChangedPlace, name: str) -> bool:
     """Return whether *name* is to be set: once in a call, and not what an initializer set."""
     module, path = place
     if not path and name in pinned_in(module):
         return False
-    settled = _settled.setdefault(scope, set())
+    settled = _settled.setdefault(call_id, set())
     is_new = (*place, name) not in settled
     settled.add((*place, name))
     return is_new
 
 
-def _set(place: Place, values: dict[str, Any]) -> None:
+def _set(place: ChangedPlace, values: dict[str, Any]) -> None:
     if values and (holder := _holder(place)) is not None:
         changed = [name for name, value in values.items() if _put(holder, name, value)]
         if changed:
             _forget_results(import_module(place[0]))
 
 
-def _holder(place: Place) -> Any:
+def _holder(place: ChangedPlace) -> Any:
     module, path = place
     holder: Any = import_module(module)
     for name in path.split(".") if path else ():
@@ -116,10 +116,10 @@ def _forget_results(module: types.ModuleType) -> None:
             value.cache_clear()
 
 
-def _take_away(place: Place, names: list[str]) -> None:
+def _take_away(place: ChangedPlace, names: list[str]) -> None:
     holder = _holder(place)
     for name in names:
-        _brought.pop((*place, name), None)
+        _applied.pop((*place, name), None)
         if holder is not None and name in vars(holder):
             delattr(holder, name)
 
@@ -131,9 +131,9 @@ def _add_entries(container: Any, entries: Any) -> None:
         container += [one for one in entries if not any(one is known for known in container)]
 
 
-def forget(scope: str) -> None:
+def forget(call_id: str) -> None:
     """Forget which values a call that has ended had brought."""
-    _settled.pop(scope, None)
+    _settled.pop(call_id, None)
 
 
 def _put(holder: Any, name: str, value: Any) -> bool:

@@ -28,9 +28,9 @@ _pinned: dict[str, dict[str, Any]] = {}  # module name → what the initializer 
 MAIN: Final = "__main__"
 
 
-def space_module(scope: str, key: str, header: dict[str, Any]) -> types.ModuleType:
-    """Return the module that stands in the call *scope* for the one known as *key*."""
-    spaces = _spaces.setdefault(scope, {})
+def space_module(call_id: str, key: str, header: dict[str, Any]) -> types.ModuleType:
+    """Return the module that stands in the call *call_id* for the one known as *key*."""
+    spaces = _spaces.setdefault(call_id, {})
     if (module := spaces.get(key)) is None:
         name = str(header.get("__name__"))
         is_main = name == MAIN and MAIN in spaces
@@ -48,16 +48,16 @@ def fill(space: dict[str, Any], values: dict[str, Any]) -> None:
         space.setdefault(name, value)
 
 
-def publish(scope: str, cls: type) -> None:
+def expose_in_main(call_id: str, cls: type) -> None:
     """Let *cls*, of the script, be found by its name in `__main__`."""
     if cls.__module__ == MAIN and "." not in cls.__qualname__:
-        main = vars(space_module(scope, MAIN, {"__name__": MAIN}))
+        main = vars(space_module(call_id, MAIN, {"__name__": MAIN}))
         # Not as a global: the script may call something else by this name by now, as it does when
         # a class was defined once more and instances of the old one are still about.
-        main.setdefault("__getattr__", _Published()).classes[cls.__name__] = cls
+        main.setdefault("__getattr__", _ExposedInMain()).classes[cls.__name__] = cls
 
 
-class _Published:
+class _ExposedInMain:
     """The `__getattr__` of a module: finds classes that are not among its globals."""
 
     def __init__(self) -> None:
@@ -69,9 +69,9 @@ class _Published:
         return self.classes[name]
 
 
-def as_main(scope: str) -> AbstractContextManager[None]:
-    """Let `__main__` mean the script of the call *scope* in the block."""
-    module = _spaces.get(scope, {}).get(MAIN)
+def as_main(call_id: str) -> AbstractContextManager[None]:
+    """Let `__main__` mean the script of the call *call_id* in the block."""
+    module = _spaces.get(call_id, {}).get(MAIN)
     return nullcontext() if module is None else _with_main(module)
 
 
@@ -87,7 +87,7 @@ def _with_main(module: types.ModuleType) -> Iterator[None]:
     finally:
         with _mains_lock:
             # Not what was there before: threads of a worker leave in any order.
-            del _mains[_last_place(module)]
+            del _mains[_last_key(module)]
             if (current := _mains[-1]) is not None:
                 sys.modules[MAIN] = current
             if len(_mains) == 1:
@@ -98,13 +98,13 @@ _mains: list[types.ModuleType | None] = []  # the process's own, and one for eac
 _mains_lock = threading.Lock()  # guards _mains
 
 
-def _last_place(module: types.ModuleType) -> int:
+def _last_key(module: types.ModuleType) -> int:
     return max(place for place, one in enumerate(_mains) if one is module)
 
 
-def forget(scope: str) -> None:
+def forget(call_id: str) -> None:
     """Drop the globals of a call that has ended."""
-    _spaces.pop(scope, None)
+    _spaces.pop(call_id, None)
 
 
 def pinned_in(module_name: str) -> dict[str, Any]:
@@ -113,15 +113,15 @@ def pinned_in(module_name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def pinning(scope: str, module_name: str) -> Iterator[None]:
+def pinning(call_id: str, module_name: str) -> Iterator[None]:
     """Keep for the worker's life what changes inside the block.
 
     Args:
-        scope: The call whose functions' globals are watched.
+        call_id: The call whose functions' globals are watched.
         module_name: A module to watch as well, if it is imported: the initializer may live there,
             and set globals that a lambda of that module reads.
     """
-    modules = {id(module): module for module in _spaces.get(scope, {}).values()}
+    modules = {id(module): module for module in _spaces.get(call_id, {}).values()}
     if (imported := sys.modules.get(module_name)) is not None:
         modules.setdefault(id(imported), imported)
     spaces = [vars(module) for module in modules.values()]

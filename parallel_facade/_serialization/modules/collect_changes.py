@@ -23,7 +23,7 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from parallel_facade._common.plain_data import MOST_ELEMENTS, PROTOCOL, is_plain
-from parallel_facade._serialization.modules.apply_changes import News, Place
+from parallel_facade._serialization.modules.apply_changes import ChangedPlace, ModuleChanges
 from parallel_facade._serialization.modules.code_names import global_names, words_in
 from parallel_facade._serialization.modules.importable import (
     NEVER_IMPORTED,
@@ -33,18 +33,18 @@ from parallel_facade._serialization.modules.importable import (
 from parallel_facade._serialization.modules.ownership import is_of_user
 from parallel_facade._serialization.modules.replaced import (
     function_in,
-    tell,
+    mark_changed,
     was_recoded,
     was_replaced,
 )
 from parallel_facade._serialization.modules.source_literals import names_of_literals
 
-_had: dict[Place, set[str]] = {}  # place → names that a call has read there
-_sent: set[tuple[Place, str]] = set()  # names for which workers were given an object once
-_first_ids: dict[tuple[Place, str], int] = {}  # the objects at first sight
+_had: dict[ChangedPlace, set[str]] = {}  # place → names that a call has read there
+_sent: set[tuple[ChangedPlace, str]] = set()  # names for which workers were given an object once
+_first_ids: dict[tuple[ChangedPlace, str], int] = {}  # the objects at first sight
 
 
-class Follower:
+class ChangeCollector:
     """Collects what one payload has to say about the user's modules.
 
     Args:
@@ -57,52 +57,56 @@ class Follower:
         self._goes_by_name: Any = None  # what was found by its name just now
         # Each name once in a payload: told again inside its own value, it would be brought while
         # that value is still being rebuilt.
-        self._noted: dict[tuple[Place, str], bool] = {}  # whether the news have its value
+        self._noted: dict[tuple[ChangedPlace, str], bool] = {}  # whether the news have its value
 
-    def news_of(self, obj: Any) -> News:
+    def changes_of(self, obj: Any) -> ModuleChanges:
         """Return what *obj*, which goes by name, reads in the user's modules."""
-        news = News.none()
+        changes = ModuleChanges.none()
         self._goes_by_name = obj
-        self.note([obj], news)
-        return news
+        self.note([obj], changes)
+        return changes
 
-    def note(self, objects: Iterable[Any], news: News) -> None:
-        """Put what *objects*, which go by name, read in the user's modules in *news*."""
-        self._follow(list(objects), news)
+    def note(self, objects: Iterable[Any], changes: ModuleChanges) -> None:
+        """Put what *objects*, which go by name, read in the user's modules in *changes*."""
+        self._follow(list(objects), changes)
 
-    def note_globals(self, function: types.FunctionType, reads: dict[str, Any], news: News) -> None:
-        """Put *reads*, the globals that *function* uses, in *news*.
+    def note_globals(
+        self, function: types.FunctionType, reads: dict[str, Any], changes: ModuleChanges
+    ) -> None:
+        """Put *reads*, the globals that *function* uses, in *changes*.
 
         Args:
             function: Lives in a module that workers import, and travels by value.
             reads: What it uses there.
-            news: Gets them, and what the functions read that it calls.
+            changes: Gets them, and what the functions read that it calls.
         """
         module = function.__globals__["__name__"]
         if not is_of_user(module):
             return
         place = module, ""
-        _note_gone(news, place, function.__globals__, global_names(function.__code__))
-        rest = dict(self._others(news, place, reads))
+        _note_deleted(changes, place, function.__globals__, global_names(function.__code__))
+        rest = dict(self._others(changes, place, reads))
         natives = {name: value for name, value in rest.items() if _is_native(value)}
         # All else, in its state of now; but for what is told already.
         for name, value in reads.items():
-            is_told = self._noted[place, name] or _is_native(value)
-            if not is_told and type(value) is not ContextVar:
-                self._tell(place, name, value, news)
-        self._follow(list(natives.values()), news)
+            is_collected = self._noted[place, name] or _is_native(value)
+            if not is_collected and type(value) is not ContextVar:
+                self._collect(place, name, value, changes)
+        self._follow(list(natives.values()), changes)
 
-    def _tell(self, place: Place, name: str, value: Any, news: News) -> None:
+    def _collect(self, place: ChangedPlace, name: str, value: Any, changes: ModuleChanges) -> None:
         self._noted[place, name] = True
-        news.objects.setdefault(place, {})[name] = value
+        changes.objects.setdefault(place, {})[name] = value
 
-    def note_modules(self, within_reach: list[Any], code: types.CodeType, news: News) -> None:
-        """Put in *news* what *code* may read as attributes of modules *within_reach*."""
+    def note_modules(
+        self, within_reach: list[Any], code: types.CodeType, changes: ModuleChanges
+    ) -> None:
+        """Put in *changes* what *code* may read as attributes of modules *within_reach*."""
         for module in within_reach:
             if type(module) is types.ModuleType:
-                self._follow(list(self._in_module(module, code, news)), news)
+                self._follow(list(self._in_module(module, code, changes)), changes)
 
-    def _follow(self, stack: list[Any], news: News) -> None:
+    def _follow(self, stack: list[Any], changes: ModuleChanges) -> None:
         while stack:
             one = stack.pop()
             if id(one) in self._visited:
@@ -115,69 +119,75 @@ class Follower:
             if kind is functools._lru_cache_wrapper:
                 stack.append(one.__wrapped__)
             elif kind is types.FunctionType:
-                stack += self._in_function(one, news)
+                stack += self._in_function(one, changes)
             elif issubclass(kind, type):
-                stack += self._in_class(one, news)
+                stack += self._in_class(one, changes)
 
-    def _in_function(self, function: types.FunctionType, news: News) -> Iterator[Any]:
-        """Put what *function* reads in *news*; yield what to follow from there."""
+    def _in_function(self, function: types.FunctionType, changes: ModuleChanges) -> Iterator[Any]:
+        """Put what *function* reads in *changes*; yield what to follow from there."""
         name, code, space = str(function.__module__), function.__code__, function.__globals__
         if not is_of_user(name) or vars(sys.modules[name]) is not space:
             return
-        for value in self._in_space(name, space, global_names(code), news):
+        for value in self._in_space(name, space, global_names(code), changes):
             yield value
             if type(value) is types.ModuleType:
-                yield from self._in_module(value, code, news)
+                yield from self._in_module(value, code, changes)
         if function is self._goes_by_name or is_importable(function):
-            yield from self._in_defaults(function, (name, function.__qualname__), news)
+            yield from self._in_defaults(function, (name, function.__qualname__), changes)
 
-    def _in_defaults(self, function: types.FunctionType, place: Place, news: News) -> Iterator[Any]:
+    def _in_defaults(
+        self, function: types.FunctionType, place: ChangedPlace, changes: ModuleChanges
+    ) -> Iterator[Any]:
         defaults = {part: getattr(function, part) for part in ("__defaults__", "__kwdefaults__")}
         # Most functions have none, and never had.
         if place in _had or any(defaults.values()):
             _had.setdefault(place, set())
-            yield from dict(self._others(news, place, defaults)).values()
+            yield from dict(self._others(changes, place, defaults)).values()
 
     def _in_module(
-        self, module: types.ModuleType, code: types.CodeType, news: News
+        self, module: types.ModuleType, code: types.CodeType, changes: ModuleChanges
     ) -> Iterator[Any]:
         name = str(getattr(module, "__name__", ""))
         if is_of_user(name) and is_importable_name(name):
-            yield from self._in_space(name, vars(module), words_in(code), news)
+            yield from self._in_space(name, vars(module), words_in(code), changes)
 
     def _in_space(
-        self, module: str, space: Mapping[str, Any], names: AbstractSet[str], news: News
+        self, module: str, space: Mapping[str, Any], names: AbstractSet[str], changes: ModuleChanges
     ) -> list[Any]:
-        """Put what *space* has of *names* in *news*; return what to follow there."""
+        """Put what *space* has of *names* in *changes*; return what to follow there."""
         reads = {name: space[name] for name in names if name in space}
-        _note_gone(news, (module, ""), space, names)
-        return [value for _, value in self._others(news, (module, ""), reads)]
+        _note_deleted(changes, (module, ""), space, names)
+        return [value for _, value in self._others(changes, (module, ""), reads)]
 
-    def _in_class(self, cls: type, news: News) -> Iterator[Any]:
+    def _in_class(self, cls: type, changes: ModuleChanges) -> Iterator[Any]:
         for one in cls.__mro__:
             if is_of_user(one.__module__) and is_importable(one):
                 place = one.__module__, one.__qualname__
                 attributes = {
                     name: value for name, value in vars(one).items() if name not in CLASS_MACHINERY
                 }
-                _note_gone(news, place, attributes, _had.get(place, set()) | attributes.keys())
-                for value in dict(self._others(news, place, attributes)).values():
+                _note_deleted(
+                    changes, place, attributes, _had.get(place, set()) | attributes.keys()
+                )
+                for value in dict(self._others(changes, place, attributes)).values():
                     yield function_in(value)
 
-    def _others(self, news: News, place: Place, reads: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        """Put those of *reads* in *news* that workers may not have; yield the others."""
+    def _others(
+        self, changes: ModuleChanges, place: ChangedPlace, reads: dict[str, Any]
+    ) -> Iterator[tuple[str, Any]]:
+        """Put those of *reads* in *changes* that workers may not have; yield the others."""
         module, path = place
         for name, value in reads.items():
             if (place, name) in self._noted:
                 continue
             self._noted[place, name] = is_plain(value)
             if type(value) is ContextVar:
-                news.variables.append(self._dump(value))
+                changes.variables.append(self._dump(value))
             if self._noted[place, name]:
                 # If it is no plain value some time, workers must not be left with this one.
                 _first_ids.setdefault((place, name), id(value))
                 blob = pickle.dumps(value, PROTOCOL)
-                news.plain.setdefault(place, {})[name] = blob
+                changes.plain.setdefault(place, {})[name] = blob
             elif (
                 (place, name) in _sent
                 or (not path and was_replaced(sys.modules[module], name))
@@ -189,11 +199,11 @@ class Follower:
                 )
             ):
                 _sent.add((place, name))
-                tell(module, f"{path}.{name}".lstrip("."))
-                self._tell(place, name, value, news)
+                mark_changed(module, f"{path}.{name}".lstrip("."))
+                self._collect(place, name, value, changes)
             else:
                 if not path and (entries := _entries_of_script(value)):
-                    news.entries[module, name] = entries
+                    changes.entries[module, name] = entries
                 yield name, value
 
     def _can_travel(self, value: Any) -> bool:
@@ -212,7 +222,7 @@ def _is_native(value: Any) -> bool:
     return isinstance(value, types.FunctionType | type | types.ModuleType)
 
 
-def _was_changed(place: Place, name: str, value: Any) -> bool:
+def _was_changed(place: ChangedPlace, name: str, value: Any) -> bool:
     """Return whether importing the module again would give another object than *value*."""
     if isinstance(value, NATIVES) or name.startswith("__"):
         return False
@@ -220,7 +230,7 @@ def _was_changed(place: Place, name: str, value: Any) -> bool:
     return first != id(value) or name in _literals(place)
 
 
-def _literals(place: Place) -> frozenset[str]:
+def _literals(place: ChangedPlace) -> frozenset[str]:
     return names_of_literals(place[0]).get(place[1], frozenset())
 
 
@@ -239,11 +249,13 @@ NATIVES: Final = (
 """What modules and classes are made of; it is not state of a program."""
 
 
-def _note_gone(news: News, place: Place, space: Mapping[str, Any], names: AbstractSet[str]) -> None:
-    """Put those of *names* in *news* that *space* had in an earlier call, and has no more."""
+def _note_deleted(
+    changes: ModuleChanges, place: ChangedPlace, space: Mapping[str, Any], names: AbstractSet[str]
+) -> None:
+    """Put those of *names* in *changes* that *space* had in an earlier call, and has no more."""
     had = _had.setdefault(place, set())
-    if gone := [name for name in names & had if name not in space]:
-        news.gone.setdefault(place, []).extend(gone)
+    if deleted := [name for name in names & had if name not in space]:
+        changes.deleted.setdefault(place, []).extend(deleted)
     had.update(name for name in names if name in space)
 
 

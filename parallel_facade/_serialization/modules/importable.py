@@ -19,7 +19,11 @@ from typing import Any, Final
 
 from parallel_facade._serialization.modules.code_names import mangle
 from parallel_facade._serialization.modules.ownership import is_of_user
-from parallel_facade._serialization.modules.replaced import was_recoded, was_replaced, was_told
+from parallel_facade._serialization.modules.replaced import (
+    is_marked_changed,
+    was_recoded,
+    was_replaced,
+)
 
 NEVER_IMPORTED: Final = frozenset({"__main__", "__mp_main__"})
 """The user's main module is not imported in a worker: that would run the script again."""
@@ -46,7 +50,7 @@ def find_path(obj: Any) -> tuple[str, str] | None:
     is_method = type(obj) is types.FunctionType and "." in path and is_of_user(module_name)
     if is_method and was_recoded(module_name, path, obj):
         return None
-    return None if was_told(module_name, path) else (module_name, path)
+    return None if is_marked_changed(module_name, path) else (module_name, path)
 
 
 def is_importable_module(module: types.ModuleType) -> bool:

@@ -16,22 +16,24 @@ from typing import Any, Final
 
 from parallel_facade._serialization.modules.ownership import is_of_user
 
-_told: set[tuple[str, str]] = set()  # modules and paths of what workers were given another of
+_marked_changed: set[tuple[str, str]] = (
+    set()
+)  # modules and paths of what workers were given another of
 _first_codes: dict[tuple[str, str], tuple[types.CodeType, ...]] = {}  # (module, path) → at sight
 _first_seen: dict[str, dict[str, Callable[[], Any]]] = {}  # module → name → function or class
 
 
-def tell(module: str, path: str) -> None:
+def mark_changed(module: str, path: str) -> None:
     """Note that workers are given another object for the dotted *path* of *module*.
 
     When the first one is put back, its name leads to the other in workers that are warm.
     """
-    _told.add((module, path))
+    _marked_changed.add((module, path))
 
 
-def was_told(module: str, path: str) -> bool:
+def is_marked_changed(module: str, path: str) -> bool:
     """Return whether workers were given another object for the dotted *path* of *module*."""
-    return (module, path) in _told
+    return (module, path) in _marked_changed
 
 
 def was_replaced(module: types.ModuleType, name: str) -> bool:

@@ -2,7 +2,7 @@
 
 Guarantees:
     - A view or a weak reference shows the very object that travels beside it, if one does.
-    - What is only weakly referred to in a payload lives until `KeptAlive` ends.
+    - What is only weakly referred to in a payload lives until `LiveObjects` ends.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from contextlib import suppress
 from typing import Any, Final
 
 
-class _Keeper(threading.local):
+class _Live(threading.local):
     kept: list[Any] | None = None
 
 
-_keeper = _Keeper()
+_live_here = _Live()
 
 
-class KeptAlive:
+class LiveObjects:
     """A block that gives a list of what was rebuilt in it and may be referred to weakly only."""
 
     def __enter__(self) -> list[Any]:
-        self._before, _keeper.kept = _keeper.kept, []
-        return _keeper.kept
+        self._before, _live_here.kept = _live_here.kept, []
+        return _live_here.kept
 
     def __exit__(self, *exc_info: object) -> None:
-        _keeper.kept = self._before
+        _live_here.kept = self._before
 
 
 def reduce_memoryview(view: memoryview) -> tuple[Any, ...]:
@@ -123,26 +123,26 @@ def new_weakref(kind: Callable[[Any], Any], referent: Any) -> Any:
 
 def dead_reference() -> Any:
     """Return a weak reference whose object is gone."""
-    return weakref.ref(_Gone())
+    return weakref.ref(_DeadReferent())
 
 
-class _Gone:
+class _DeadReferent:
     """Nobody holds an instance of this."""
 
 
 def keep_alive(referent: Any) -> None:
-    """Let *referent* live as long as what is rebuilt in a `KeptAlive`; elsewhere do nothing."""
-    if _keeper.kept is not None:
-        _keeper.kept.append(referent)
+    """Let *referent* live as long as what is rebuilt in a `LiveObjects`; elsewhere do nothing."""
+    if _live_here.kept is not None:
+        _live_here.kept.append(referent)
 
 
-DESCRIPTORS: Final = (property, classmethod, staticmethod, functools.partialmethod)
+DESCRIPTOR_TYPES: Final = (property, classmethod, staticmethod, functools.partialmethod)
 
 
 def reduce_descriptor(descriptor: Any) -> tuple[Any, ...]:
     """Return how to rebuild a property, class, static or partial method, or one of a subclass."""
     kind = type(descriptor)
-    base: Any = next(one for one in DESCRIPTORS if issubclass(kind, one))
+    base: Any = next(one for one in DESCRIPTOR_TYPES if issubclass(kind, one))
     keywords: dict[str, Any] = {}
     if base is functools.partialmethod:
         args, keywords = (descriptor.func, *descriptor.args), descriptor.keywords

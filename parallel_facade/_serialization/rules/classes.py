@@ -23,10 +23,10 @@ from typing import Any, Final, TypedDict
 
 from parallel_facade._common.errors import SerializationError
 from parallel_facade._common.plain_data import is_plain
-from parallel_facade._serialization.modules.apply_changes import News, bring
-from parallel_facade._serialization.modules.call_globals import MAIN, publish, space_module
+from parallel_facade._serialization.modules.apply_changes import ModuleChanges, apply_changes
+from parallel_facade._serialization.modules.call_globals import MAIN, expose_in_main, space_module
 from parallel_facade._serialization.modules.code_names import names_in_annotations
-from parallel_facade._serialization.modules.collect_changes import Follower
+from parallel_facade._serialization.modules.collect_changes import ChangeCollector
 from parallel_facade._serialization.rules.builtin_values import keep_alive
 from parallel_facade._serialization.rules.class_tokens import (
     class_for,
@@ -63,7 +63,7 @@ class _Example(TypedDict):
 TYPED_DICT: Final[type] = type(_Example)
 """The metaclass of typed dictionaries."""
 
-MAKING: Final = frozenset({"__orig_bases__"})
+CLASS_CREATION_NAMES: Final = frozenset({"__orig_bases__"})
 """Looked at by the hooks of `typing` while a class is made."""
 
 RESERVED: Final = frozenset({"__class__", "__name__", "__dict__", "__weakref__", "__mro__"})
@@ -90,7 +90,7 @@ _received: dict[
 _unhooked: set[str] = set()  # tokens of classes of whose making a library was not told
 
 
-class Step:
+class RebuildStep:
     """A step of rebuilding: a call that is made when its turn in the payload comes."""
 
     def __init__(self, function: Callable[..., object], *args: Any) -> None:
@@ -101,57 +101,68 @@ class Step:
         return self._call
 
 
-def reduce_shell(cls: type) -> tuple[Any, ...]:
-    """Return how to make *cls* without its attributes, which `reduce_family` sends elsewhere."""
+def reduce_skeleton(cls: type) -> tuple[Any, ...]:
+    """Return how to make *cls* without its attributes, which `reduce_hierarchy` sends elsewhere."""
     body = split(cls)[0] | {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     return define_class, (token_for(cls), cls.__name__, type(cls), cls.__bases__, body)
 
 
-def reduce_family(
+def reduce_hierarchy(
     cls: type,
-    family: list[type],
+    hierarchy: list[type],
     functions: list[types.FunctionType],
-    news: News,
+    changes: ModuleChanges,
     *,
     parameters: list[tuple[Any, tuple[str, Any]]],
-    scope: str,
-    follower: Follower | None,
+    call_id: str,
+    collector: ChangeCollector | None,
 ) -> tuple[Any, ...]:
     """Return how to rebuild *cls* together with the classes that it is made from.
 
     Args:
         cls: The class.
-        family: Its bases and metaclass that have not been sent, and *cls* itself, at the end.
+        hierarchy: Its bases and metaclass that have not been sent, and *cls* itself, at the end.
         functions: Those of all their methods; the pickler makes them without contents at first.
-        news: What they read in the user's modules where those define their bases.
+        changes: What they read in the user's modules where those define their bases.
         parameters: Their type parameters, whose bounds may lead back to them.
-        scope: The call.
-        follower: Sees what the methods read in the user's modules.
+        call_id: The call.
+        collector: Sees what the methods read in the user's modules.
     """
-    parts = [(member, *split(member)[1:]) for member in family]
+    parts = [(member, *split(member)[1:]) for member in hierarchy]
     ordered = sorted(functions, key=_turn_of)
     steps = (
         [
-            Step(put_methods, member, scope, methods, _placeholders(data))
+            RebuildStep(put_methods, member, call_id, methods, _placeholders(data))
             for member, methods, data in parts
         ],
         [
-            Step(fill_function, function, function_state(function, scope, follower))
+            RebuildStep(fill_function, function, function_state(function, call_id, collector))
             for function in ordered
         ],
-        [Step(put_data, member, scope, data, tuple(methods)) for member, methods, data in parts],
-        [Step(fill_parts, one, state) for one, state in parameters],
-        [Step(bring, scope, news)],
-        [Step(tell_library, member, methods, data) for member, methods, data in parts],
-        [Step(register_virtual, member, known) for member in family if (known := _virtual(member))],
         [
-            Step(put_member_state, member, state)
-            for member in family
+            RebuildStep(put_data, member, call_id, data, tuple(methods))
+            for member, methods, data in parts
+        ],
+        [RebuildStep(fill_parts, one, state) for one, state in parameters],
+        [RebuildStep(apply_changes, call_id, changes)],
+        [RebuildStep(tell_library, member, methods, data) for member, methods, data in parts],
+        [
+            RebuildStep(register_virtual, member, known)
+            for member in hierarchy
+            if (known := _virtual(member))
+        ],
+        [
+            RebuildStep(put_member_state, member, state)
+            for member in hierarchy
             if (state := states_of(member))
         ],
-        [Step(share, scope, names) for member in family if (names := _names_in_hints(member))],
+        [
+            RebuildStep(share, call_id, names)
+            for member in hierarchy
+            if (names := _names_in_hints(member))
+        ],
     )
-    return (*reduce_shell(cls), steps, None, None, _rebuilt)
+    return (*reduce_skeleton(cls), steps, None, None, _rebuilt)
 
 
 def _turn_of(function: types.FunctionType) -> int:
@@ -215,24 +226,24 @@ def define_class(
 
 
 def put_methods(
-    cls: type, scope: str, methods: dict[str, Any], placeholders: dict[str, Any]
+    cls: type, call_id: str, methods: dict[str, Any], placeholders: dict[str, Any]
 ) -> None:
     """Give *cls* its methods, which may still be without contents, and its plain data.
 
     Args:
         cls: The class.
-        scope: The call.
+        call_id: The call.
         methods: Also what cannot lead back to an instance.
         placeholders: Stand for what may: instances in it are rebuilt by the class as it is now.
     """
-    if _is_due(cls, scope):
+    if _is_due(cls, call_id):
         _put(cls, {**placeholders, **methods})
-        publish(scope, cls)
+        expose_in_main(call_id, cls)
 
 
-def put_data(cls: type, scope: str, data: dict[str, Any], methods: tuple[str, ...]) -> None:
+def put_data(cls: type, call_id: str, data: dict[str, Any], methods: tuple[str, ...]) -> None:
     """Give *cls* its other attributes, and take away those that it no longer has."""
-    if not _is_due(cls, scope):
+    if not _is_due(cls, call_id):
         return
     token = str(known_token(cls))
     names = frozenset(data).union(methods)
@@ -240,7 +251,7 @@ def put_data(cls: type, scope: str, data: dict[str, Any], methods: tuple[str, ..
         if name in cls.__dict__:
             type.__delattr__(cls, name)
     _put(cls, data)
-    _received[token] = scope, names
+    _received[token] = call_id, names
 
 
 def tell_library(cls: Any, *parts: dict[str, Any]) -> None:
@@ -255,9 +266,9 @@ def tell_library(cls: Any, *parts: dict[str, Any]) -> None:
             _put(cls, part)
 
 
-def share(scope: str, names: dict[str, Any]) -> None:
+def share(call_id: str, names: dict[str, Any]) -> None:
     """Let `typing.get_type_hints` find *names*, which annotations have as text."""
-    main = vars(space_module(scope, MAIN, {"__name__": MAIN}))
+    main = vars(space_module(call_id, MAIN, {"__name__": MAIN}))
     for name, value in names.items():
         main.setdefault(name, value)
 
@@ -275,9 +286,9 @@ def put_member_state(cls: Any, states: dict[str, dict[str, Any]]) -> None:
 
 
 @contextmanager
-def pinning_attributes(scope: str) -> Iterator[None]:
+def pinning_attributes(call_id: str) -> Iterator[None]:
     """Keep for the worker's life the class attributes that change inside the block."""
-    tokens = [token for token, (filled, _) in _received.items() if filled == scope]
+    tokens = [token for token, (filled, _) in _received.items() if filled == call_id]
     watched = [(token, cls) for token in tokens if (cls := class_for(token)) is not None]
     before = [dict(cls.__dict__) for _, cls in watched]
     yield
@@ -289,10 +300,10 @@ def pinning_attributes(scope: str) -> Iterator[None]:
         )
 
 
-def _is_due(cls: type, scope: str) -> bool:
+def _is_due(cls: type, call_id: str) -> bool:
     """Return whether *cls* is a copy of the caller's class that this call has not filled."""
     token = known_token(cls)
-    return token is not None and token in _received and _received[token][0] != scope
+    return token is not None and token in _received and _received[token][0] != call_id
 
 
 def _put(cls: type, attributes: dict[str, Any]) -> None:
@@ -353,7 +364,7 @@ def _names_in_hints(cls: type) -> dict[str, Any]:
 def _split_plain(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what the making of *cls* needs, and its other attributes."""
     own = dict(cls.__dict__)
-    body = {name: own[name] for name in MAKING if name in own}
+    body = {name: own[name] for name in CLASS_CREATION_NAMES if name in own}
     for name in RESERVED & own.keys():
         if not isinstance(own[name], types.GetSetDescriptorType):
             body[name] = own[name]
@@ -424,10 +435,10 @@ def _are_same(these: tuple[type, ...], those: tuple[type, ...]) -> bool:
 @contextmanager
 def _without_hooks(bases: tuple[type, ...]) -> Iterator[None]:
     """Keep `__init_subclass__` from running, without its keywords and on an empty class."""
-    family = {id(one): one for base in bases for one in base.__mro__}.values()
+    hierarchy = {id(one): one for base in bases for one in base.__mro__}.values()
     hooks = [
         (one, one.__dict__["__init_subclass__"])
-        for one in family
+        for one in hierarchy
         if one.__module__ not in WITHOUT_HOOKS and "__init_subclass__" in one.__dict__
     ]
     for one, _ in hooks:

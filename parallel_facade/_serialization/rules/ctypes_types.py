@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Final
 
-MAKING: Final = frozenset(
+LAYOUT_NAMES: Final = frozenset(
     {"_type_", "_length_", "_pack_", "_anonymous_", "_align_", "_layout_", "_swappedbytes_"}
     | {"_flags_", "_argtypes_", "_restype_"}
 )
@@ -23,7 +23,7 @@ def is_made_by_ctypes(cls: type) -> bool:
 
 def split_ctypes(own: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
     """Return what the making needs out of the attributes *own*, and which not to carry."""
-    body = {name: own[name] for name in MAKING if name in own}
+    body = {name: own[name] for name in LAYOUT_NAMES if name in own}
     derived = {name for name, value in own.items() if type(value).__name__ == "CField"}
     return body, derived | body.keys()
 

@@ -25,13 +25,13 @@ class State(NamedTuple):
     """The contents of a reference.
 
     Attributes:
-        scope: The call.
+        call_id: The call.
         address: Where its globals are, by `address_of`; `None` if it keeps none.
         values: The globals that its text names.
         attributes: What it knows of the place where it was written.
     """
 
-    scope: str
+    call_id: str
     address: tuple[str, dict[str, Any]] | None
     values: dict[str, Any]
     attributes: dict[str, Any]
@@ -40,8 +40,8 @@ class State(NamedTuple):
 ATTRIBUTES: Final = ("__owner__", "__cell__", "__extra_names__")
 
 
-def reduce_forward_ref(reference: Any, scope: str) -> tuple[Any, ...]:
-    """Return how to rebuild *reference* in the call *scope*."""
+def reduce_forward_ref(reference: Any, call_id: str) -> tuple[Any, ...]:
+    """Return how to rebuild *reference* in the call *call_id*."""
     text, space = reference.__forward_arg__, reference.__globals__
     words = set(WORD.findall(text))
     made = (text, reference.__forward_module__, reference.__forward_is_class__)
@@ -49,11 +49,11 @@ def reduce_forward_ref(reference: Any, scope: str) -> tuple[Any, ...]:
     if isinstance(cells := attributes["__cell__"], dict):
         attributes["__cell__"] = {name: cells[name] for name in sorted(words & cells.keys())}
     if space is None:
-        state = State(scope, None, {}, attributes)
+        state = State(call_id, None, {}, attributes)
     else:
         values = {name: space[name] for name in sorted(words & space.keys())}
         address = address_of(space)
-        state = State(scope, address, {} if address[0] == "" else values, attributes)
+        state = State(call_id, address, {} if address[0] == "" else values, attributes)
     return new_forward_ref, made, tuple(state), None, None, fill_forward_ref
 
 
@@ -67,7 +67,7 @@ def fill_forward_ref(reference: Any, state: tuple[Any, ...]) -> None:
     """Give *reference* what it knows of the place where it was written."""
     contents = State(*state)
     if contents.address is not None:
-        reference.__globals__ = vars(home(contents.scope, *contents.address))
+        reference.__globals__ = vars(home(contents.call_id, *contents.address))
         fill(reference.__globals__, contents.values)
     for name, value in contents.attributes.items():
         setattr(reference, name, value)

@@ -21,7 +21,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
-from parallel_facade._serialization.modules.apply_changes import News, bring
+from parallel_facade._serialization.modules.apply_changes import ModuleChanges, apply_changes
 from parallel_facade._serialization.modules.call_globals import fill, space_module
 from parallel_facade._serialization.modules.code_names import (
     VALUE,
@@ -32,7 +32,7 @@ from parallel_facade._serialization.modules.code_names import (
     names_used,
     words_in,
 )
-from parallel_facade._serialization.modules.collect_changes import Follower
+from parallel_facade._serialization.modules.collect_changes import ChangeCollector
 from parallel_facade._serialization.modules.importable import is_importable_name
 from parallel_facade._serialization.rules.builtin_values import resolved
 
@@ -52,18 +52,18 @@ CLASS_NAMESPACE: Final = "__classdict__"
 
 
 def reduce_function(
-    function: types.FunctionType, scope: str, follower: Follower | None
+    function: types.FunctionType, call_id: str, collector: ChangeCollector | None
 ) -> tuple[Any, ...]:
-    """Return how to rebuild *function* in the call *scope*."""
-    state = function_state(function, scope, follower)
-    return (*reduce_shell(function, scope), state, None, None, fill_function)
+    """Return how to rebuild *function* in the call *call_id*."""
+    state = function_state(function, call_id, collector)
+    return (*reduce_skeleton(function, call_id), state, None, None, fill_function)
 
 
-def reduce_shell(function: types.FunctionType, scope: str) -> tuple[Any, ...]:
+def reduce_skeleton(function: types.FunctionType, call_id: str) -> tuple[Any, ...]:
     """Return how to make *function* without contents, which `function_state` has."""
     key, header = address_of(function.__globals__)
     cells = function.__closure__ or ()
-    return new_function, (function.__code__, scope, key, header, function.__name__, cells)
+    return new_function, (function.__code__, call_id, key, header, function.__name__, cells)
 
 
 def address_of(space: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -86,51 +86,51 @@ def is_of_module(space: dict[str, Any]) -> bool:
 
 def new_function(  # noqa: PLR0917 - pickle passes arguments by position
     code: types.CodeType,
-    scope: str,
+    call_id: str,
     key: str,
     header: dict[str, Any],
     name: str,
     cells: tuple[types.CellType, ...],
 ) -> types.FunctionType:
     """Return a function without contents, for `fill_function`."""
-    return types.FunctionType(code, vars(home(scope, key, header)), name, None, cells or None)
+    return types.FunctionType(code, vars(home(call_id, key, header)), name, None, cells or None)
 
 
-def home(scope: str, key: str, header: dict[str, Any]) -> types.ModuleType:
+def home(call_id: str, key: str, header: dict[str, Any]) -> types.ModuleType:
     """Return the module in whose globals a function lives; `address_of` gives its address."""
     if not key:
         # Where it cannot be imported after all, its functions share a module of their own.
         with suppress(Exception):
             return import_module(header["__name__"])
-    return space_module(scope, key or header["__name__"], header)
+    return space_module(call_id, key or header["__name__"], header)
 
 
 class State(NamedTuple):
     """The contents of a function.
 
     Attributes:
-        scope: The call.
-        news: What it reads in the user's modules.
+        call_id: The call.
+        changes: What it reads in the user's modules.
         values: The globals that it uses, of the script.
         submodules: Modules that it may reach as attributes of packages.
-        kin: Classes that it may find as subclasses of those that it uses.
+        subclasses: Classes that it may find as subclasses of those that it uses.
         contents: Its cells, with what is in them; of the namespace of a class, what it uses.
         attributes: Those that every function has.
         members: Those that the user gave it.
     """
 
-    scope: str
-    news: News
+    call_id: str
+    changes: ModuleChanges
     values: dict[str, Any]
     submodules: list[str]
-    kin: list[type]
+    subclasses: list[type]
     contents: list[tuple[types.CellType, Any]]
     attributes: dict[str, Any]
     members: dict[str, Any]
 
 
 def function_state(
-    function: types.FunctionType, scope: str, follower: Follower | None
+    function: types.FunctionType, call_id: str, collector: ChangeCollector | None
 ) -> tuple[Any, ...]:
     """Return the contents of *function*, for `fill_function`."""
     code, space = function.__code__, function.__globals__
@@ -141,16 +141,16 @@ def function_state(
     reads |= types_among(names_in_hints, space)
     contents = list(_sent_cells(function))
     within_reach = [*reads.values(), *(value for _, value in contents)]
-    news = News.none()
+    changes = ModuleChanges.none()
     in_module = is_of_module(space)
-    if follower is not None:
+    if collector is not None:
         if in_module:
-            follower.note_globals(function, reads, news)
-        follower.note_modules(within_reach, code, news)
+            collector.note_globals(function, reads, changes)
+        collector.note_modules(within_reach, code, changes)
     return tuple(
         State(
-            scope,
-            news,
+            call_id,
+            changes,
             {} if in_module else reads,
             list(_submodules(code, within_reach)),
             list(_subclasses(code, within_reach)),
@@ -167,7 +167,7 @@ def fill_function(function: types.FunctionType, state: tuple[Any, ...]) -> None:
     for submodule in contents.submodules:
         with suppress(ImportError):
             import_module(submodule)
-    bring(contents.scope, contents.news)
+    apply_changes(contents.call_id, contents.changes)
     fill(function.__globals__, contents.values)
     for cell, value in contents.contents:
         cell.cell_contents = value.joined(cell) if type(value) is NamespacePart else value

@@ -42,7 +42,7 @@ _UNSET: Final = ("",)  # a context variable has no value, or no default
 Sentinel: Any = getattr(builtins, "sentinel", None)
 """The builtin of Python 3.15."""
 
-KINDS: Final = tuple(
+SINGLETON_TYPES: Final = tuple(
     kind
     for kind in (
         *(TypeVar, NewType, ParamSpec, TypeVarTuple, TypeAliasType),
@@ -54,7 +54,7 @@ KINDS: Final = tuple(
 
 
 class Names:
-    """Where the modules have the objects of `KINDS`, as it is at the first question."""
+    """Where the modules have the objects of `SINGLETON_TYPES`, as it is at the first question."""
 
     def __init__(self) -> None:
         self._index: dict[int, tuple[str, str]] | None = None
@@ -83,7 +83,7 @@ class Names:
 
 
 def _globals_of_modules() -> Iterator[tuple[tuple[str, str], Any]]:
-    kinds = set(KINDS)
+    kinds = set(SINGLETON_TYPES)
     for module_name, module in list(sys.modules.items()):
         if type(module) is types.ModuleType:
             for name, value in list(vars(module).items()):

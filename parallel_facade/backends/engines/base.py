@@ -4,7 +4,7 @@
                  │  ▲        where it can be cancelled     │
         future ◄─┘  └── what it came to ◄──────────────────┘
                  ▲
-               Watch: time that is up, a cluster without workers
+               SupervisorThread: time that is up, a cluster without workers
 
 Most engines cannot say whether a task runs yet. So what they have been given counts as running, and
 they are given no more than their workers can begin; more tasks for each worker only if they are
@@ -41,13 +41,13 @@ from weakref import WeakSet
 from parallel_facade._common.deadlines import Clock, Deadline
 from parallel_facade._common.errors import BackendLostError, PoolClosedError, TaskTimeoutError
 from parallel_facade._common.interrupt_safety import SafeCondition
-from parallel_facade._serialization.buffers.object_store import Parcel, Store, unwrapped
-from parallel_facade._serialization.buffers.shared_memory import Shelf
-from parallel_facade._serialization.encoder import Cargo
+from parallel_facade._serialization.buffers.object_store import OutOfBandBytes, Store, unwrapped
+from parallel_facade._serialization.buffers.shared_memory import SegmentPool
+from parallel_facade._serialization.encoder import Payload
 from parallel_facade._worker.outcomes import Received
 from parallel_facade._worker.remote_entry import CALL_IS_MISSING, versions_here
 from parallel_facade.backends.base import Backend, WorkerSettings
-from parallel_facade.backends.engines.supervisor_thread import Watch
+from parallel_facade.backends.engines.supervisor_thread import SupervisorThread
 from parallel_facade.backends.engines.tasks import (
     EngineFuture,
     RemoteCall,
@@ -58,7 +58,7 @@ from parallel_facade.backends.engines.tasks import (
 SENT_ALWAYS: Final = 1 << 15
 """Bytes of a call that goes with each chunk: to find out whether a worker has it costs more."""
 
-LOOK_SECONDS: Final = 0.5
+POLL_SECONDS: Final = 0.5
 """How often the number of workers is looked at while there are tasks."""
 
 
@@ -81,7 +81,9 @@ class RemoteBackend(Backend):
         self._start_timeout = settings.start_timeout
         self._versions = tuple(versions_here())
         if self.has_store:
-            self.shelf: Shelf | Store | None = Store(lambda data: self.store(Parcel(data)))
+            self.segment_pool: SegmentPool | Store | None = Store(
+                lambda data: self.store(OutOfBandBytes(data))
+            )
         self._lock = threading.RLock()  # guards all below; R, as a collection may run `__del__`
         self._idle = SafeCondition(self._lock)  # there are no tasks
         self._tasks: dict[RemoteFuture, RemoteTask] = {}
@@ -95,7 +97,7 @@ class RemoteBackend(Backend):
         self._engine_is_open = True
         self._lost: BaseException | None = None
         self._without_workers: Deadline | None = None
-        self._watch = Watch(self._look)
+        self._supervisor = SupervisorThread(self._poll)
 
     # ── what an engine does ───────────────────────────────────────────────────────────────────
 
@@ -115,7 +117,7 @@ class RemoteBackend(Backend):
         """Wait for workers; return whether there are any before *seconds* have passed."""
         deadline = Deadline(seconds, clock=self._clock)
         while (slots := self.count()) == 0 and not deadline.has_passed():
-            time.sleep(LOOK_SECONDS / 10)
+            time.sleep(POLL_SECONDS / 10)
         self._slots = slots
         return slots > 0
 
@@ -138,26 +140,26 @@ class RemoteBackend(Backend):
         """Return how many workers the engine had lately, less those that will not come back."""
         return max(0, self._slots - len(self._stuck))
 
-    def put(self, call: Cargo | bytes) -> RemoteCall:
+    def put(self, call: Payload | bytes) -> RemoteCall:
         """Give the call a name, and to the engine's store."""
-        data = call.data if isinstance(call, Cargo) else call
-        return RemoteCall(data, self.store(Parcel(data)) if self.has_store else None)
+        data = call.data if isinstance(call, Payload) else call
+        return RemoteCall(data, self.store(OutOfBandBytes(data)) if self.has_store else None)
 
-    def listen(self, handle: RemoteCall, hear: Callable[[bytes], object]) -> None:
-        """Have *hear* called when a chunk has ended, with each remark of its tasks."""
-        handle.hear = hear
+    def listen(self, handle: RemoteCall, on_record: Callable[[bytes], object]) -> None:
+        """Have *on_record* called when a chunk has ended, with each remark of its tasks."""
+        handle.on_record = on_record
 
     def submit(
         self,
         handle: RemoteCall,
-        chunk: Cargo | bytes,
+        chunk: Payload | bytes,
         task_timeout: float | None = None,
         *,
         is_short: bool = False,
     ) -> Future[Any]:
         """Send *chunk* to the engine, now or as soon as a worker can begin it."""
-        cargo = chunk if isinstance(chunk, Cargo) else Cargo(chunk)
-        task = RemoteTask(handle, cargo, task_timeout, is_short=is_short)
+        payload = chunk if isinstance(chunk, Payload) else Payload(chunk)
+        task = RemoteTask(handle, payload, task_timeout, is_short=is_short)
         with self._lock:
             if self._closed:
                 raise PoolClosedError("the pool is closed")
@@ -171,7 +173,7 @@ class RemoteBackend(Backend):
         else:
             self._start_or_forget(task)
         if task_timeout is not None or self.capabilities.is_remote or self._stuck:
-            self._watch.wake()
+            self._supervisor.wake()
         return task.future
 
     def _start_or_forget(self, task: RemoteTask) -> None:
@@ -210,7 +212,7 @@ class RemoteBackend(Backend):
         else:
             with self._idle:
                 self._idle.wait_for(lambda: not self._tasks)
-        self._watch.join()
+        self._supervisor.join()
         with self._lock:
             is_open, self._engine_is_open = self._engine_is_open, False
         if is_open:
@@ -264,15 +266,15 @@ class RemoteBackend(Backend):
             self._leave_engine()
             return
         call = self._call_for(task.call, again=again)
-        chunk = Parcel(task.chunk.data)
+        chunk = OutOfBandBytes(task.chunk.data)
         buffers = [one.stored for one in task.chunk.segments]
         private = self.capabilities.has_private_state
-        inner = self.send((self._versions, private, task.call.scope, call, chunk, *buffers))
+        inner = self.send((self._versions, private, task.call.call_id, call, chunk, *buffers))
         task.inner = inner
         inner.add_done_callback(lambda inner: self._arrived(task, inner))
         if task.future.done() and not inner.done():
             self._unwanted.append(inner)
-            self._watch.wake()
+            self._supervisor.wake()
 
     def _call_for(self, call: RemoteCall, *, again: bool) -> Any:
         """Return what to send of the call with the next chunk: it, or what stands for it."""
@@ -282,7 +284,7 @@ class RemoteBackend(Backend):
             call.times_sent += 1
             is_early = call.times_sent <= self.capacity()
         is_sent = again or is_early or len(call.payload) < SENT_ALWAYS
-        return Parcel(call.payload) if is_sent else None
+        return OutOfBandBytes(call.payload) if is_sent else None
 
     # ── what comes back, in any thread ────────────────────────────────────────────────────────
 
@@ -303,8 +305,8 @@ class RemoteBackend(Backend):
 
     def _take(self, task: RemoteTask, answer: Any) -> None:
         said, report = answer if isinstance(answer, tuple) else ((), answer)
-        for remark in said:
-            task.call.hear(remark)
+        for record in said:
+            task.call.on_record(record)
         data = unwrapped(report)
         if len(data) == len(CALL_IS_MISSING):
             self._start_again(task)
@@ -350,15 +352,15 @@ class RemoteBackend(Backend):
 
     # ── looking after what takes long, in the thread of the watch ─────────────────────────────
 
-    def _look(self) -> float | None:
+    def _poll(self) -> float | None:
         self._end_unwanted()
         with self._lock:
             tasks = list(self._tasks.values())
         if not tasks:
             self._without_workers = None
             return None
-        self._look_at_workers(tasks)
-        seconds = [LOOK_SECONDS]
+        self._poll_workers(tasks)
+        seconds = [POLL_SECONDS]
         for task in tasks:
             if (inner := task.inner) is None:
                 continue
@@ -406,7 +408,7 @@ class RemoteBackend(Backend):
         with self._lock:
             self._stuck.discard(inner)
 
-    def _look_at_workers(self, tasks: list[RemoteTask]) -> None:
+    def _poll_workers(self, tasks: list[RemoteTask]) -> None:
         """Give up all tasks if the engine is lost, or has had no worker for too long."""
         try:
             self._slots = self.count()

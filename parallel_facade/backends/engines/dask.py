@@ -105,12 +105,12 @@ class DaskBackend(RemoteBackend):
         self._gatherer: threading.Thread | None = None
         try:
             self._client: Any = self._connect(settings) if client is None else client
-            self._meet(settings)
+            self._connect_to_workers(settings)
         except BaseException:
             self._leave()
             raise
         if self._client.scheduler.address.startswith("inproc"):
-            self.shelf = None  # what is not copied would be the caller's own memory
+            self.segment_pool = None  # what is not copied would be the caller's own memory
         self._client.subscribe_topic(self._topic, self._note_start)
 
     # ── meeting the cluster ───────────────────────────────────────────────────────────────────
@@ -124,16 +124,17 @@ class DaskBackend(RemoteBackend):
         else:
             address = settings.address
             if not address.startswith(("ucx", "ws", "inproc")):
-                check_reachable(*host_and_port(address, PLACE), PLACE)
+                check_reachable(*host_and_port(address, ADDRESS), ADDRESS)
         try:
             return distributed.Client(address, timeout=ANSWER_SECONDS, set_as_default=False)
         except Exception as exc:
             raise BackendLostError(
-                f"no Dask scheduler answers at {address}, the address in {PLACE}: {described(exc)}"
+                f"no Dask scheduler answers at {address}, the address in {ADDRESS}: "
+                f"{described(exc)}"
                 f"{_tls_hint(address)}"
             ) from exc
 
-    def _meet(self, settings: WorkerSettings) -> None:
+    def _connect_to_workers(self, settings: WorkerSettings) -> None:
         """Wait for a worker, and see that the cluster has what is needed."""
         if not self.find_workers(settings.start_timeout):
             raise self._no_workers()
@@ -303,7 +304,7 @@ class DaskBackend(RemoteBackend):
 CLOSE_SECONDS: Final = 5.0
 """How long a scheduler may take to say good-bye."""
 
-PLACE: Final = BUILT_IN["dask"].address
+ADDRESS: Final = BUILT_IN["dask"].address
 
 
 class DaskFuture(EngineFuture):

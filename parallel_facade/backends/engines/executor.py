@@ -55,10 +55,10 @@ class ExecutorBackend(RemoteBackend):
             return super().put(call)
         return call, copy_context()
 
-    def listen(self, handle: Any, hear: Callable[[bytes], object]) -> None:
+    def listen(self, handle: Any, on_record: Callable[[bytes], object]) -> None:
         """Listen to workers in other processes."""
         if self.capabilities.needs_serialization:
-            super().listen(handle, hear)
+            super().listen(handle, on_record)
 
     def submit(
         self, handle: Any, chunk: Any, task_timeout: float | None = None, **more: Any

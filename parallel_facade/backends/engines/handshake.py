@@ -76,33 +76,33 @@ def check_versions(versions: Mapping[str, Versions]) -> None:
         )
 
 
-def check_worker(name: str, ask: Callable[[], tuple[str, ...]]) -> None:
+def check_worker(name: str, question: Callable[[], tuple[str, ...]]) -> None:
     """Raise `ConfigurationError` if the worker called *name* has other versions than are here.
 
     Args:
         name: For the error.
-        ask: Has a worker evaluate `QUESTION`.
+        question: Has a worker evaluate `QUESTION`.
     """
-    check_versions({name: Versions(*within(ANSWER_SECONDS, ask, f"asking {name}"))})
+    check_versions({name: Versions(*within(ANSWER_SECONDS, question, f"asking {name}"))})
 
 
 MOST_NAMED: Final = 10
 """Workers that one error names."""
 
 
-def within(seconds: float, ask: Callable[[], R], what: str) -> R:
-    """Return what *ask* returns or raises; raise `BackendLostError` if it takes too long.
+def within(seconds: float, question: Callable[[], R], what: str) -> R:
+    """Return what *question* returns or raises; raise `BackendLostError` if it takes too long.
 
     Args:
         seconds: How long it may take. It is left alone then, in a thread that ends with it.
-        ask: Asks the engine.
+        question: Asks the engine.
         what: What was waited for, for the error's message.
     """
     answer: Future[Any] = Future()
 
     def run() -> None:
         try:
-            answer.set_result(ask())
+            answer.set_result(question())
         except BaseException as exc:
             answer.set_exception(exc)
 

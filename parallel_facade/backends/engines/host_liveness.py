@@ -33,11 +33,11 @@ SILENT_SECONDS: Final = 25.0
 ON_ITS_WAY: Final = {0, errno.EINPROGRESS, errno.ECONNREFUSED}
 """What a connection that is tried comes to at once, unless this system knows no way there."""
 
-Place = tuple[str, int]
+Address = tuple[str, int]
 """An address and a port."""
 
 
-class Hosts:
+class HostLiveness:
     """Asks hosts whether they are there.
 
     Args:
@@ -46,28 +46,30 @@ class Hosts:
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._hosts: dict[Place, _Host] = {}
+        self._hosts: dict[Address, _Host] = {}
 
-    def silent_among(self, places: Mapping[str, Place]) -> set[str]:
-        """Ask the hosts at *places*; return the names of those that have not answered for long."""
-        for place in self._hosts.keys() - set(places.values()):
-            self._hosts.pop(place).close()
+    def silent_hosts(self, addresses: Mapping[str, Address]) -> set[str]:
+        """Ask the hosts at *addresses*; return the names of those that are silent for long."""
+        for address in self._hosts.keys() - set(addresses.values()):
+            self._hosts.pop(address).close()
         now = self._clock()
-        return {name for name, place in places.items() if self._host(place, now).is_silent(now)}
+        return {
+            name for name, address in addresses.items() if self._host(address, now).is_silent(now)
+        }
 
     def close(self) -> None:
         """End all connections."""
-        self.silent_among({})
+        self.silent_hosts({})
 
-    def _host(self, place: Place, now: float) -> _Host:
-        if place not in self._hosts:
-            self._hosts[place] = _Host(place, now)
-        return self._hosts[place]
+    def _host(self, address: Address, now: float) -> _Host:
+        if address not in self._hosts:
+            self._hosts[address] = _Host(address, now)
+        return self._hosts[address]
 
 
 class _Host:
-    def __init__(self, place: Place, now: float) -> None:
-        self._place = place
+    def __init__(self, address: Address, now: float) -> None:
+        self._address = address
         self._asked_at = now - ASK_SECONDS
         self._answered_at = now
         self._socket: socket.socket | None = None
@@ -77,15 +79,15 @@ class _Host:
             self._answered_at = now
         if self._socket is None and now - self._asked_at >= ASK_SECONDS:
             self._asked_at = now
-            self._ask()
+            self._connect()
         return now - self._answered_at >= SILENT_SECONDS
 
-    def _ask(self) -> None:
+    def _connect(self) -> None:
         with suppress(OSError):  # the system knows no way there: no answer
-            family = socket.getaddrinfo(*self._place, type=socket.SOCK_STREAM)[0][0]
+            family = socket.getaddrinfo(*self._address, type=socket.SOCK_STREAM)[0][0]
             self._socket = socket.socket(family)
             self._socket.setblocking(False)
-            if self._socket.connect_ex(self._place) not in ON_ITS_WAY:
+            if self._socket.connect_ex(self._address) not in ON_ITS_WAY:
                 self.close()
 
     def _has_answered(self) -> bool:

@@ -28,11 +28,11 @@ from parallel_facade._common.errors import ConfigurationError
 from parallel_facade.backends.base import Capabilities, WorkerSettings
 from parallel_facade.backends.engines.executor import ExecutorBackend
 from parallel_facade.backends.engines.handshake import QUESTION, check_worker
-from parallel_facade.backends.engines.supervisor_thread import Watch
+from parallel_facade.backends.engines.supervisor_thread import SupervisorThread
 
 START_LINE: Final = "mpiexec -n 3 python -m mpi4py.futures SCRIPT.py"
 
-LOOK_SECONDS: Final = 1.0
+POLL_SECONDS: Final = 1.0
 """How often the end of a program is looked for while tasks hang."""
 
 END_PATIENCE: Final = 5.0
@@ -65,7 +65,7 @@ class MPIBackend(ExecutorBackend):
                 f"back-end 'mpi' needs two ranks or more, got one\n\nHint: {START_LINE}"
             )
         super().__init__(settings, executor)
-        self._guard = Watch(self._look_at_end)
+        self._guard = SupervisorThread(self._poll_end)
         self._end_patience: Deadline | None = None
         check_worker("a rank of MPI", lambda: executor.submit(eval, QUESTION).result())
 
@@ -73,16 +73,16 @@ class MPIBackend(ExecutorBackend):
         super()._note_stuck(inner)
         self._guard.wake()
 
-    def _look_at_end(self) -> float | None:
+    def _poll_end(self) -> float | None:
         """End all ranks when the program has come to its end and tasks still hang."""
         if not self._stuck:
             return None
         if not _is_ending():
-            return LOOK_SECONDS
+            return POLL_SECONDS
         if self._end_patience is None:
             self._end_patience = Deadline(END_PATIENCE, clock=self._clock)
         if not self._end_patience.has_passed():
-            return LOOK_SECONDS
+            return POLL_SECONDS
         self._end_all()
         return None
 

@@ -50,7 +50,7 @@ GREETING_SECONDS: Final = 10.0
 SOCKET_SECONDS: Final = 30 * 24 * 3600
 """ppft runs a task that takes longer than this again, on another worker, for ever."""
 
-PLACE: Final = BUILT_IN["ppft"].address
+ADDRESS: Final = BUILT_IN["ppft"].address
 PYTHONPATH: Final = "PYTHONPATH"
 
 
@@ -75,23 +75,23 @@ class PpftBackend(RemoteBackend):
         secret = _secret()
         servers = tuple(sorted(one.strip() for one in settings.address.split(",")))
         for address in servers:
-            check_reachable(*host_and_port(address, PLACE), PLACE)
+            check_reachable(*host_and_port(address, ADDRESS), ADDRESS)
         pool_id = f"parallel_facade-{os.getpid()}-{id(self)}"
         # A pool makes its server without a secret, so it finds one made by us.
         table = vars(pathos.parallel)["_ParallelPool__STATE"]
         self._server = table[pool_id] = _make_server(servers, secret)
         self._pool = ParallelPool(nodes=0, servers=servers, id=pool_id)
         try:
-            self._meet(servers)
+            self._connect_to_workers(servers)
         except BaseException:
             self.close_engine()
             raise
 
-    def _meet(self, servers: tuple[str, ...]) -> None:
+    def _connect_to_workers(self, servers: tuple[str, ...]) -> None:
         """Wait for a server, and see that it has what is needed."""
         if not self.find_workers(GREETING_SECONDS):
             raise BackendLostError(
-                f"no ppserver at {', '.join(servers)}, the addresses in {PLACE}, takes part\n\n"
+                f"no ppserver at {', '.join(servers)}, the addresses in {ADDRESS}, takes part\n\n"
                 f"Hint: does it have the secret in {PPFT_SECRET}, and the same version of ppft?"
             )
         check_worker("a ppserver", self._ask)

@@ -56,8 +56,8 @@ from parallel_facade.backends.engines.handshake import (
     host_and_port,
     within,
 )
-from parallel_facade.backends.engines.host_liveness import Hosts
-from parallel_facade.backends.engines.ray_start_gate import Board
+from parallel_facade.backends.engines.host_liveness import HostLiveness
+from parallel_facade.backends.engines.ray_start_gate import StartGate
 from parallel_facade.backends.engines.tasks import EngineFuture
 
 INIT_SECONDS: Final = 60.0
@@ -66,7 +66,7 @@ INIT_SECONDS: Final = 60.0
 MOST_SENDINGS: Final = 5
 """How often a task is sent whose workers die before it has begun."""
 
-PLACE: Final = BUILT_IN["ray"].address
+ADDRESS: Final = BUILT_IN["ray"].address
 
 Session = tuple[str, str]
 """What tells a connection to Ray from any other: its node and its job."""
@@ -99,32 +99,32 @@ class RayBackend(RemoteBackend):
         super().__init__(settings)
         self._numbers = itertools.count()
         self._inner: dict[int, RayFuture] = {}
-        self._board: Any = None
-        self._hosts = Hosts()
+        self._gate: Any = None
+        self._hosts = HostLiveness()
         self._silent: set[str] = set()  # hosts that do not answer, and that Ray calls alive
         self._cpus: dict[str, int] = {}  # of each host that is there
         self._to_end = _connect(settings)
         self._session = _session_now()
         try:
-            self._meet(settings)
+            self._connect_to_workers(settings)
         except BaseException:
             self._leave()
             raise
 
-    def _meet(self, settings: WorkerSettings) -> None:
+    def _connect_to_workers(self, settings: WorkerSettings) -> None:
         """Wait for a worker, and see that it has what is needed."""
         if not self.find_workers(settings.start_timeout):
             raise self._no_workers()
         check_worker("a worker of Ray", lambda: ray.get(_asker().remote(QUESTION)))
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+        self._gate = ray.remote(StartGate).options(num_cpus=0, scheduling_strategy=here).remote()
         self._run = ray.remote(max_retries=0, num_cpus=1)(run_noted)
-        self._reader = new_thread(self._read, self._board, name="board")
+        self._reader = new_thread(self._read, self._gate, name="board")
         self._reader.start()
 
     def count(self) -> int:
         self._check_connection()
-        self._look_at_hosts()
+        self._poll_hosts()
         return sum(self._cpus.values())
 
     @property
@@ -170,7 +170,7 @@ class RayBackend(RemoteBackend):
             run = run.options(scheduling_strategy=there)
         inner.host = where
         self._inner[number] = inner
-        reference = inner.reference = run.remote(self._board, number, *inner.arguments)
+        reference = inner.reference = run.remote(self._gate, number, *inner.arguments)
         reference.future().add_done_callback(lambda came: self._note_end(number, inner, came))
 
     def _freest(self) -> str | None:
@@ -195,7 +195,7 @@ class RayBackend(RemoteBackend):
         if not self._is_connected:
             return True  # it has ended with all others
         with suppress(ray_errors.RayError):  # the board is gone, and all that it knew of
-            may_run = bool(ray.get(self._board.doom.remote(inner.number)))
+            may_run = bool(ray.get(self._gate.mark_for_kill.remote(inner.number)))
             ray.cancel(inner.reference, force=may_run)
         self._end_dead(inner)
         return True
@@ -222,7 +222,7 @@ class RayBackend(RemoteBackend):
         if isinstance(error, DEATHS) and self._may_be_sent_again(inner):
             inner.death = error
             if not inner.is_ended:
-                self._watch.wake()
+                self._supervisor.wake()
                 return
         if self._inner.pop(number, None) is None:
             return
@@ -234,15 +234,15 @@ class RayBackend(RemoteBackend):
     def _may_be_sent_again(self, inner: RayFuture) -> bool:
         return not inner.has_begun and inner.times_sent < MOST_SENDINGS
 
-    def _read(self, board: Any) -> None:
+    def _read(self, gate: Any) -> None:
         """Take in what tasks tell, until the board is gone."""
         with suppress(ray_errors.RayError):
-            self._read_on(board)
+            self._read_on(gate)
 
-    def _read_on(self, board: Any) -> None:
+    def _read_on(self, gate: Any) -> None:
         while self._is_connected:
             lowest = min(list(self._inner), default=0)
-            self._take_notes(ray.get(board.take.remote(lowest)))
+            self._take_notes(ray.get(gate.take.remote(lowest)))
 
     def _take_notes(self, notes: list[tuple[int, str]]) -> None:
         for number, host in notes:
@@ -250,12 +250,12 @@ class RayBackend(RemoteBackend):
                 inner.host = host
                 inner.has_begun = True
 
-    def _look_at_hosts(self) -> None:
+    def _poll_hosts(self) -> None:
         nodes = {node["NodeID"]: node for node in ray.nodes()}
         running = {inner.host for inner in list(self._inner.values())}
         dead = {name for name, node in nodes.items() if not node["Alive"]}
         asked = (nodes.keys() - dead) & (running | self._silent)
-        silent = self._hosts.silent_among({name: _place_of(nodes[name]) for name in asked})
+        silent = self._hosts.silent_hosts({name: _place_of(nodes[name]) for name in asked})
         is_new, self._silent = bool(silent - self._silent), silent
         lost = dead | silent
         self._cpus = {
@@ -281,9 +281,9 @@ class RayBackend(RemoteBackend):
         if not doubtful:
             return
         numbers = [inner.number for inner in doubtful]
-        called_off = set(ray.get(self._board.call_off.remote(numbers)))
+        revoked = set(ray.get(self._gate.revoke.remote(numbers)))
         for inner in doubtful:
-            if inner.number not in called_off:
+            if inner.number not in revoked:
                 self._end_dead(inner)
             elif self._inner.pop(inner.number, None) is not None:
                 self._send_again(inner)
@@ -302,7 +302,7 @@ class RayBackend(RemoteBackend):
     def close_engine(self) -> None:
         try:
             if self._is_connected:
-                ray.kill(self._board)
+                ray.kill(self._gate)
             self._reader.join()
             self._hosts.close()
         finally:
@@ -354,13 +354,13 @@ class RayFuture(EngineFuture):
         """The id of the host where the task runs, as soon as that is known."""
 
 
-def run_noted(board: Any, number: int, *arguments: Any) -> Any:
+def run_noted(gate: Any, number: int, *arguments: Any) -> Any:
     """Tell that the task runs, and run it; in a worker, which ends if it may not.
 
     It waits until that was heard: what has not told may be sent to another host, and run there.
     """
     here = ray.get_runtime_context()
-    if ray.get(board.begin.remote(number, here.get_node_id(), here.get_worker_id())):
+    if ray.get(gate.begin.remote(number, here.get_node_id(), here.get_worker_id())):
         return run_remote(*arguments)
     raise SystemExit(0)
 
@@ -420,7 +420,7 @@ def _init(settings: WorkerSettings) -> None:
         ray.init(address=LOCAL_WORD, **more, **quiet)
         return
     if address != "auto":
-        check_reachable(*host_and_port(address, PLACE), PLACE)
+        check_reachable(*host_and_port(address, ADDRESS), ADDRESS)
     try:
         within(INIT_SECONDS, lambda: ray.init(address=address, **quiet), "connecting to Ray")
     except BackendLostError:
@@ -437,6 +437,6 @@ def _init(settings: WorkerSettings) -> None:
 
 def _not_connected(address: str, exc: Exception) -> BackendLostError:
     return BackendLostError(
-        f"Ray at {address}, the address in {PLACE}, cannot be used: {described(exc)}\n\n"
+        f"Ray at {address}, the address in {ADDRESS}, cannot be used: {described(exc)}\n\n"
         "Hint: a cluster with tokens needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here, too."
     )

@@ -24,45 +24,45 @@ from __future__ import annotations
 import asyncio
 
 
-class Board:
+class StartGate:
     """Where tasks tell that they run, and are told whether they may; an actor of Ray's."""
 
     def __init__(self) -> None:
         self._notes: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
         self._begun: dict[int, str] = {}  # in which worker
-        self._called_off: set[int] = set()
+        self._revoked: set[int] = set()
         self._latest: dict[str, int] = {}  # what each worker has begun last
-        self._doomed: set[str] = set()  # workers that may be ended at any time
+        self._marked_for_kill: set[str] = set()  # workers that may be ended at any time
 
     async def begin(self, number: int, host: str, worker: str) -> bool:
         """Take in that task *number* is about to run on *host* in *worker*; return whether it may.
 
         A worker that may not shall end.
         """
-        if number in self._called_off or worker in self._doomed:
+        if number in self._revoked or worker in self._marked_for_kill:
             return False
         self._begun[number] = worker
         self._latest[worker] = number
         await self._notes.put((number, host))
         return True
 
-    async def call_off(self, numbers: list[int]) -> list[int]:
+    async def revoke(self, numbers: list[int]) -> list[int]:
         """Let those of the tasks *numbers* that have not begun never begin; return them."""
-        called_off = [number for number in numbers if number not in self._begun]
-        self._called_off.update(called_off)
-        return called_off
+        revoked = [number for number in numbers if number not in self._begun]
+        self._revoked.update(revoked)
+        return revoked
 
-    async def doom(self, number: int) -> bool:
+    async def mark_for_kill(self, number: int) -> bool:
         """Let nothing else begin where task *number* runs; return whether it may run.
 
         One that has not begun never begins.
         """
-        if await self.call_off([number]):
+        if await self.revoke([number]):
             return False
         worker = self._begun[number]
         if self._latest[worker] != number:
             return False
-        self._doomed.add(worker)
+        self._marked_for_kill.add(worker)
         return True
 
     async def take(self, lowest: int) -> list[tuple[int, str]]:

@@ -1,7 +1,7 @@
 """A thread that looks at something now and then, for as long as there is something to look at.
 
 Guarantees:
-    - No thread is left once *look* has returned `None`.
+    - No thread is left once *poll* has returned `None`.
     - After `wake` there is a look that begins later than the wake.
 """
 
@@ -14,16 +14,16 @@ from parallel_facade._common.interrupt_safety import SafeCondition
 from parallel_facade._common.threads import new_thread
 
 
-class Watch:
-    """Calls *look* again and again.
+class SupervisorThread:
+    """Calls *poll* again and again.
 
     Args:
-        look: Returns the seconds until it shall be called again; `None` if it need not be, until
+        poll: Returns the seconds until it shall be called again; `None` if it need not be, until
             the next `wake`.
     """
 
-    def __init__(self, look: Callable[[], float | None]) -> None:
-        self._look = look
+    def __init__(self, poll: Callable[[], float | None]) -> None:
+        self._poll = poll
         self._changed = SafeCondition()  # guards all below
         self._thread: threading.Thread | None = None
         self._is_running = False
@@ -41,7 +41,7 @@ class Watch:
                 self._changed.notify()
 
     def join(self) -> None:
-        """Wait until the thread has ended, as *look* returned `None`."""
+        """Wait until the thread has ended, as *poll* returned `None`."""
         with self._changed:
             self._is_woken = True
             self._changed.notify()
@@ -51,14 +51,14 @@ class Watch:
 
     def _run(self) -> None:
         try:
-            self._look_on()
+            self._poll_on()
         except BaseException:  # a fault of ours, which threading shows; the next wake begins anew
             with self._changed:
                 self._is_running = False
             raise
 
-    def _look_on(self) -> None:
-        while self._goes_on(self._look()):
+    def _poll_on(self) -> None:
+        while self._goes_on(self._poll()):
             pass
 
     def _goes_on(self, seconds: float | None) -> bool:

@@ -16,30 +16,30 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any
 
-from parallel_facade._common.call_ids import new_scope
+from parallel_facade._common.call_ids import new_call_id
 from parallel_facade._common.deadlines import Deadline
 from parallel_facade._common.interrupt_safety import SafeFuture
 from parallel_facade._console.replay import ignore
-from parallel_facade._serialization.encoder import Cargo
+from parallel_facade._serialization.encoder import Payload
 
 
 class RemoteCall:
     """A call as an engine has it.
 
     Attributes:
-        scope: Its name, by which workers know it.
+        call_id: Its name, by which workers know it.
         payload: Its bytes.
         stored: What the engine's store gave for them; `None` where there is no store.
         times_sent: With how many chunks it went.
-        hear: Takes what its tasks have said.
+        on_record: Takes what its tasks have said.
     """
 
     def __init__(self, payload: bytes, stored: Any) -> None:
-        self.scope: str = new_scope()
+        self.call_id: str = new_call_id()
         self.payload = payload
         self.stored = stored
         self.times_sent = 0
-        self.hear: Callable[[bytes], object] = ignore
+        self.on_record: Callable[[bytes], object] = ignore
 
 
 class RemoteTask:
@@ -56,7 +56,7 @@ class RemoteTask:
     """
 
     def __init__(
-        self, call: RemoteCall, chunk: Cargo, seconds: float | None, *, is_short: bool
+        self, call: RemoteCall, chunk: Payload, seconds: float | None, *, is_short: bool
     ) -> None:
         self.call = call
         self.chunk = chunk

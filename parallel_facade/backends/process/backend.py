@@ -26,16 +26,16 @@ from typing import Any, Final
 
 from parallel_facade._common.error_notes import note_initializer
 from parallel_facade._configuration.settings import default_start_method
-from parallel_facade._serialization.buffers.shared_memory import CAN_SHARE, Shelf
-from parallel_facade._serialization.encoder import Cargo
+from parallel_facade._serialization.buffers.shared_memory import CAN_SHARE, SegmentPool
+from parallel_facade._serialization.encoder import Payload
 from parallel_facade._worker.outcomes import decode_report
 from parallel_facade.backends.base import Backend, Capabilities, WorkerLost, WorkerSettings
 from parallel_facade.backends.process.descriptor_handover import CAN_SEND_DESCRIPTORS
-from parallel_facade.backends.process.manager_thread import InitializerError, Switchboard
-from parallel_facade.backends.process.process_tree import Family
+from parallel_facade.backends.process.manager_thread import InitializerError, ManagerThread
+from parallel_facade.backends.process.process_tree import ProcessTree
 from parallel_facade.backends.process.starting.launcher import WorkerContext
-from parallel_facade.backends.process.starting.lifecycle_thread import Keeper
-from parallel_facade.backends.process.worker_handle import CallHandle, Link, Task
+from parallel_facade.backends.process.starting.lifecycle_thread import LifecycleThread
+from parallel_facade.backends.process.worker_handle import CallHandle, Task, WorkerHandle
 from parallel_facade.backends.process.worker_loop import serve, start_body
 from parallel_facade.backends.thread import settle
 
@@ -67,7 +67,9 @@ class ProcessBackend(Backend):
         self._workers = settings.workers
         initializer = settings.initializer
         assert not callable(initializer), "it crosses a border, as a payload"
-        self._shelf = self.shelf = Shelf() if CAN_SHARE and CAN_SEND_DESCRIPTORS else None
+        self._segment_pool = self.segment_pool = (
+            SegmentPool() if CAN_SHARE and CAN_SEND_DESCRIPTORS else None
+        )
         self._lock = threading.Lock()  # guards _pool and _serves
         self._serves: list[Any] = []
         # In the caller's own thread: under fork, workers are copies of it.
@@ -78,20 +80,20 @@ class ProcessBackend(Backend):
             serve.__module__,
         )
         try:
-            self._keeper = Keeper(lambda: self._open(settings), self._release)
+            self._lifecycle = LifecycleThread(lambda: self._open(settings), self._release)
         except BaseException:
             self._context.close()
             raise
-        self._keeper.open()
+        self._lifecycle.open()
 
     def _open(self, settings: WorkerSettings) -> None:
         import psutil  # noqa: F401 - not when a worker has to be ended, and files may have run out
         from pathos.multiprocessing import ProcessPool
 
-        self._switchboard = Switchboard(
+        self._manager = ManagerThread(
             start_body(settings),
-            hears_start=settings.initializer is not None,
-            on_gone=self._issue_serve,
+            captures_stderr=settings.initializer is not None,
+            on_worker_exit=self._issue_serve,
             on_broken=self._end_pool,
         )
         # pathos keeps pools in a table by id: with one of our own, no two back-ends share workers.
@@ -108,34 +110,34 @@ class ProcessBackend(Backend):
     @property
     def is_usable(self) -> bool:
         """Whether workers can be started."""
-        return self._switchboard.broken is None
+        return self._manager.broken is None
 
     def capacity(self) -> int:
         """Return the number of worker processes."""
         return self._workers
 
-    def put(self, call: Cargo | bytes) -> CallHandle:
+    def put(self, call: Payload | bytes) -> CallHandle:
         """Keep the call's payload for the workers that will need it."""
-        return self._switchboard.put(_as_cargo(call))
+        return self._manager.put(_as_payload(call))
 
-    def listen(self, handle: CallHandle, hear: Callable[[bytes], object]) -> None:
-        """Have *hear* called as soon as a worker says something of the call."""
-        handle.hear = hear
+    def listen(self, handle: CallHandle, on_record: Callable[[bytes], object]) -> None:
+        """Have *on_record* called as soon as a worker says something of the call."""
+        handle.on_record = on_record
 
     def submit(
         self,
         handle: CallHandle,
-        chunk: Cargo | bytes,
+        chunk: Payload | bytes,
         task_timeout: float | None = None,
         *,
         is_short: bool = False,
     ) -> Future[list[bytes]]:
         """Send *chunk* to the next idle worker; a short one also to wait in a worker's channel."""
         task = Task(
-            handle, _as_cargo(chunk), task_timeout, is_short=is_short and task_timeout is None
+            handle, _as_payload(chunk), task_timeout, is_short=is_short and task_timeout is None
         )
         try:
-            self._switchboard.submit(task)
+            self._manager.submit(task)
         except InitializerError as exc:
             raise self.translate(exc) from None
         return task.future
@@ -150,60 +152,60 @@ class ProcessBackend(Backend):
 
     def stop(self, future: Future[Any]) -> bool:
         """End the worker that runs the task behind *future*; pathos starts another."""
-        return self._switchboard.stop(future, CancelledError("the task was stopped"))
+        return self._manager.stop(future, CancelledError("the task was stopped"))
 
     def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:
         """Return what the worker's journal holds of the task behind *future*."""
-        return self._switchboard.outcomes_so_far(future)
+        return self._manager.outcomes_so_far(future)
 
     def take_back(self, future: Future[Any]) -> int | None:
         """Let an idle worker have what the chunk's worker has not begun."""
-        return self._switchboard.take_back(future)
+        return self._manager.take_back(future)
 
     def drop(self, handle: CallHandle) -> None:
         """Let the workers forget the call."""
-        self._switchboard.drop(handle)
+        self._manager.drop(handle)
 
     def close(self, *, cancel: bool) -> None:
         """End the workers: after what is in flight or, with *cancel*, at once."""
         if cancel:
-            self._switchboard.give_up()
+            self._manager.give_up()
         if self.runs_here():
             # A collection ran the user's `__del__` here. What it waits for would wait for it.
-            self._keeper.tell_to_close()
+            self._lifecycle.request_close()
             return
         try:
-            self._switchboard.wait_until_settled()
+            self._manager.wait_until_settled()
         finally:  # also after Ctrl-C
-            self._switchboard.give_up()
-            self._keeper.close()
+            self._manager.give_up()
+            self._lifecycle.close()
 
     def runs_here(self) -> bool:
         """Return whether the current thread is the switchboard's or the keeper's."""
-        return self._switchboard.runs_here() or self._keeper.runs_here()
+        return self._manager.runs_here() or self._lifecycle.runs_here()
 
     def _release(self) -> None:
         if hasattr(self, "_pool"):
-            self._switchboard.wait_until_settled()
+            self._manager.wait_until_settled()
         # The pool first: it replaces every worker that ends, for as long as it is open. It is not
         # there, nor is the switchboard, if it could not be made.
         self._end_pool()
-        if hasattr(self, "_switchboard"):
-            _see_off(self._switchboard.close())
+        if hasattr(self, "_manager"):
+            _join_or_kill(self._manager.close())
         if hasattr(self, "_pool"):
             self._pool.clear()
             # Files of its close when the last reference goes, which the user's to us may outlive.
             del self._pool
         self._context.close()
         del self._context
-        if self._shelf is not None:
-            self._shelf.close()
+        if self._segment_pool is not None:
+            self._segment_pool.close()
 
     def _adopt(self, process: Any, sock: socket.socket) -> None:
-        self._switchboard.adopt(process, sock)
+        self._manager.adopt(process, sock)
 
     def _start_failed(self, error: Exception) -> None:
-        self._switchboard.start_failed(f"{type(error).__name__}: {error}")
+        self._manager.start_failed(f"{type(error).__name__}: {error}")
 
     def _issue_serve(self) -> None:
         """Give the pool one call of `serve`, for a process that is starting."""
@@ -231,25 +233,29 @@ class ProcessBackend(Backend):
             settle(call)
 
 
-def _as_cargo(packed: Cargo | bytes) -> Cargo:
-    """Return *packed*, which is bytes alone where buffers cannot be shared, as a `Cargo`."""
-    return packed if isinstance(packed, Cargo) else Cargo(packed)
+def _as_payload(packed: Payload | bytes) -> Payload:
+    """Return *packed*, which is bytes alone where buffers cannot be shared, as a `Payload`."""
+    return packed if isinstance(packed, Payload) else Payload(packed)
 
 
 def _not_ready(calls: list[Any]) -> list[Any]:
     return [call for call in calls if not call.ready()]
 
 
-def _see_off(links: list[Link]) -> None:
+def _join_or_kill(workers: list[WorkerHandle]) -> None:
     """Wait for idle workers to leave; end the others, with what they started."""
-    busy = [Family(link.pid) for link in links if link.task is not None or link.is_initializing]
-    for family in busy:
-        family.kill()
-    for link in links:
-        if not link.is_ready:
+    busy = [
+        ProcessTree(worker.pid)
+        for worker in workers
+        if worker.task is not None or worker.is_initializing
+    ]
+    for tree in busy:
+        tree.kill()
+    for worker in workers:
+        if not worker.is_ready:
             # It has started nothing, and is not stopped first: until it holds its lifeline, a
             # worker that is stopped would outlive a caller that is killed at that moment.
-            link.kill()
-    for link in links:
-        link.end(LEAVE_PATIENCE)
-        link.release()
+            worker.kill()
+    for worker in workers:
+        worker.end(LEAVE_PATIENCE)
+        worker.release()

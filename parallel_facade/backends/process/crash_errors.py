@@ -23,17 +23,17 @@ def crash_error(code: int | None) -> WorkerCrashedError:
     return WorkerCrashedError(f"a worker died ({exit_reason(code)}){hint}", exitcode=code)
 
 
-def start_error(reason: str, code: int | None, said: str) -> WorkerCrashedError:
+def start_error(reason: str, code: int | None, stderr: str) -> WorkerCrashedError:
     """Return the error for workers that die before they serve, or cannot be started at all.
 
     Args:
         reason: Why the last one died.
         code: Its exit code.
-        said: What it wrote to stderr, if that was heard.
+        stderr: What it wrote to stderr, if that was heard.
     """
     told = (
-        f"The last one wrote to stderr:\n\n{said}"
-        if said
+        f"The last one wrote to stderr:\n\n{stderr}"
+        if stderr
         else "Hint: see stderr for what they say."
     )
     return WorkerCrashedError(

@@ -1,7 +1,7 @@
 """What a worker is given with its channel, as descriptors sent over it.
 
     journal    memory in which it says what it does           see `_journal`
-    lifeline   a socket without data, whose end is ours       see `_lifeline`
+    lifeline   a socket without data, whose end is ours       see `_parent_watch`
     stderr     a pipe that hears what its initializer says   see `_start_messages`
 
 Assumes:
@@ -24,59 +24,59 @@ CAN_SEND_DESCRIPTORS: Final = hasattr(socket, "send_fds")
 DESCRIPTORS_AT_MOST: Final = 3
 
 
-class Kept(NamedTuple):
+class CallerSide(NamedTuple):
     """The caller's part."""
 
     journal: Journal
-    lifeline: socket.socket
+    parent_watch: socket.socket
     stderr: int | None
 
 
-class Given(NamedTuple):
+class WorkerSide(NamedTuple):
     """The worker's part; descriptors, which last as long as the process."""
 
     journal: Journal
-    lifeline: int
+    parent_watch: int
     stderr: int | None
 
 
-def give(sock: socket.socket, *, hears_stderr: bool) -> Kept | None:
+def send_descriptors(sock: socket.socket, *, captures_stderr: bool) -> CallerSide | None:
     """Give the worker behind *sock* its things; `None` where that cannot be, or it is gone."""
     if not CAN_SEND_DESCRIPTORS:
         return None
     with ExitStack() as theirs:
         memory = new_memory()
         theirs.callback(os.close, memory)
-        lifeline, their_end = private_pair()
+        parent_watch, their_end = private_pair()
         theirs.callback(their_end.close)
         try:
-            pipe = os.pipe() if hears_stderr else ()
+            pipe = os.pipe() if captures_stderr else ()
         except OSError:
-            lifeline.close()
+            parent_watch.close()
             raise
         for fd in pipe[1:]:
             theirs.callback(os.close, fd)
         journal = Journal.new(memory)  # before the worker looks at it
         try:
             socket.send_fds(sock, [GREETING], [memory, their_end.fileno(), *pipe[1:]])
-            return Kept(journal, lifeline, pipe[0] if pipe else None)
+            return CallerSide(journal, parent_watch, pipe[0] if pipe else None)
         except OSError:  # the worker is gone; reading its channel will say so
             journal.close()
-            lifeline.close()
+            parent_watch.close()
             for fd in pipe[:1]:
                 os.close(fd)
             return None
 
 
-def receive(sock: socket.socket) -> Given | None:
+def receive_descriptors(sock: socket.socket) -> WorkerSide | None:
     """Return what the caller gave; `None` where nothing can be."""
     if not CAN_SEND_DESCRIPTORS:
         return None
     greeting, fds, *_ = socket.recv_fds(sock, len(GREETING), DESCRIPTORS_AT_MOST)
     if greeting != GREETING:
         raise EOFError
-    memory, lifeline, *stderr = fds
+    memory, parent_watch, *stderr = fds
     try:
-        return Given(Journal(memory), lifeline, stderr[0] if stderr else None)
+        return WorkerSide(Journal(memory), parent_watch, stderr[0] if stderr else None)
     finally:
         os.close(memory)

@@ -54,7 +54,7 @@ class ChangedError(Exception):
     """What was read of a journal is of two different moments."""
 
 
-class Progress(NamedTuple):
+class JournalSnapshot(NamedTuple):
     """How far a worker came with its last task.
 
     Attributes:
@@ -161,7 +161,7 @@ class Journal:
 
     # ── the caller's side ─────────────────────────────────────────────────────────────────────
 
-    def read(self) -> Progress:
+    def read(self) -> JournalSnapshot:
         """Return how far the worker came.
 
         Raises:
@@ -176,7 +176,7 @@ class Journal:
         # As long as these are the same, outcomes were added only, if anything.
         if (task, parts) != (words[TASK], words[PARTS]):
             raise ChangedError
-        return Progress(task, is_running, parts, sent, (code, slots), _unmarshalled(records))
+        return JournalSnapshot(task, is_running, parts, sent, (code, slots), _unmarshalled(records))
 
     @property
     def is_sending(self) -> bool:
@@ -188,7 +188,7 @@ class Journal:
         """Whether no further item shall be begun."""
         return bool(self._words[STOP] == self._secret)
 
-    def hold(self) -> None:
+    def pause(self) -> None:
         """Have the worker begin no further item."""
         self._words[STOP] = self._secret
 

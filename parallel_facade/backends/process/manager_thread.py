@@ -33,12 +33,12 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
-from parallel_facade._common.callback_thread import Delivery
+from parallel_facade._common.callback_thread import CallbackThread
 from parallel_facade._common.deadlines import Clock, Deadline
 from parallel_facade._common.errors import PoolClosedError, TaskTimeoutError
 from parallel_facade._common.interrupt_safety import SafeCondition
 from parallel_facade._common.threads import new_thread
-from parallel_facade._serialization.encoder import Cargo
+from parallel_facade._serialization.encoder import Payload
 from parallel_facade._worker.outcomes import Received
 from parallel_facade.backends.base import Stage, WorkerLost
 from parallel_facade.backends.process.crash_errors import (
@@ -47,26 +47,26 @@ from parallel_facade.backends.process.crash_errors import (
     garbage_error,
     start_error,
 )
-from parallel_facade.backends.process.descriptor_handover import give
-from parallel_facade.backends.process.journal import Progress
-from parallel_facade.backends.process.protocol import Frame, GarbageError, Kind
-from parallel_facade.backends.process.reaper import Departures
-from parallel_facade.backends.process.scheduler import LARGE_CALL_BYTES, Desk
+from parallel_facade.backends.process.descriptor_handover import send_descriptors
+from parallel_facade.backends.process.journal import JournalSnapshot
+from parallel_facade.backends.process.protocol import GarbageError, Message, MessageType
+from parallel_facade.backends.process.reaper import Reaper
+from parallel_facade.backends.process.scheduler import LARGE_CALL_BYTES, TaskScheduler
 from parallel_facade.backends.process.starting.exit_codes import exit_reason
-from parallel_facade.backends.process.startup_stderr import StartMessages, pass_on
-from parallel_facade.backends.process.work_stealing import Looks
-from parallel_facade.backends.process.worker_handle import CallHandle, Link, Task
+from parallel_facade.backends.process.startup_stderr import StartupStderr, pass_on
+from parallel_facade.backends.process.work_stealing import WorkStealer
+from parallel_facade.backends.process.worker_handle import CallHandle, Task, WorkerHandle
 
 _log = logging.getLogger("parallel_facade")
 
 
-class Switchboard:
+class ManagerThread:
     """Hands tasks to workers and their reports to futures.
 
     Args:
         start_body: The first message to each worker.
-        hears_start: Whether to listen to what workers write to stderr before they serve.
-        on_gone: Called, in the switchboard's thread, for each worker that has to be replaced.
+        captures_stderr: Whether to listen to what workers write to stderr before they serve.
+        on_worker_exit: Called, in the manager thread, for each worker that has to be replaced.
         on_broken: Called there once, when workers cannot be started.
         clock: A monotonic clock in seconds.
     """
@@ -74,44 +74,48 @@ class Switchboard:
     def __init__(
         self,
         start_body: bytes,
-        hears_start: bool,
-        on_gone: Callable[[], object],
+        captures_stderr: bool,
+        on_worker_exit: Callable[[], object],
         on_broken: Callable[[], object],
         clock: Clock = time.monotonic,
     ) -> None:
         self._start_body = start_body
-        self._hears_start = hears_start
-        self._on_gone = on_gone
+        self._captures_stderr = captures_stderr
+        self._on_worker_exit = on_worker_exit
         self._on_broken = on_broken
         self._clock = clock
         # Guards all state below. Reentrant: a collection may run anywhere,
         # and in it the user's __del__, which may call us.
         self._lock = threading.RLock()
         self._numbers = itertools.count()
-        self._desk = Desk(self._numbers, clock, self._note_unsent, self._ring)
-        self._looks = Looks(self._desk, self._lock, clock)
+        self._scheduler = TaskScheduler(self._numbers, clock, self._note_unsent, self._wake)
+        self._stealer = WorkStealer(self._scheduler, self._lock, clock)
         self._dropped: deque[CallHandle] = deque()
         self._settled = SafeCondition(self._lock)  # nothing is pending or running any more
-        self._lost: dict[Link, list[Task]] = {}  # tasks whose worker's process is yet to end
+        self._lost: dict[
+            WorkerHandle, list[Task]
+        ] = {}  # tasks whose worker's process is yet to end
         self._broken: BaseException | None = None
         self._starts_failed = 0
         self._closing = False
         self._has_given_up = False
         self._selector = selectors.DefaultSelector()
-        self._bell, self._bell_button = socket.socketpair()
-        self._bell.setblocking(False)
-        self._bell_button.setblocking(False)
-        self._selector.register(self._bell, selectors.EVENT_READ, None)
-        self._news: deque[Link] = deque()  # links whose interest in the selector has to change
-        self._to_end: deque[Link] = deque()  # links whose worker shall end
-        self._departures = Departures(clock)
-        self._messages = Delivery("messages")
+        self._waker, self._wake_end = socket.socketpair()
+        self._waker.setblocking(False)
+        self._wake_end.setblocking(False)
+        self._selector.register(self._waker, selectors.EVENT_READ, None)
+        self._interest_changes: deque[WorkerHandle] = (
+            deque()
+        )  # links whose interest in the selector has to change
+        self._to_end: deque[WorkerHandle] = deque()  # links whose worker shall end
+        self._reaper = Reaper(clock)
+        self._stderr_thread = CallbackThread("messages")
         self._thread = new_thread(self._run, name="switchboard")
         self._thread.start()
 
     # ── called from any thread ────────────────────────────────────────────────────────────────
 
-    def put(self, payload: Cargo) -> CallHandle:
+    def put(self, payload: Payload) -> CallHandle:
         """Return a handle for a call; each worker is sent the payload when it first needs it."""
         return CallHandle(next(self._numbers), payload)
 
@@ -123,10 +127,10 @@ class Switchboard:
             if self._closing:
                 raise PoolClosedError("the process back-end is closed")
             # Who waits longer has rung, or there was no worker for it; then a report will come.
-            is_first = not self._desk.pending
-            self._desk.add(task)
+            is_first = not self._scheduler.pending
+            self._scheduler.add(task)
         if is_first:
-            self._ring()
+            self._wake()
         task.future.add_done_callback(self._note_cancelling)
 
     def drop(self, handle: CallHandle) -> None:
@@ -134,47 +138,49 @@ class Switchboard:
         # Only noted here: a dropped iterator is closed by a collection, which may run in this very
         # class, between two lines that hold the lock.
         self._dropped.append(handle)
-        may_have_orphans = self._desk.has_tasks  # see `_end_orphans`
+        may_have_orphans = self._scheduler.has_tasks  # see `_end_orphans`
         if (handle.payload.size >= LARGE_CALL_BYTES or may_have_orphans) and not self.runs_here():
-            self._ring()
+            self._wake()
 
     def stop(self, future: Future[Any], error: BaseException) -> bool:
         """End the worker that runs the task of *future*, which then fails with *error*."""
         with self._lock:
-            if (link := self._desk.runner_of(future)) is None:
+            if (worker := self._scheduler.runner_of(future)) is None:
                 return False
-            link.may_run_again = False
-            self._end(link, error)
-        self._ring()
+            worker.may_run_again = False
+            self._end(worker, error)
+        self._wake()
         return True
 
     def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:
-        """Return what the task of *future* is done with; see `Looks`."""
-        return self._looks.outcomes_so_far(future)
+        """Return what the task of *future* is done with; see `WorkStealer`."""
+        return self._stealer.outcomes_so_far(future)
 
     def take_back(self, future: Future[Any]) -> int | None:
-        """Let an idle worker have what the task of *future* has not begun; see `Looks`."""
-        return self._looks.take_back(future)
+        """Let an idle worker have what the task of *future* has not begun; see `WorkStealer`."""
+        return self._stealer.take_back(future)
 
     def adopt(self, process: Any, sock: socket.socket) -> None:
         """Take over the channel of a process that was just started."""
-        link = Link(process, sock, give(sock, hears_stderr=self._hears_start))
+        worker = WorkerHandle(
+            process, sock, send_descriptors(sock, captures_stderr=self._captures_stderr)
+        )
         with self._lock:
             if self._closing:
-                link.release()
+                worker.release()
                 return
-            self._desk.links.add(link)
-            link.queue(Kind.START, 0, self._start_body)
-            self._news.append(link)
-        self._ring()
+            self._scheduler.workers.add(worker)
+            worker.queue(MessageType.START, 0, self._start_body)
+            self._interest_changes.append(worker)
+        self._wake()
 
-    def start_failed(self, reason: str, code: int | None = None, said: str = "") -> None:
+    def start_failed(self, reason: str, code: int | None = None, stderr: str = "") -> None:
         """Count a worker that could not start; give up when several in a row could not."""
         with self._lock:
             self._starts_failed += 1
             gives_up = self._starts_failed >= START_ATTEMPTS
         if gives_up:
-            self._break(start_error(reason, code, said))
+            self._break(start_error(reason, code, stderr))
 
     def wait_until_settled(self) -> None:
         """Wait until no task is pending or running, or nobody wants to wait any more."""
@@ -191,61 +197,61 @@ class Switchboard:
         """Return whether the current thread is the switchboard's."""
         return threading.current_thread() is self._thread
 
-    def close(self) -> list[Link]:
+    def close(self) -> list[WorkerHandle]:
         """Take no more tasks, give up those there are, and return the links, now closed.
 
         The caller waits for their processes to end, and releases them.
         """
         with self._settled:
             self._closing = True
-            links = list(self._desk.links)
-            given_up = list(self._desk.all_tasks())
-            self._desk.clear()
+            workers = list(self._scheduler.workers)
+            given_up = list(self._scheduler.all_tasks())
+            self._scheduler.clear()
             self._settled.notify_all()
-        self._ring()
+        self._wake()
         if not self.runs_here():
             self._thread.join()
-        for link in links:
-            link.close()
-        links.extend(self._departures.close())
+        for worker in workers:
+            worker.close()
+        workers.extend(self._reaper.close())
         for task in (*given_up, *itertools.chain.from_iterable(self._lost.values())):
             task.give_up()
-        self._messages.close()
+        self._stderr_thread.close()
         # Files of theirs close when the last reference goes, which ours to this may be.
-        for holder in (self._news, self._to_end, self._lost):
+        for holder in (self._interest_changes, self._to_end, self._lost):
             holder.clear()
-        for resource in (self._selector, self._bell, self._bell_button):
+        for resource in (self._selector, self._waker, self._wake_end):
             resource.close()
-        return links
+        return workers
 
-    def _ring(self) -> None:
+    def _wake(self) -> None:
         """Wake the switchboard's thread."""
         with suppress(BlockingIOError, OSError):  # full: it wakes anyway; closed: it has ended
-            self._bell_button.send(b"\0")
+            self._wake_end.send(b"\0")
 
     # ── with the lock held ────────────────────────────────────────────────────────────────────
 
-    def _note_unsent(self, link: Link) -> None:
-        self._news.append(link)
-        self._ring()
+    def _note_unsent(self, worker: WorkerHandle) -> None:
+        self._interest_changes.append(worker)
+        self._wake()
 
     def _run_elsewhere(self, tasks: list[Task]) -> list[Task]:
         """Give *tasks*, which were not begun, to other workers; return those that cannot be."""
         if self._broken is not None or self._closing:
             return tasks
         # What was taken back is on its way already, as another task.
-        self._desk.requeue([task for task in tasks if not task.is_taken_back])
+        self._scheduler.requeue([task for task in tasks if not task.is_taken_back])
         return [task for task in tasks if task.is_taken_back]
 
-    def _end(self, link: Link, error: BaseException) -> None:
-        """Have the worker behind *link* ended, whose task then fails with *error*."""
-        link.stopped_for = error
-        self._to_end.append(link)
+    def _end(self, worker: WorkerHandle, error: BaseException) -> None:
+        """Have the worker behind *worker* ended, whose task then fails with *error*."""
+        worker.stopped_for = error
+        self._to_end.append(worker)
 
     def _is_settled(self) -> bool:
         if self._closing or self._has_given_up:
             return True
-        return self._desk.is_clear
+        return self._scheduler.is_clear
 
     def _notify_if_settled(self) -> None:
         if self._is_settled():
@@ -260,184 +266,186 @@ class Switchboard:
 
     def _run(self) -> None:
         try:
-            self._talk()
+            self._serve_workers()
         except BaseException as exc:
             # Whatever it is, nobody else will resolve the futures.
             self._break(exc)
-            for link in [*self._desk.links, *self._lost]:
-                for task in self._desk.take_all(link):
+            for worker in [*self._scheduler.workers, *self._lost]:
+                for task in self._scheduler.take_all(worker):
                     task.fail(exc)
             raise
 
-    def _talk(self) -> None:
+    def _serve_workers(self) -> None:
         while not self._closing:
             listened_at = self._clock()
             for key, events in self._selector.select(self._seconds_to_next()):
                 if key.data is None:
                     with suppress(BlockingIOError):
-                        self._bell.recv(4096)
-                elif isinstance(key.data, StartMessages):
+                        self._waker.recv(4096)
+                elif isinstance(key.data, StartupStderr):
                     self._listen(key.data)
-                elif key.data in self._desk.links and key.fd == key.data.end_fd:
+                elif key.data in self._scheduler.workers and key.fd == key.data.end_fd:
                     self._note_end(key.data)
-                elif key.data in self._desk.links:
-                    self._attend(key.data, events)
+                elif key.data in self._scheduler.workers:
+                    self._serve_worker(key.data, events)
             with self._lock:
-                self._desk.hand_out()
-            if self._desk.has_timed:
+                self._scheduler.hand_out()
+            if self._scheduler.has_timed:
                 self._stop_overdue(listened_at)
             self._end_stopped()
-            for link, code in self._departures.tend():
-                self._bury(link, code)
+            for worker, code in self._reaper.poll_exits():
+                self._finish_exit(worker, code)
             self._forget_dropped()
-            if self._news:
+            if self._interest_changes:
                 self._update_interest()
 
-    def _attend(self, link: Link, events: int) -> None:
+    def _serve_worker(self, worker: WorkerHandle, events: int) -> None:
         if events & selectors.EVENT_WRITE:
             with self._lock:
-                link.flush()
-                self._news.append(link)
+                worker.flush()
+                self._interest_changes.append(worker)
         if events & selectors.EVENT_READ:
             try:
-                self._hear_all(link)
+                self._receive_all(worker)
             except EOFError:
-                self._lose(link)
+                self._lose(worker)
             except GarbageError as exc:
                 _log.error("a worker is replaced, since what it sent cannot be taken: %s", exc)
                 with self._lock:
-                    link.stopped_for = garbage_error(str(exc))
-                self._departures.end(link)
-                self._lose(link)
+                    worker.stopped_for = garbage_error(str(exc))
+                self._reaper.end(worker)
+                self._lose(worker)
 
-    def _hear_all(self, link: Link) -> None:
-        link.is_heard_now = True
+    def _receive_all(self, worker: WorkerHandle) -> None:
+        worker.is_being_read = True
         try:
-            while (frame := link.read()) is not None:
-                self._hear(link, frame)
+            while (message := worker.read()) is not None:
+                self._receive(worker, message)
         finally:
-            link.is_heard_now = False
+            worker.is_being_read = False
 
-    def _note_end(self, link: Link) -> None:
+    def _note_end(self, worker: WorkerHandle) -> None:
         """A worker's process has ended; what it had sent is still to be read."""
-        self._attend(link, selectors.EVENT_READ)
-        if link in self._desk.links:  # a copy of its end of the channel lives on somewhere
-            self._lose(link)
+        self._serve_worker(worker, selectors.EVENT_READ)
+        if worker in self._scheduler.workers:  # a copy of its end of the channel lives on somewhere
+            self._lose(worker)
 
-    def _hear(self, link: Link, frame: Frame) -> None:
-        if frame.kind == Kind.READY:
+    def _receive(self, worker: WorkerHandle, message: Message) -> None:
+        if message.kind == MessageType.READY:
             with self._lock:
-                link.is_ready = True
+                worker.is_ready = True
                 self._starts_failed = 0
-                self._desk.free(link)
-                self._desk.hand_out()
-        elif frame.kind == Kind.FAILED:
-            self._break(InitializerError(bytes(frame.body)))
-        elif frame.kind == Kind.RETURNED:
-            link.take_returned(frame.body)
-        elif frame.kind == Kind.REMARK:
-            self._pass_on_remark(link, frame)
-        elif link.task is None or link.task.number != frame.number:
-            raise GarbageError(f"{frame.kind.name} of a task that the worker does not have")
-        elif frame.kind == Kind.PART:
-            link.task.parts.append(Received(frame.body, frame.loans))
-        elif frame.kind == Kind.STARTED:
+                self._scheduler.free(worker)
+                self._scheduler.hand_out()
+        elif message.kind == MessageType.FAILED:
+            self._break(InitializerError(bytes(message.body)))
+        elif message.kind == MessageType.RETURNED:
+            worker.take_returned(message.body)
+        elif message.kind == MessageType.RECORD:
+            self._pass_on_record(worker, message)
+        elif worker.task is None or worker.task.number != message.number:
+            raise GarbageError(f"{message.kind.name} of a task that the worker does not have")
+        elif message.kind == MessageType.PART:
+            worker.task.parts.append(Received(message.body, message.mapped_segments))
+        elif message.kind == MessageType.STARTED:
             with self._lock:
-                link.task.deadline = Deadline(link.task.task_timeout, clock=self._clock)
+                worker.task.deadline = Deadline(worker.task.task_timeout, clock=self._clock)
         else:
-            self._end_task(link, frame)
+            self._end_task(worker, message)
 
-    def _pass_on_remark(self, link: Link, frame: Frame) -> None:
+    def _pass_on_record(self, worker: WorkerHandle, message: Message) -> None:
         # A thread that a task has left behind may still say something.
-        if link.task is not None and link.task.number == frame.number:
-            link.task.call.hear(bytes(frame.body))
+        if worker.task is not None and worker.task.number == message.number:
+            worker.task.call.on_record(bytes(message.body))
 
-    def _end_task(self, link: Link, frame: Frame) -> None:
+    def _end_task(self, worker: WorkerHandle, message: Message) -> None:
         with self._lock:
-            task = self._desk.take(link)
+            task = self._scheduler.take(worker)
         stopped_for = None
         unbegun: list[Task] = []
         try:
             with self._lock:
                 # The end of a task that was to be stopped, but was faster, is as good as any. Once
                 # the worker was told to end it takes no other task.
-                stopped_for = link.stopped_for if link.is_leaving else None
-                link.stopped_for = None
-                link.may_run_again = True
-                link.is_leaving |= frame.kind == Kind.LAST_REPORT
-                if frame.kind == Kind.LAST_REPORT:
-                    unbegun = self._run_elsewhere(self._desk.take_all(link))
-                self._go_on(link)
+                stopped_for = worker.stopped_for if worker.is_leaving else None
+                worker.stopped_for = None
+                worker.may_run_again = True
+                worker.is_leaving |= message.kind == MessageType.LAST_REPORT
+                if message.kind == MessageType.LAST_REPORT:
+                    unbegun = self._run_elsewhere(self._scheduler.take_all(worker))
+                self._go_on(worker)
                 self._notify_if_settled()
         finally:  # now it is in no list that `_run` would look through
             if stopped_for is not None:
                 task.future.set_exception(WorkerLost(stopped_for))
             else:
-                task.future.set_result([*task.parts, Received(frame.body, frame.loans)])
+                task.future.set_result(
+                    [*task.parts, Received(message.body, message.mapped_segments)]
+                )
             for one in unbegun:
                 one.leave()
 
-    def _go_on(self, link: Link) -> None:
+    def _go_on(self, worker: WorkerHandle) -> None:
         """A task of the worker has ended; with the lock held."""
-        if not link.tasks and not link.is_leaving:
-            link.resume()
-            self._desk.free(link)
-        self._desk.hand_out()
+        if not worker.tasks and not worker.is_leaving:
+            worker.resume()
+            self._scheduler.free(worker)
+        self._scheduler.hand_out()
 
-    def _listen(self, messages: StartMessages) -> None:
+    def _listen(self, startup_stderr: StartupStderr) -> None:
         try:
-            if data := messages.read():
-                self._messages.deliver(pass_on, data)
+            if data := startup_stderr.read():
+                self._stderr_thread.call_soon(pass_on, data)
         except EOFError:
-            self._selector.unregister(messages.fd)
+            self._selector.unregister(startup_stderr.fd)
 
-    def _lose(self, link: Link) -> None:
+    def _lose(self, worker: WorkerHandle) -> None:
         """A channel has ended: its worker left, was stopped, or died."""
-        self._selector.unregister(link.socket)
-        if link.end_fd is not None:
-            self._selector.unregister(link.end_fd)
+        self._selector.unregister(worker.socket)
+        if worker.end_fd is not None:
+            self._selector.unregister(worker.end_fd)
         with self._lock:
-            self._desk.remove(link)
-            if link.tasks:
-                self._lost[link] = list(link.tasks)
-        link.close()
-        self._departures.see_off(link)
+            self._scheduler.remove(worker)
+            if worker.tasks:
+                self._lost[worker] = list(worker.tasks)
+        worker.close()
+        self._reaper.watch_exit(worker)
 
-    def _bury(self, link: Link, code: int | None) -> None:
+    def _finish_exit(self, worker: WorkerHandle, code: int | None) -> None:
         """The process behind a channel that has ended is gone, or as good as."""
-        said = ""
-        if link.messages is not None:
+        stderr = ""
+        if worker.startup_stderr is not None:
             with suppress(KeyError):  # its end was seen
-                self._listen(link.messages)
-                self._selector.unregister(link.messages.fd)
-            said = link.messages.said()
-        if self._lost.pop(link, None) is not None:
-            self._end_lost(link, code)
-        link.release()
+                self._listen(worker.startup_stderr)
+                self._selector.unregister(worker.startup_stderr.fd)
+            stderr = worker.startup_stderr.text()
+        if self._lost.pop(worker, None) is not None:
+            self._end_lost(worker, code)
+        worker.release()
         with self._lock:
             self._notify_if_settled()
-        if not link.is_ready and not link.is_leaving:
-            self.start_failed(exit_reason(code), code, said)
+        if not worker.is_ready and not worker.is_leaving:
+            self.start_failed(exit_reason(code), code, stderr)
         if self._broken is None and not self._closing:
-            self._on_gone()
+            self._on_worker_exit()
 
-    def _end_lost(self, link: Link, code: int | None) -> None:
+    def _end_lost(self, worker: WorkerHandle, code: int | None) -> None:
         """Fail the tasks of a worker that has ended; or give to another what was not begun."""
         with self._lock:
-            tasks = self._desk.take_all(link)
-        progress = _progress(link)
+            tasks = self._scheduler.take_all(worker)
+        progress = _progress(worker)
         # Its worker died of what was before, such as a callable that was dropped. What waited
         # behind another task has not tried this worker at all.
         again = [
             task
             for place, task in enumerate(tasks)
             if task.stage_in(progress) is Stage.CALLABLE
-            and link.may_run_again
+            and worker.may_run_again
             and (place > 0 or task.attempts < START_ATTEMPTS)
         ]
         with self._lock:
             refused = self._run_elsewhere(again)
-        error = link.stopped_for or crash_error(code)
+        error = worker.stopped_for or crash_error(code)
         for task in tasks:
             if task not in again or task in refused:
                 stage = task.stage_in(progress)
@@ -452,8 +460,8 @@ class Switchboard:
             if self._broken is not None:
                 return
             self._broken = error
-            failed = list(self._desk.pending)
-            self._desk.pending.clear()
+            failed = list(self._scheduler.pending)
+            self._scheduler.pending.clear()
             self._notify_if_settled()
         for task in failed:
             if task.is_wanted():
@@ -463,11 +471,11 @@ class Switchboard:
     def _seconds_to_next(self) -> float | None:
         if self._to_end:
             return 0
-        seconds = self._departures.seconds_to_next()
-        if not self._desk.has_timed:
+        seconds = self._reaper.seconds_to_next()
+        if not self._scheduler.has_timed:
             return seconds
         with self._lock:
-            tasks = list(filter(None, map(_task_of, self._desk.links)))
+            tasks = list(filter(None, map(_task_of, self._scheduler.workers)))
         left = [seconds, *(task.deadline.remaining() for task in tasks)]
         return min((one for one in left if one is not None), default=None)
 
@@ -480,35 +488,39 @@ class Switchboard:
         2. worker       says that it has rebuilt the callable, just in time
         3. switchboard  is late to look at the clock, since the machine is busy
         """
-        for link in list(self._desk.links):
+        for worker in list(self._scheduler.workers):
             with self._lock:
-                self._stop_if_overdue(link, listened_at)
+                self._stop_if_overdue(worker, listened_at)
 
-    def _stop_if_overdue(self, link: Link, listened_at: float) -> None:
-        if link.task is not None and link.task.deadline.is_before(listened_at):
-            limit = link.task.deadline.seconds
-            what = "a task" if limit == link.task.task_timeout else "rebuilding a callable"
-            self._end(link, TaskTimeoutError(f"{what} took longer than {limit:g} seconds"))
-            link.task.deadline = Deadline(None)
+    def _stop_if_overdue(self, worker: WorkerHandle, listened_at: float) -> None:
+        if worker.task is not None and worker.task.deadline.is_before(listened_at):
+            limit = worker.task.deadline.seconds
+            what = "a task" if limit == worker.task.task_timeout else "rebuilding a callable"
+            self._end(worker, TaskTimeoutError(f"{what} took longer than {limit:g} seconds"))
+            worker.task.deadline = Deadline(None)
 
     def _end_stopped(self) -> None:
         while self._to_end:
-            link = self._to_end.popleft()
+            worker = self._to_end.popleft()
             with self._lock:
                 # Its task may have ended meanwhile, and then the worker is another's.
-                if link.stopped_for is None or link.is_leaving or link not in self._desk.links:
+                if (
+                    worker.stopped_for is None
+                    or worker.is_leaving
+                    or worker not in self._scheduler.workers
+                ):
                     continue
-                link.is_leaving = True
-            self._departures.end(link)
+                worker.is_leaving = True
+            self._reaper.end(worker)
 
     def _forget_dropped(self) -> None:
         """Forget the calls that were dropped, and end what is left of them."""
         while self._dropped:
             handle = self._dropped.popleft()
-            if self._desk.has_tasks:
+            if self._scheduler.has_tasks:
                 self._end_orphans(handle)
             with self._lock:
-                self._desk.forget(handle)
+                self._scheduler.forget(handle)
 
     def _end_orphans(self, handle: CallHandle) -> None:
         """End the tasks of a call whose caller does not know of them.
@@ -518,7 +530,7 @@ class Switchboard:
         3. caller       stops the tasks that it knows, and drops the call
         """
         with self._lock:
-            tasks = list(self._desk.all_tasks())
+            tasks = list(self._scheduler.all_tasks())
         for task in tasks:
             if task.call is handle and not task.future.cancel():
                 self.stop(task.future, PoolClosedError("the call was given up"))
@@ -526,18 +538,20 @@ class Switchboard:
     def _update_interest(self) -> None:
         """Tell the selector of new links, and of links that have or no longer have more to send."""
         with self._lock:
-            changed = self._desk.links.intersection(self._news)
-            self._news.clear()
-        for link in changed:
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.has_unsent else 0)
-            if link.socket in self._selector.get_map():
-                self._selector.modify(link.socket, events, link)
+            changed = self._scheduler.workers.intersection(self._interest_changes)
+            self._interest_changes.clear()
+        for worker in changed:
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.has_unsent else 0)
+            if worker.socket in self._selector.get_map():
+                self._selector.modify(worker.socket, events, worker)
             else:
-                self._selector.register(link.socket, events, link)
-                if link.end_fd is not None:
-                    self._selector.register(link.end_fd, selectors.EVENT_READ, link)
-                if link.messages is not None:
-                    self._selector.register(link.messages.fd, selectors.EVENT_READ, link.messages)
+                self._selector.register(worker.socket, events, worker)
+                if worker.end_fd is not None:
+                    self._selector.register(worker.end_fd, selectors.EVENT_READ, worker)
+                if worker.startup_stderr is not None:
+                    self._selector.register(
+                        worker.startup_stderr.fd, selectors.EVENT_READ, worker.startup_stderr
+                    )
 
     @property
     def broken(self) -> BaseException | None:
@@ -553,14 +567,14 @@ class InitializerError(Exception):
         self.report = report
 
 
-def _task_of(link: Link) -> Task | None:
-    return link.task
+def _task_of(worker: WorkerHandle) -> Task | None:
+    return worker.task
 
 
-def _progress(link: Link) -> Progress | None:
+def _progress(worker: WorkerHandle) -> JournalSnapshot | None:
     """Return how far the worker came, if that can be known."""
     try:
-        return link.progress()
+        return worker.progress()
     except Exception:  # a task has written over its worker's journal
         _log.exception("the journal of a worker cannot be read")
         return None

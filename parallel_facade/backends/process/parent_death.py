@@ -25,12 +25,12 @@ from multiprocess import connection
 from parallel_facade._common.threads import new_thread
 
 
-def hold(lifeline: int) -> None:
-    """End this process when the other end of *lifeline*, a descriptor, is closed."""
+def die_with_parent(parent_watch: int) -> None:
+    """End this process when the other end of *parent_watch*, a descriptor, is closed."""
     if hasattr(fcntl, "F_SETSIG"):
-        _have_the_kernel_kill(lifeline)
+        _have_the_kernel_kill(parent_watch)
     else:
-        new_thread(_wait_and_die, lifeline, name="lifeline").start()
+        new_thread(_wait_and_die, parent_watch, name="lifeline").start()
 
 
 def _have_the_kernel_kill(fd: int) -> None:

@@ -17,7 +17,7 @@ TERM_PATIENCE: Final = 1.0
 ignores the signal, or hangs, is ended that much later."""
 
 
-class Family:
+class ProcessTree:
     """The process *pid* and its descendants, as they were when this was made.
 
     Args:
@@ -28,12 +28,12 @@ class Family:
         import psutil  # here, since only the process back-end needs it, which loads it first
 
         # OSError too: there may be no descriptor left to read of processes with.
-        self._gone = (psutil.Error, OSError)
+        self._errors_when_gone = (psutil.Error, OSError)
         self._members: list[Any] = []
-        with suppress(*self._gone):
+        with suppress(*self._errors_when_gone):
             worker = psutil.Process(pid)
             self._members = [worker]
-            with suppress(*self._gone):
+            with suppress(*self._errors_when_gone):
                 worker.suspend()
                 self._members = [*worker.children(recursive=True), worker]
 
@@ -45,17 +45,17 @@ class Family:
     def terminate(self) -> None:
         """Ask all of them to end."""
         for member in self._members:
-            with suppress(*self._gone):
+            with suppress(*self._errors_when_gone):
                 member.terminate()
                 member.resume()
 
     def kill(self) -> None:
         """End those that are left."""
         for member in self._members:
-            with suppress(*self._gone):
+            with suppress(*self._errors_when_gone):
                 # What it has started since, as it did not end when it was asked.
                 member.suspend()
                 for child in member.children(recursive=True):
-                    with suppress(*self._gone):
+                    with suppress(*self._errors_when_gone):
                         child.kill()
                 member.kill()

@@ -27,7 +27,11 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
-from parallel_facade._serialization.buffers.shared_memory import Loan, Returned, Segment
+from parallel_facade._serialization.buffers.shared_memory import (
+    MappedSegment,
+    Returned,
+    SharedSegment,
+)
 from parallel_facade._serialization.encoder import MOST_SEGMENTS
 
 HEADER: Final = struct.Struct("<2sBQQB")
@@ -44,7 +48,7 @@ TASK_HEAD: Final = struct.Struct("<Q?")
 """Leads the body of a TASK: the call that it belongs to, and whether to say STARTED."""
 
 
-class Kind(IntEnum):
+class MessageType(IntEnum):
     """What a message says."""
 
     START = 1
@@ -58,32 +62,32 @@ class Kind(IntEnum):
     STARTED = 9
     PART = 10
     RETURNED = 11
-    REMARK = 12
+    RECORD = 12
 
 
 class GarbageError(Exception):
     """What arrived is no message."""
 
 
-class Frame(NamedTuple):
+class Message(NamedTuple):
     """One message."""
 
-    kind: Kind
+    kind: MessageType
     number: int
     body: memoryview
-    loans: tuple[Loan, ...] = ()
+    mapped_segments: tuple[MappedSegment, ...] = ()
 
 
 class _Begun(NamedTuple):
     """A message of which the header has arrived."""
 
-    kind: Kind
+    kind: MessageType
     number: int
     segments: int
     content: bytearray
 
 
-class FrameReader:
+class MessageReader:
     """Puts frames together from what a socket has ready, without copying a body twice.
 
     Args:
@@ -99,7 +103,7 @@ class FrameReader:
         self._begun: _Begun | None = None
         self._fds: list[int] = []
 
-    def read(self) -> Frame | None:
+    def read(self) -> Message | None:
         """Return the next frame; `None` if the rest of it has not arrived.
 
         Raises:
@@ -124,7 +128,7 @@ class FrameReader:
             else:
                 begun, self._begun = self._begun, None
                 self._start(self._header)
-                return self._frame(begun)
+                return self._message(begun)
 
     def close(self) -> None:
         """Let go of what has come of a message that is not whole."""
@@ -149,31 +153,33 @@ class FrameReader:
     def _start(self, buffer: bytearray) -> None:
         self._missing = memoryview(buffer)
 
-    def _frame(self, begun: _Begun) -> Frame:
+    def _message(self, begun: _Begun) -> Message:
         content, end = memoryview(begun.content), begun.segments * SEGMENT.size
         table, body = content[:end], content[end:]
         fds, self._fds = self._fds[: begun.segments], self._fds[begun.segments :]
-        loans = tuple(
-            Loan(fd, number, size, self._returned)
+        mapped_segments = tuple(
+            MappedSegment(fd, number, size, self._returned)
             for fd, (number, size) in zip(fds, SEGMENT.iter_unpack(table), strict=False)
         )
-        if len(loans) < begun.segments:
+        if len(mapped_segments) < begun.segments:
             raise GarbageError("there was no descriptor left for a buffer in shared memory")
-        return Frame(begun.kind, begun.number, body, loans)
+        return Message(begun.kind, begun.number, body, mapped_segments)
 
 
 CAN_RECEIVE_DESCRIPTORS: Final = hasattr(socket, "MSG_CMSG_CLOEXEC")
 ANCILLARY_BYTES: Final = socket.CMSG_SPACE(MOST_SEGMENTS * 4) if CAN_RECEIVE_DESCRIPTORS else 0
 
 
-def leader(kind: Kind, number: int, length: int, segments: Iterable[Segment] = ()) -> bytes:
+def leader(
+    kind: MessageType, number: int, length: int, segments: Iterable[SharedSegment] = ()
+) -> bytes:
     """Return what leads a message with a body of *length* bytes."""
     table = b"".join(SEGMENT.pack(segment.number, segment.size) for segment in segments)
     length += len(table)
     return HEADER.pack(MAGIC, kind, number, length, len(table) // SEGMENT.size) + table
 
 
-def descriptors(segments: Iterable[Segment]) -> list[tuple[int, int, Any]]:
+def descriptors(segments: Iterable[SharedSegment]) -> list[tuple[int, int, Any]]:
     """Return what has to be sent with the first byte of a message."""
     fds = array.array("i", (segment.fd for segment in segments))
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)]
@@ -189,7 +195,9 @@ def pack_returned(returned: deque[Returned]) -> bytes:
 
 def unpack_returned(body: memoryview) -> list[Returned]:
     """Return what is in the body of such a message."""
-    return [Returned(number, is_spoilt) for number, is_spoilt in RETURNED.iter_unpack(body)]
+    return [
+        Returned(number, must_not_reuse) for number, must_not_reuse in RETURNED.iter_unpack(body)
+    ]
 
 
 def _begun(data: bytearray) -> _Begun:
@@ -197,19 +205,19 @@ def _begun(data: bytearray) -> _Begun:
     try:
         if magic != MAGIC or segments * SEGMENT.size > length:
             raise ValueError
-        return _Begun(Kind(kind), number, segments, bytearray(length))
+        return _Begun(MessageType(kind), number, segments, bytearray(length))
     except ValueError:
         raise GarbageError(f"{bytes(data)!r} does not lead a message") from None
     except (OverflowError, MemoryError):
         raise GarbageError(f"there is no memory for a message of {length} bytes") from None
 
 
-def send_frame(
+def send_message(
     sock: socket.socket,
-    kind: Kind,
+    kind: MessageType,
     number: int = 0,
     body: bytes = b"",
-    segments: tuple[Segment, ...] = (),
+    segments: tuple[SharedSegment, ...] = (),
 ) -> None:
     """Send a whole frame on a blocking socket."""
     head = leader(kind, number, len(body), segments)

@@ -22,8 +22,8 @@ from contextlib import suppress
 from typing import Any, Final
 
 from parallel_facade._common.deadlines import Clock, Deadline
-from parallel_facade.backends.process.protocol import TASK_HEAD, Kind
-from parallel_facade.backends.process.worker_handle import CallHandle, Link, Task
+from parallel_facade.backends.process.protocol import TASK_HEAD, MessageType
+from parallel_facade.backends.process.worker_handle import CallHandle, Task, WorkerHandle
 
 LOAD_PATIENCE: Final = 60.0
 """Seconds that a worker has to rebuild a callable, with all that it imports, where items are timed.
@@ -34,7 +34,7 @@ LARGE_CALL_BYTES: Final = 1 << 16
 would cost more than a small call itself."""
 
 
-class Desk:
+class TaskScheduler:
     """Hands tasks to workers.
 
     Args:
@@ -48,36 +48,36 @@ class Desk:
         self,
         numbers: Iterator[int],
         clock: Clock,
-        on_unsent: Callable[[Link], object],
+        on_unsent: Callable[[WorkerHandle], object],
         on_timed: Callable[[], object],
     ) -> None:
         self._numbers = numbers
         self._clock = clock
         self._on_unsent = on_unsent
         self._on_timed = on_timed
-        self._idle: deque[Link] = deque()
+        self._idle: deque[WorkerHandle] = deque()
         self._running = 0
         self._timed = 0  # tasks with a deadline that workers have
-        self.links: set[Link] = set()
+        self.workers: set[WorkerHandle] = set()
         """All workers whose channels are open, those that start and leave too."""
         self.pending: deque[Task] = deque()
         """What no worker has; some of it may be cancelled."""
 
     # ── workers ───────────────────────────────────────────────────────────────────────────────
 
-    def free(self, link: Link) -> None:
+    def free(self, worker: WorkerHandle) -> None:
         """Note that the worker takes tasks from now on."""
-        self._idle.append(link)
+        self._idle.append(worker)
 
-    def remove(self, link: Link) -> None:
+    def remove(self, worker: WorkerHandle) -> None:
         """Note that the worker takes no more tasks; those that it has stay with it."""
-        self.links.discard(link)
+        self.workers.discard(worker)
         with suppress(ValueError):
-            self._idle.remove(link)
+            self._idle.remove(worker)
 
     def clear(self) -> None:
         """Forget all workers, and what no worker has."""
-        self.links.clear()
+        self.workers.clear()
         self._idle.clear()
         self.pending.clear()
 
@@ -86,16 +86,16 @@ class Desk:
         """Whether a worker waits for tasks."""
         return bool(self._idle)
 
-    def idle_with(self, call: CallHandle) -> Link | None:
+    def idle_with(self, call: CallHandle) -> WorkerHandle | None:
         """Return a worker that waits for tasks and was sent *call*, if there is one."""
-        return next((link for link in self._idle if call.number in link.known_calls), None)
+        return next((worker for worker in self._idle if call.number in worker.known_calls), None)
 
-    def runner_of(self, future: Future[Any]) -> Link | None:
+    def runner_of(self, future: Future[Any]) -> WorkerHandle | None:
         """Return the worker that has the task of *future*, if one has."""
-        for link in self.links:
-            for task in link.tasks:
+        for worker in self.workers:
+            for task in worker.tasks:
                 if task.future is future:
-                    return link
+                    return worker
         return None
 
     # ── tasks ─────────────────────────────────────────────────────────────────────────────────
@@ -117,7 +117,7 @@ class Desk:
 
     def all_tasks(self) -> Iterator[Task]:
         """Return what waits, and what is with a worker whose channel is open."""
-        return itertools.chain(self.pending, *(list(link.tasks) for link in self.links))
+        return itertools.chain(self.pending, *(list(worker.tasks) for worker in self.workers))
 
     def add(self, task: Task) -> None:
         """Put *task* behind all that wait for a worker."""
@@ -130,46 +130,48 @@ class Desk:
 
     def hand_out(self) -> None:
         """Give to each worker that has nothing to do the next task, as long as there are both."""
-        while self.pending and (link := self._link_for(self.pending[0])) is not None:
+        while self.pending and (worker := self._worker_for(self.pending[0])) is not None:
             task = self.pending.popleft()
             if task.is_wanted():
-                if not link.tasks:
-                    self._idle.remove(link)
-                self._give(link, task)
+                if not worker.tasks:
+                    self._idle.remove(worker)
+                self._give(worker, task)
 
-    def take(self, link: Link) -> Task:
+    def take(self, worker: WorkerHandle) -> Task:
         """Return the task that the worker has ended."""
-        task = link.tasks.popleft()
+        task = worker.tasks.popleft()
         self._running -= 1
         self._timed -= task.task_timeout is not None
         return task
 
-    def take_all(self, link: Link) -> list[Task]:
+    def take_all(self, worker: WorkerHandle) -> list[Task]:
         """Return all tasks that the worker had, and will not report any more."""
-        return [self.take(link) for _ in range(len(link.tasks))]
+        return [self.take(worker) for _ in range(len(worker.tasks))]
 
-    def _link_for(self, task: Task) -> Link | None:
+    def _worker_for(self, task: Task) -> WorkerHandle | None:
         """Return an idle link or, for a short task, one that it can wait in."""
         if self._idle:
             return self.idle_with(task.call) or self._idle[0]
         if not task.is_short:
             return None
-        return next((link for link in self.links if link.has_room_for(task)), None)
+        return next((worker for worker in self.workers if worker.has_room_for(task)), None)
 
-    def _give(self, link: Link, task: Task) -> None:
-        link.tasks.append(task)
+    def _give(self, worker: WorkerHandle, task: Task) -> None:
+        worker.tasks.append(task)
         task.attempts += 1
         task.number = next(self._numbers)
         self._running += 1
-        if task.call.number not in link.known_calls:
-            link.known_calls.add(task.call.number)
+        if task.call.number not in worker.known_calls:
+            worker.known_calls.add(task.call.number)
             payload = task.call.payload
-            link.queue(Kind.CALL, task.call.number, payload.data, segments=payload.segments)
+            worker.queue(
+                MessageType.CALL, task.call.number, payload.data, segments=payload.segments
+            )
         is_timed = task.task_timeout is not None
         head = TASK_HEAD.pack(task.call.number, is_timed)
         payload = task.payload
-        link.queue(Kind.TASK, task.number, head, payload.data, segments=payload.segments)
-        self.flush(link)
+        worker.queue(MessageType.TASK, task.number, head, payload.data, segments=payload.segments)
+        self.flush(worker)
         if is_timed:
             self._timed += 1
             task.deadline = Deadline(LOAD_PATIENCE, clock=self._clock)
@@ -177,15 +179,15 @@ class Desk:
 
     def forget(self, call: CallHandle) -> None:
         """Have the workers that know *call* forget it."""
-        for link in self.links:
-            if call.number in link.known_calls:
-                link.known_calls.discard(call.number)
-                link.queue(Kind.FORGET, call.number)
+        for worker in self.workers:
+            if call.number in worker.known_calls:
+                worker.known_calls.discard(call.number)
+                worker.queue(MessageType.FORGET, call.number)
                 if call.payload.size >= LARGE_CALL_BYTES:
-                    self.flush(link)
+                    self.flush(worker)
 
-    def flush(self, link: Link) -> None:
+    def flush(self, worker: WorkerHandle) -> None:
         """Send what is queued for the worker."""
-        link.flush()
-        if link.has_unsent:
-            self._on_unsent(link)
+        worker.flush()
+        if worker.has_unsent:
+            self._on_unsent(worker)

@@ -17,17 +17,17 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 STDERR: Final = 2
-KEPT_BYTES: Final = 4096
+STDERR_BYTES: Final = 4096
 """The end of what a worker said, which an error repeats."""
 
 
-class StartMessages:
+class StartupStderr:
     """The caller's end of one worker's stderr."""
 
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
         self.fd = fd
-        self._kept = bytearray()
+        self._text = bytearray()
 
     def read(self) -> bytes:
         """Return what has come; raise `EOFError` at the end."""
@@ -37,12 +37,12 @@ class StartMessages:
             return b""
         if not data:
             raise EOFError
-        self._kept = (self._kept + data)[-KEPT_BYTES:]
+        self._text = (self._text + data)[-STDERR_BYTES:]
         return data
 
-    def said(self) -> str:
+    def text(self) -> str:
         """Return the end of what the worker said."""
-        return self._kept.decode(errors="replace").strip()
+        return self._text.decode(errors="replace").strip()
 
     def close(self) -> None:
         """Close the caller's end."""

@@ -21,26 +21,26 @@ from typing import Any, Final
 
 from parallel_facade._common.deadlines import Clock
 from parallel_facade.backends.base import Stage
-from parallel_facade.backends.process.journal import Progress
-from parallel_facade.backends.process.scheduler import Desk
-from parallel_facade.backends.process.worker_handle import Link, Task
+from parallel_facade.backends.process.journal import JournalSnapshot
+from parallel_facade.backends.process.scheduler import TaskScheduler
+from parallel_facade.backends.process.worker_handle import Task, WorkerHandle
 
-HOLD_SECONDS: Final = 0.001
+STOP_SIGNAL_SECONDS: Final = 0.001
 """Seconds from telling a worker to begin no further item to reading what it had begun. What either
 process writes to shared memory is seen by the other within microseconds."""
 
 
-class Looks:
+class WorkStealer:
     """Looks into the journals of workers.
 
     Args:
-        desk: Knows which worker has which task.
+        scheduler: Knows which worker has which task.
         lock: Guards that.
         clock: A monotonic clock in seconds.
     """
 
-    def __init__(self, desk: Desk, lock: threading.RLock, clock: Clock) -> None:
-        self._desk = desk
+    def __init__(self, scheduler: TaskScheduler, lock: threading.RLock, clock: Clock) -> None:
+        self._scheduler = scheduler
         self._lock = lock
         self._clock = clock
 
@@ -50,13 +50,13 @@ class Looks:
         Not while something that the task has said before that is still to be heard.
         """
         with self._lock:
-            link = self._desk.runner_of(future)
-            if link is None or (task := link.task) is None or task.future is not future:
+            worker = self._scheduler.runner_of(future)
+            if worker is None or (task := worker.task) is None or task.future is not future:
                 return []
-            progress = _progress_now(link)
+            progress = _progress_now(worker)
             if progress is None or task.stage_in(progress) is not Stage.ITEMS:
                 return []
-            return [] if link.has_unheard() else task.parts_so_far(progress)
+            return [] if worker.has_unread() else task.parts_so_far(progress)
 
     def take_back(self, future: Future[Any]) -> int | None:
         """Let an idle worker have what the task of *future* has not begun; ask again for how much.
@@ -70,42 +70,42 @@ class Looks:
             or there is no idle worker that could begin one earlier.
         """
         with self._lock:
-            link = self._desk.runner_of(future)
-            if link is None or not self._could_be_earlier(link):
+            worker = self._scheduler.runner_of(future)
+            if worker is None or not self._could_be_earlier(worker):
                 return None
-            if link.held_since is None:
-                link.hold(self._clock())
+            if worker.paused_since is None:
+                worker.pause(self._clock())
                 return None
-            if self._clock() - link.held_since < HOLD_SECONDS or link.is_sending:
+            if self._clock() - worker.paused_since < STOP_SIGNAL_SECONDS or worker.is_sending:
                 return None
-            if (progress := _progress_now(link)) is not None:
-                task = _task_in(link, future)
+            if (progress := _progress_now(worker)) is not None:
+                task = _task_in(worker, future)
                 kept = task.items_begun(progress)
                 task.is_taken_back |= kept is not None
                 return kept
         return None
 
-    def _could_be_earlier(self, link: Link) -> bool:
-        """Return whether an idle worker may begin earlier what the one behind *link* has not begun.
+    def _could_be_earlier(self, worker: WorkerHandle) -> bool:
+        """Return whether an idle worker may begin items earlier than *worker* would.
 
         Not if it has to rebuild the callable first, with which the other is ahead: the item would
         go on from worker to worker, until all have rebuilt the callable for it.
         """
-        task = link.task
-        if not self._desk.has_idle or task is None:
+        task = worker.task
+        if not self._scheduler.has_idle or task is None:
             return False
-        if self._desk.idle_with(task.call) is not None:
+        if self._scheduler.idle_with(task.call) is not None:
             return True
-        progress = _progress_now(link)
+        progress = _progress_now(worker)
         return progress is not None and task.stage_in(progress) is Stage.ITEMS
 
 
-def _task_in(link: Link, future: Future[Any]) -> Task:
-    return next(task for task in link.tasks if task.future is future)
+def _task_in(worker: WorkerHandle, future: Future[Any]) -> Task:
+    return next(task for task in worker.tasks if task.future is future)
 
 
-def _progress_now(link: Link) -> Progress | None:
+def _progress_now(worker: WorkerHandle) -> JournalSnapshot | None:
     """Return how far a worker has come that goes on, if that can be known just now."""
     with suppress(Exception):  # it changed meanwhile, or a task has written over it
-        return link.progress()
+        return worker.progress()
     return None

@@ -16,23 +16,23 @@ from parallel_facade._common.deadlines import Deadline
 from parallel_facade._common.errors import PoolClosedError
 from parallel_facade._common.interrupt_safety import SafeFuture
 from parallel_facade._console.replay import ignore
-from parallel_facade._serialization.buffers.shared_memory import Returned, Segment
-from parallel_facade._serialization.encoder import Cargo
+from parallel_facade._serialization.buffers.shared_memory import Returned, SharedSegment
+from parallel_facade._serialization.encoder import Payload
 from parallel_facade._worker.outcomes import Received, encode_records
 from parallel_facade.backends.base import Stage, WorkerLost
-from parallel_facade.backends.process.descriptor_handover import Kept
-from parallel_facade.backends.process.journal import Progress
+from parallel_facade.backends.process.descriptor_handover import CallerSide
+from parallel_facade.backends.process.journal import JournalSnapshot
 from parallel_facade.backends.process.protocol import (
     JOINED_BYTES,
-    Frame,
-    FrameReader,
-    Kind,
+    Message,
+    MessageReader,
+    MessageType,
     descriptors,
     leader,
     pack_returned,
     unpack_returned,
 )
-from parallel_facade.backends.process.startup_stderr import StartMessages
+from parallel_facade.backends.process.startup_stderr import StartupStderr
 
 
 def open_end(pid: int) -> int | None:
@@ -58,15 +58,15 @@ class CallHandle:
     Attributes:
         number: What workers call it.
         payload: What they are sent.
-        hear: Takes what its tasks say.
+        on_record: Takes what its tasks say.
     """
 
-    __slots__ = ("hear", "number", "payload")
+    __slots__ = ("number", "on_record", "payload")
 
-    def __init__(self, number: int, payload: Cargo) -> None:
+    def __init__(self, number: int, payload: Payload) -> None:
         self.number = number
         self.payload = payload
-        self.hear: Callable[[bytes], object] = ignore
+        self.on_record: Callable[[bytes], object] = ignore
 
 
 def _has_data(sock: socket.socket) -> bool:
@@ -80,7 +80,7 @@ class _Unsent(NamedTuple):
     """A part of a message, and the segments whose descriptors go with its first byte."""
 
     data: memoryview
-    segments: tuple[Segment, ...] = ()
+    segments: tuple[SharedSegment, ...] = ()
 
 
 class Task:
@@ -102,7 +102,7 @@ class Task:
     def __init__(
         self,
         call: CallHandle,
-        payload: Cargo,
+        payload: Payload,
         task_timeout: float | None,
         *,
         is_short: bool = False,
@@ -142,14 +142,14 @@ class Task:
         if not self.future.cancel():
             self.fail(PoolClosedError("the pool was closed while the task ran"))
 
-    def parts_so_far(self, progress: Progress) -> list[Any]:
+    def parts_so_far(self, progress: JournalSnapshot) -> list[Any]:
         """Return the outcomes that are known, given that the items were being run."""
         parts = list(self.parts)
         if progress.parts == len(parts) and progress.has_outcomes:
             parts.append(Received(encode_records(progress.slots, progress.records)))
         return parts
 
-    def stage_in(self, progress: Progress | None) -> Stage:
+    def stage_in(self, progress: JournalSnapshot | None) -> Stage:
         """Return how far a worker came with it, by the worker's journal."""
         if progress is None or progress.task > self.number:
             return Stage.UNKNOWN
@@ -157,7 +157,7 @@ class Task:
             return Stage.CALLABLE
         return Stage.ITEMS if progress.is_running else Stage.ARGUMENTS
 
-    def items_begun(self, progress: Progress) -> int | None:
+    def items_begun(self, progress: JournalSnapshot) -> int | None:
         """Return how many of its items were begun; `None` if that is not known any more."""
         stage = self.stage_in(progress)
         if stage is Stage.UNKNOWN:
@@ -165,17 +165,19 @@ class Task:
         return progress.outcomes + 1 if stage is Stage.ITEMS else 0
 
 
-class Link:
+class WorkerHandle:
     """One worker as the caller sees it.
 
     Assumes:
         - One thread reads; whoever writes holds the switchboard's lock.
     """
 
-    def __init__(self, process: Any, sock: socket.socket, kept: Kept | None = None) -> None:
+    def __init__(self, process: Any, sock: socket.socket, kept: CallerSide | None = None) -> None:
         sock.setblocking(False)
-        self._kept = kept
-        self.messages = None if kept is None or kept.stderr is None else StartMessages(kept.stderr)
+        self._caller_side = kept
+        self.startup_stderr = (
+            None if kept is None or kept.stderr is None else StartupStderr(kept.stderr)
+        )
         """What the worker says while it starts, if that is heard."""
         self.process = process
         self.end_fd = open_end(process.pid)
@@ -183,7 +185,7 @@ class Link:
         self.socket = sock
         self.tasks: deque[Task] = deque()
         """What the worker runs now, and what waits in its channel."""
-        self.held_since: float | None = None
+        self.paused_since: float | None = None
         """When the worker was told to begin no further item, if it was; a time of the clock."""
         self.is_ready = False
         """The worker has said that it serves."""
@@ -193,26 +195,28 @@ class Link:
         """Why we end the worker, if we do: the error for its task."""
         self.may_run_again = True
         """The task may be given to another worker, if this one had not begun it."""
-        self.is_heard_now = False
+        self.is_being_read = False
         """Somebody reads, or passes on what was read."""
         self.known_calls: set[int] = set()
         self._returned: deque[Returned] = deque()  # segments of the worker's
-        self._lent: dict[int, list[Segment]] = {}  # ours that the worker has, by number
-        self._frames = FrameReader(sock, self._returned)
+        self._segments_there: dict[
+            int, list[SharedSegment]
+        ] = {}  # ours that the worker has, by number
+        self._reader = MessageReader(sock, self._returned)
         self._unsent: deque[_Unsent] = deque()
 
     def queue(
         self,
-        kind: Kind,
+        kind: MessageType,
         number: int = 0,
         *body: bytes,
-        segments: tuple[Segment, ...] = (),
+        segments: tuple[SharedSegment, ...] = (),
     ) -> None:
         """Keep a message for `flush`, to go out together with the next one."""
-        if self._returned and kind is not Kind.RETURNED:
-            self.queue(Kind.RETURNED, 0, pack_returned(self._returned))
+        if self._returned and kind is not MessageType.RETURNED:
+            self.queue(MessageType.RETURNED, 0, pack_returned(self._returned))
         for segment in segments:
-            self._lent.setdefault(segment.number, []).append(segment)
+            self._segments_there.setdefault(segment.number, []).append(segment)
         length = sum(map(len, body))
         head = leader(kind, number, length, segments)
         if length < JOINED_BYTES:
@@ -223,11 +227,11 @@ class Link:
 
     def take_returned(self, body: memoryview) -> None:
         """Let go of our segments that the worker does not need any more."""
-        for number, is_spoilt in unpack_returned(body):
-            if lent := self._lent.get(number):
-                lent.pop().is_spoilt |= is_spoilt
-                if not lent:
-                    del self._lent[number]
+        for number, must_not_reuse in unpack_returned(body):
+            if there := self._segments_there.get(number):
+                there.pop().must_not_reuse |= must_not_reuse
+                if not there:
+                    del self._segments_there[number]
 
     def flush(self) -> None:
         """Send what the socket takes."""
@@ -269,51 +273,51 @@ class Link:
             len(self.tasks) == 1
             and self.tasks[0].is_short
             and self.tasks[0].call is task.call
-            and self._kept is not None  # so that it can be taken back
-            and self.held_since is None
+            and self._caller_side is not None  # so that it can be taken back
+            and self.paused_since is None
             and self.stopped_for is None
             and not self.is_leaving
         )
 
-    def hold(self, now: float) -> None:
+    def pause(self, now: float) -> None:
         """Have the worker begin no further item, if it keeps a journal."""
-        if self._kept is not None:
-            self._kept.journal.hold()
-            self.held_since = now
+        if self._caller_side is not None:
+            self._caller_side.journal.pause()
+            self.paused_since = now
 
     def resume(self) -> None:
         """Let the worker begin items again."""
-        if self._kept is not None and self.held_since is not None:
-            self._kept.journal.resume()
-            self.held_since = None
+        if self._caller_side is not None and self.paused_since is not None:
+            self._caller_side.journal.resume()
+            self.paused_since = None
 
     @property
     def is_sending(self) -> bool:
         """Whether outcomes are on their way, and cannot be counted."""
-        return self._kept is not None and self._kept.journal.is_sending
+        return self._caller_side is not None and self._caller_side.journal.is_sending
 
     @property
     def has_unsent(self) -> bool:
         """Whether `flush` has more to do when the socket takes more."""
         return bool(self._unsent)
 
-    def has_unheard(self) -> bool:
+    def has_unread(self) -> bool:
         """Return whether the worker has said something that was not passed on yet."""
         # In this order: what is not in the socket any more was read, and is being passed on.
-        return _has_data(self.socket) or self.is_heard_now
+        return _has_data(self.socket) or self.is_being_read
 
-    def read(self) -> Frame | None:
+    def read(self) -> Message | None:
         """Return the next message, `None` if there is none; raise `EOFError` at the end."""
-        return self._frames.read()
+        return self._reader.read()
 
-    def progress(self) -> Progress | None:
+    def progress(self) -> JournalSnapshot | None:
         """Return how far the worker came, if it keeps a journal."""
-        return None if self._kept is None else self._kept.journal.read()
+        return None if self._caller_side is None else self._caller_side.journal.read()
 
     @property
     def is_initializing(self) -> bool:
         """Whether the worker may be running its initializer."""
-        return self.messages is not None and not self.is_ready
+        return self.startup_stderr is not None and not self.is_ready
 
     @property
     def pid(self) -> int:
@@ -332,8 +336,8 @@ class Link:
 
     def end(self, patience: float) -> int | None:
         """Return the exit code of the worker's process, killing it after *patience* seconds."""
-        for stubborn in (False, True):
-            if stubborn:
+        for is_last_try in (False, True):
+            if is_last_try:
                 self.kill()
             with suppress(OSError):  # the system may refuse to wait, and the code is still known
                 self.process.join(patience)
@@ -352,20 +356,20 @@ class Link:
     def release(self) -> None:
         """Give back what was kept of a worker that has ended."""
         self.close()
-        self._frames.close()
-        for segment in chain.from_iterable(self._lent.values()):
+        self._reader.close()
+        for segment in chain.from_iterable(self._segments_there.values()):
             # What the worker has started may have outlived it.
-            segment.is_spoilt = True
-        self._lent.clear()
+            segment.must_not_reuse = True
+        self._segments_there.clear()
         self._unsent.clear()
         if self.end_fd is not None:
             os.close(self.end_fd)
             self.end_fd = None
-        if self._kept is not None:
-            self._kept.journal.close()
+        if self._caller_side is not None:
+            self._caller_side.journal.close()
             # The end of it would end a worker that is still there.
-            self._kept.lifeline.close()
-            self._kept = None
-        if self.messages is not None:
-            self.messages.close()
-            self.messages = None
+            self._caller_side.parent_watch.close()
+            self._caller_side = None
+        if self.startup_stderr is not None:
+            self.startup_stderr.close()
+            self.startup_stderr = None

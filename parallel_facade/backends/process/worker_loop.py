@@ -23,27 +23,32 @@ from typing import Any, Final
 
 from multiprocess import process
 
-from parallel_facade._common.call_ids import new_scope
+from parallel_facade._common.call_ids import new_call_id
 from parallel_facade._common.errors import ConfigurationError
 from parallel_facade._common.plain_data import PROTOCOL
 from parallel_facade._common.worker_role import make_process_a_worker, note_ready
 from parallel_facade._configuration.settings import forget_settings
 from parallel_facade._console.capture import note_inherited
-from parallel_facade._serialization.buffers.shared_memory import CAN_SHARE, Returned, Segment, Shelf
-from parallel_facade._serialization.encoder import Cargo, Encoder
-from parallel_facade._worker.loaded_call import OpenCall, run_initializer
+from parallel_facade._serialization.buffers.shared_memory import (
+    CAN_SHARE,
+    Returned,
+    SegmentPool,
+    SharedSegment,
+)
+from parallel_facade._serialization.encoder import Encoder, Payload
+from parallel_facade._worker.loaded_call import LoadedCall, run_initializer
 from parallel_facade._worker.outcomes import Received, captured, encode_unread
 from parallel_facade._worker.run_chunk import THE_INITIALIZER
 from parallel_facade.backends.base import WorkerSettings
-from parallel_facade.backends.process.descriptor_handover import Given, receive
-from parallel_facade.backends.process.parent_death import hold
+from parallel_facade.backends.process.descriptor_handover import WorkerSide, receive_descriptors
+from parallel_facade.backends.process.parent_death import die_with_parent
 from parallel_facade.backends.process.protocol import (
     TASK_HEAD,
-    Frame,
-    FrameReader,
-    Kind,
+    Message,
+    MessageReader,
+    MessageType,
     pack_returned,
-    send_frame,
+    send_message,
     unpack_returned,
 )
 from parallel_facade.backends.process.starting.bootstrap import ignore_interrupts
@@ -62,7 +67,7 @@ def serve() -> None:
     channel: socket.socket = this.channel
     with channel:
         try:
-            _Conversation(channel, receive(channel)).run()
+            _Conversation(channel, receive_descriptors(channel)).run()
         except (EOFError, OSError):  # or a task has closed the channel
             return
 
@@ -92,24 +97,28 @@ KEPT_BY_WORKER_BYTES: Final = 32 << 20
 """Memory of results that a worker keeps for the next ones, when the caller has dropped them. What
 is more belongs to the caller alone."""
 
-NOTHING: Final = Cargo(b"")
+NOTHING: Final = Payload(b"")
 
 
 class _Conversation:
-    def __init__(self, channel: socket.socket, given: Given | None) -> None:
+    def __init__(self, channel: socket.socket, given: WorkerSide | None) -> None:
         self._journal = None if given is None else given.journal
         self._stderr = None if given is None else given.stderr
         if given is not None:
-            hold(given.lifeline)
+            die_with_parent(given.parent_watch)
         self._channel = channel
         self._is_leaving = False
         self._returned: deque[Returned] = deque()  # segments of the caller's
-        self._lent: dict[int, Segment] = {}  # ours that the caller has, and may give back
-        self._shelf = Shelf(KEPT_BY_WORKER_BYTES) if CAN_SHARE and given is not None else None
-        self._frames = FrameReader(channel, self._returned)
+        self._segments_there: dict[
+            int, SharedSegment
+        ] = {}  # ours that the caller has, and may give back
+        self._segment_pool = (
+            SegmentPool(KEPT_BY_WORKER_BYTES) if CAN_SHARE and given is not None else None
+        )
+        self._reader = MessageReader(channel, self._returned)
         self._sending = threading.Lock()  # held while a message is sent
-        self._remarks: deque[tuple[int, bytes]] = deque()  # not sent yet
-        self._calls: dict[int, OpenCall] = {}
+        self._records: deque[tuple[int, bytes]] = deque()  # not sent yet
+        self._calls: dict[int, LoadedCall] = {}
         self._tasks_left = float("inf")
         self._max_memory = float("inf")
 
@@ -117,23 +126,25 @@ class _Conversation:
         if not self._start(self._next()):
             return
         while True:
-            frame = self._next()
-            if frame.kind == Kind.TASK:
-                self._run_task(frame)
+            message = self._next()
+            if message.kind == MessageType.TASK:
+                self._run_task(message)
                 if self._is_leaving:
                     return
-            elif frame.kind == Kind.CALL:
-                self._calls[frame.number] = OpenCall(bytes(frame.body), frame.loans, self._shelf)
-            elif frame.kind == Kind.FORGET:
-                self._calls.pop(frame.number).close()
+            elif message.kind == MessageType.CALL:
+                self._calls[message.number] = LoadedCall(
+                    bytes(message.body), message.mapped_segments, self._segment_pool
+                )
+            elif message.kind == MessageType.FORGET:
+                self._calls.pop(message.number).close()
                 with self._sending:
                     self._give_back()
-            elif frame.kind == Kind.RETURNED:
-                self._take_returned(frame.body)
-            del frame  # what it refers to must not live until the next one
+            elif message.kind == MessageType.RETURNED:
+                self._take_returned(message.body)
+            del message  # what it refers to must not live until the next one
 
-    def _start(self, frame: Frame) -> bool:
-        initializer, max_tasks, max_memory, variables = pickle.loads(frame.body)
+    def _start(self, message: Message) -> bool:
+        initializer, max_tasks, max_memory, variables = pickle.loads(message.body)
         limit_inner_threads(variables)
         self._tasks_left = max_tasks or self._tasks_left
         self._max_memory = max_memory or self._max_memory
@@ -141,12 +152,12 @@ class _Conversation:
             try:
                 self._initialize(initializer)
             except BaseException as exc:
-                encoder = Encoder(new_scope(), "dill", returning=True)
+                encoder = Encoder(new_call_id(), "dill", returning=True)
                 report = encode_unread(THE_INITIALIZER, captured(exc), encoder)
-                self._send(Kind.FAILED, 0, Cargo(report))
+                self._send(MessageType.FAILED, 0, Payload(report))
                 return False
         note_ready()
-        self._send(Kind.READY)
+        self._send(MessageType.READY)
         return True
 
     def _initialize(self, initializer: bytes | None) -> None:
@@ -162,22 +173,22 @@ class _Conversation:
     def _has_grown(self) -> bool:
         return self._max_memory != float("inf") and resident_bytes() > self._max_memory
 
-    def _run_task(self, frame: Frame) -> None:
-        number = frame.number
-        call_number, is_timed = TASK_HEAD.unpack_from(frame.body)
-        payload = Received(frame.body[TASK_HEAD.size :], frame.loans)
+    def _run_task(self, message: Message) -> None:
+        number = message.number
+        call_number, is_timed = TASK_HEAD.unpack_from(message.body)
+        payload = Received(message.body[TASK_HEAD.size :], message.mapped_segments)
 
         def begin() -> None:
             if self._journal is not None:
                 self._journal.begin(number)
             if is_timed:
-                self._send(Kind.STARTED, number)
+                self._send(MessageType.STARTED, number)
 
-        def send_part(part: Cargo) -> None:
-            self._send(Kind.PART, number, part)
+        def send_part(part: Payload) -> None:
+            self._send(MessageType.PART, number, part)
 
-        def say(remark: bytes) -> None:
-            self._say(number, remark)
+        def say(record: bytes) -> None:
+            self._send_record(number, record)
 
         report, count = self._calls[call_number].run(
             payload, self._journal, send_part, begin, self._tasks_left, say
@@ -185,55 +196,60 @@ class _Conversation:
         self._tasks_left -= count
         self._is_leaving = self._tasks_left <= 0 or self._has_grown()
         # One message says both: the caller must not send a task that nobody will take.
-        self._send(Kind.LAST_REPORT if self._is_leaving else Kind.REPORT, number, report)
+        self._send(
+            MessageType.LAST_REPORT if self._is_leaving else MessageType.REPORT, number, report
+        )
 
-    def _send(self, kind: Kind, number: int = 0, cargo: Cargo = NOTHING) -> None:
+    def _send(self, kind: MessageType, number: int = 0, payload: Payload = NOTHING) -> None:
         with self._sending:
-            self._send_remarks()
+            self._send_records()
             self._give_back()
-            send_frame(self._channel, kind, number, *cargo)
-        for segment in cargo.segments:
-            self._lend(segment)
+            send_message(self._channel, kind, number, *payload)
+        for segment in payload.segments:
+            self._share(segment)
 
-    def _say(self, number: int, remark: bytes) -> None:
+    def _send_record(self, number: int, record: bytes) -> None:
         """Send a remark of the task *number*, in any thread; at once, unless a message is sent now.
 
         1. any thread   sends a message
         2. same thread  runs a collection, and in it a `__del__` that prints: here it cannot wait
         3. any thread   has sent the message, and sends what was said meanwhile
         """
-        self._remarks.append((number, remark))
+        self._records.append((number, record))
         # The channel may be closed: by the task, or because the caller has ended.
         with suppress(OSError):
-            while self._remarks and self._sending.acquire(blocking=False):
+            while self._records and self._sending.acquire(blocking=False):
                 try:
-                    self._send_remarks()
+                    self._send_records()
                 finally:
                     self._sending.release()
 
-    def _send_remarks(self) -> None:
-        while self._remarks:
-            number, remark = self._remarks.popleft()
-            send_frame(self._channel, Kind.REMARK, number, remark)
+    def _send_records(self) -> None:
+        while self._records:
+            number, record = self._records.popleft()
+            send_message(self._channel, MessageType.RECORD, number, record)
 
     def _give_back(self) -> None:
         """Tell the caller which of its segments are not needed any more, if any."""
         if self._returned:
-            send_frame(self._channel, Kind.RETURNED, 0, pack_returned(self._returned))
+            send_message(self._channel, MessageType.RETURNED, 0, pack_returned(self._returned))
 
-    def _lend(self, segment: Segment) -> None:
+    def _share(self, segment: SharedSegment) -> None:
         """Keep *segment* until the caller gives it back; or let the caller alone have it."""
-        if sum(lent.size for lent in self._lent.values()) + segment.size > KEPT_BY_WORKER_BYTES:
-            segment.is_spoilt = True
+        if (
+            sum(there.size for there in self._segments_there.values()) + segment.size
+            > KEPT_BY_WORKER_BYTES
+        ):
+            segment.must_not_reuse = True
         else:
-            self._lent[segment.number] = segment
+            self._segments_there[segment.number] = segment
 
     def _take_returned(self, body: memoryview) -> None:
-        for number, is_spoilt in unpack_returned(body):
-            if (segment := self._lent.pop(number, None)) is not None:
-                segment.is_spoilt |= is_spoilt
+        for number, must_not_reuse in unpack_returned(body):
+            if (segment := self._segments_there.pop(number, None)) is not None:
+                segment.must_not_reuse |= must_not_reuse
 
-    def _next(self) -> Frame:
-        frame = self._frames.read()
-        assert frame is not None, "a blocking socket has data or an end"
-        return frame
+    def _next(self) -> Message:
+        message = self._reader.read()
+        assert message is not None, "a blocking socket has data or an end"
+        return message

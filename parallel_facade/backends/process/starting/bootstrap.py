@@ -15,7 +15,7 @@ CAN_MASK = hasattr(signal, "pthread_sigmask")
 
 
 @contextmanager
-def born_deaf() -> Iterator[None]:
+def sigint_blocked() -> Iterator[None]:
     """Let no process that this thread starts in the block hear Ctrl-C; hear it ourselves after."""
     if not CAN_MASK:
         yield

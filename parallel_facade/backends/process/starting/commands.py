@@ -14,17 +14,17 @@ import types
 from typing import Any
 
 
-def first_words() -> str:
+def code_of_command() -> str:
     """Return statements to run before all others."""
     return f"import tempfile; tempfile.tempdir = {tempfile.gettempdir()!r}; "
 
 
-def told(command: list[str]) -> list[str]:
+def with_code(command: list[str]) -> list[str]:
     """Return *command*, which runs Python, with the first words before its own."""
     if "-c" not in command:  # it is a frozen program, which starts in a way of its own
         return command
     place = command.index("-c") + 1
-    return [*command[:place], first_words() + command[place], *command[place + 1 :]]
+    return [*command[:place], code_of_command() + command[place], *command[place + 1 :]]
 
 
 def rebound(function: types.FunctionType, **names: Any) -> types.FunctionType:

@@ -40,8 +40,8 @@ from typing import Any, Final, NoReturn
 
 from multiprocess import forkserver, process, resource_tracker, spawn, util
 
-from parallel_facade.backends.process.starting.bootstrap import born_deaf, ignore_interrupts
-from parallel_facade.backends.process.starting.commands import first_words
+from parallel_facade.backends.process.starting.bootstrap import ignore_interrupts, sigint_blocked
+from parallel_facade.backends.process.starting.commands import code_of_command
 from parallel_facade.backends.process.starting.fork_safe_sockets import kept_in_fork, private_pair
 
 REQUEST: Final = b"F"
@@ -65,7 +65,7 @@ class ForkServer:
 
     def start(self) -> None:
         """Start the server, if it does not run; it needs some time until it serves."""
-        with self._lock, born_deaf():
+        with self._lock, sigint_blocked():
             self._ensure_running()
 
     def connect_to_new_process(self, fds: list[int]) -> tuple[int, int]:
@@ -109,7 +109,7 @@ class ForkServer:
     def _start(self, requests: socket.socket) -> int:
         """Start the process that serves *requests*; return its number."""
         command = (
-            f"{first_words()}import sys; sys.path[:] = {import_path()!r}; "
+            f"{code_of_command()}import sys; sys.path[:] = {import_path()!r}; "
             f"from {__name__} import serve_requests; "
             f"serve_requests({requests.fileno()}, {self._preload!r})"
         )
@@ -255,7 +255,7 @@ class _Server:
                 ready = {key.fileobj for key, _ in selector.select()}
                 if self._wakeup in ready:
                     self._wakeup.recv(4096)
-                    self._tell_exit_codes()
+                    self._report_exit_codes()
                 if self._requests in ready:
                     request, fds, *_ = socket.recv_fds(self._requests, 1, DESCRIPTORS_AT_MOST)
                     if not request:
@@ -305,7 +305,7 @@ class _Server:
         finally:
             os._exit(code)
 
-    def _tell_exit_codes(self) -> None:
+    def _report_exit_codes(self) -> None:
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)

@@ -33,8 +33,8 @@ from multiprocess.connection import wait
 
 from parallel_facade._common.errors import ConfigurationError
 from parallel_facade.backends.process.starting import resource_tracker as _tracker
-from parallel_facade.backends.process.starting.bootstrap import born_deaf
-from parallel_facade.backends.process.starting.commands import rebound, told
+from parallel_facade.backends.process.starting.bootstrap import sigint_blocked
+from parallel_facade.backends.process.starting.commands import rebound, with_code
 from parallel_facade.backends.process.starting.exit_codes import UNKNOWN_EXIT_CODE
 from parallel_facade.backends.process.starting.fork_safe_sockets import keep_private, private_pair
 from parallel_facade.backends.process.starting.fork_server import (
@@ -42,7 +42,7 @@ from parallel_facade.backends.process.starting.fork_server import (
     ForkServer,
     import_path,
 )
-from parallel_facade.backends.process.starting.lockless_queue import PacketQueue, can_make_queues
+from parallel_facade.backends.process.starting.lockless_queue import LocklessQueue, can_make_queues
 
 
 class _ReapingPopen:
@@ -125,7 +125,7 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
         # Before the mask: when it starts, it sets one of its own.
         _tracker.ensure_running()
         try:
-            with born_deaf():
+            with sigint_blocked():
                 super().start()
         except EOFError:
             ours.close()
@@ -163,14 +163,14 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
         """Run the pool's worker loop, where user code may start processes of its own."""
         self._config["daemon"] = False
         keep_private(self.channel)
-        if isinstance(calls := self._args[0], PacketQueue):
+        if isinstance(calls := self._args[0], LocklessQueue):
             calls._reader.receive_until_end_of(self.channel.fileno())
         try:
             super().run()
         finally:
             # Else Python warns of them in a worker that leaves as programs end.
             for end in (self.channel, *self._args[:2]):
-                if isinstance(end, socket.socket | PacketQueue):
+                if isinstance(end, socket.socket | LocklessQueue):
                     end.close()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -244,7 +244,7 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
 
     def SimpleQueue(self) -> Any:  # noqa: N802 - multiprocess' name
         """Return a queue without locks where the platform allows it."""
-        made = PacketQueue() if can_make_queues() else super().SimpleQueue()
+        made = LocklessQueue() if can_make_queues() else super().SimpleQueue()
         self._queues.append(made)
         return made
 
@@ -286,7 +286,7 @@ class _Spawn:
 
     @staticmethod
     def get_command_line(**settings: Any) -> list[str]:
-        return told(spawn.get_command_line(**settings))
+        return with_code(spawn.get_command_line(**settings))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(spawn, name)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from parallel_facade._common.threads import new_thread
 
 
-class Keeper:
+class LifecycleThread:
     """Has *make* and *end* called, once each, in a thread of its own.
 
     Waiting is by locks, since an interrupt leaves a lock to whoever waits next. It can leave a
@@ -32,7 +32,7 @@ class Keeper:
         self._make = make
         self._end = end
         self._error: BaseException | None = None
-        self._told: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._opened = threading.Lock()  # held until it was made
         self._opened.acquire()
         self._ended = threading.Lock()  # held until it has ended
@@ -42,13 +42,13 @@ class Keeper:
             self._thread.start()
         except BaseException:
             # It may run although an interrupt has ended the waiting for its start.
-            self._told.put("leave")
+            self._requests.put("leave")
             raise
 
     def open(self) -> None:
         """Have it made; raise what that raises."""
         try:
-            self._told.put("open")
+            self._requests.put("open")
             with self._opened:
                 pass
         except BaseException:
@@ -61,9 +61,9 @@ class Keeper:
             finally:
                 del error  # its traceback refers to this frame
 
-    def tell_to_close(self) -> None:
+    def request_close(self) -> None:
         """Have it ended, without waiting."""
-        self._told.put("close")
+        self._requests.put("close")
 
     def runs_here(self) -> bool:
         """Return whether the current thread is this one."""
@@ -71,21 +71,21 @@ class Keeper:
 
     def close(self) -> None:
         """Have it ended, and wait for that; closing twice is fine."""
-        self.tell_to_close()
+        self.request_close()
         with self._ended:
             pass
         self._thread.join()
 
     def _run(self) -> None:
-        told = self._told.get()
-        if told == "leave":
+        request = self._requests.get()
+        if request == "leave":
             return
         try:
-            if told == "open":
+            if request == "open":
                 self._try_to_make()
                 if self._error is None:
                     self._opened.release()
-                    self._told.get()
+                    self._requests.get()
             self._end()
         finally:
             del self._make, self._end

@@ -33,7 +33,7 @@ _KINDS: Final = [getattr(socket, name, None) for name in ("SOCK_SEQPACKET", "SOC
 
 
 def can_make_queues() -> bool:
-    """Return whether this platform has what `PacketQueue` needs."""
+    """Return whether this platform has what `LocklessQueue` needs."""
     return hasattr(socket, "AF_UNIX")
 
 
@@ -42,17 +42,17 @@ class _End:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._lifeline: int | None = None
+        self._parent_watch: int | None = None
 
-    def receive_until_end_of(self, lifeline: int) -> None:
-        """Receive nothing more when the other end of the socket *lifeline* is closed.
+    def receive_until_end_of(self, parent_watch: int) -> None:
+        """Receive nothing more when the other end of the socket *parent_watch* is closed.
 
         1. pool    starts a worker in the place of one that has died
         2. caller  closes the pool, which tells the workers that it has by then to leave
         3. worker  waits for a message for ever: it and others like it have the queue's other end
         """
         if hasattr(select, "poll"):
-            self._lifeline = lifeline
+            self._parent_watch = parent_watch
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -85,27 +85,27 @@ class _End:
     def _receive(self) -> bytes:
         # All processes that have the socket share its flags, and a task may have set one.
         while True:
-            if self._lifeline is not None and not self._has_come(self._lifeline):
+            if self._parent_watch is not None and not self._has_come(self._parent_watch):
                 return b""
             with suppress(BlockingIOError):
                 # Another worker may have been faster, where this one watches its lifeline.
-                flags = 0 if self._lifeline is None else socket.MSG_DONTWAIT
+                flags = 0 if self._parent_watch is None else socket.MSG_DONTWAIT
                 return self._socket.recv(MESSAGE_BYTES, flags)
-            if self._lifeline is None:
+            if self._parent_watch is None:
                 connection.wait([self._socket])
 
-    def _has_come(self, lifeline: int) -> bool:
+    def _has_come(self, parent_watch: int) -> bool:
         """Wait for a message; return `False` if the lifeline has ended before."""
         waiting = select.poll()
         waiting.register(self._socket, select.POLLIN)
-        waiting.register(lifeline, 0)  # its end is told of in any case
+        waiting.register(parent_watch, 0)  # its end is told of in any case
         return self.fileno() in dict(waiting.poll())
 
     def poll(self) -> bool:
         return bool(connection.wait([self._socket], 0))
 
 
-class PacketQueue:
+class LocklessQueue:
     """What `multiprocess.pool.Pool` needs of a `SimpleQueue`."""
 
     def __init__(self) -> None:

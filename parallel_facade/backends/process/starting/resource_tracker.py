@@ -17,7 +17,7 @@ from typing import Any
 
 from multiprocess import process, resource_tracker, util
 
-from parallel_facade.backends.process.starting.commands import rebound, told
+from parallel_facade.backends.process.starting.commands import rebound, with_code
 
 
 class _Util:
@@ -25,7 +25,7 @@ class _Util:
 
     @staticmethod
     def spawnv_passfds(path: str, command: list[str], fds: list[int]) -> int:
-        pid: int = util.spawnv_passfds(path, told(command), fds)
+        pid: int = util.spawnv_passfds(path, with_code(command), fds)
         return pid
 
     def __getattr__(self, name: str) -> Any:
