@@ -8,7 +8,13 @@ it.
 
 from parallel_facade._common.errors import BackendLostError, WorkerCrashedError
 from parallel_facade._worker.remote_entry import run_remote
-from parallel_facade.backends.base import Backend, Capabilities, WorkerLost, WorkerSettings
+from parallel_facade.backends.base import (
+    Backend,
+    Capabilities,
+    TaskFuture,
+    WorkerLost,
+    WorkerSettings,
+)
 from parallel_facade.backends.engines.base import RemoteBackend
 from parallel_facade.backends.engines.tasks import EngineFuture
 
@@ -18,6 +24,7 @@ __all__ = [
     "Capabilities",
     "EngineFuture",
     "RemoteBackend",
+    "TaskFuture",
     "WorkerCrashedError",
     "WorkerLost",
     "WorkerSettings",

@@ -86,7 +86,7 @@ class BackendUnderTest(NamedTuple):
         return Pool(**{**self.settings, **options})
 
 
-@pytest.fixture(call_id="session")
+@pytest.fixture(scope="session")
 def executors() -> Iterator[Callable[[str], Any]]:
     """Executors of the standard library, started when first asked for."""
     made: dict[str, Any] = {}
@@ -112,7 +112,7 @@ def _new_executor(name: str) -> Any:
     return ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context(method))
 
 
-@pytest.fixture(call_id="session")
+@pytest.fixture(scope="session")
 def clusters() -> Iterator[Callable[[str], dict[str, str]]]:
     """The environment in which a cluster is found, which is started when first asked for."""
     made: dict[str, dict[str, str]] = {}
@@ -221,7 +221,7 @@ def no_settings_left() -> Iterator[None]:
     parallel_facade.configure(**dict.fromkeys(parallel_facade.Config._fields))
 
 
-@pytest.fixture(call_id="session", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def nothing_left_at_the_end() -> Iterator[None]:
     """When the shared pools are closed, no thread of ours is left."""
     yield

@@ -450,7 +450,7 @@ class Pool(Executor):
         """End the use of a back-end that belongs to somebody else, without waiting for anything.
 
         >>> with Pool(backend="thread", workers=1) as lender:
-        ...     Pool(backend=lender).let_go()
+        ...     Pool(backend=lender).release()
         ...     lender.pmap(abs, [-1])
         [1]
         """

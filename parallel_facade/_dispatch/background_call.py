@@ -29,7 +29,7 @@ from parallel_facade._dispatch.call_trace import trace_call
 from parallel_facade._dispatch.codecs import Codec, codec_for
 from parallel_facade._worker.outcomes import ChunkReport
 from parallel_facade._worker.run_chunk import Call, Chunk
-from parallel_facade.backends.base import Backend, WorkerLost
+from parallel_facade.backends.base import Backend, TaskFuture, WorkerLost
 
 
 class BackgroundCall:
@@ -71,7 +71,7 @@ class BackgroundCall:
         self._deciding = threading.Lock()  # guards _delay
         self._delay: threading.Timer | None = None  # until the next attempt
         self._alarm: threading.Timer | None = None
-        self._inner: Future[Any]  # the current attempt, from the first on
+        self._inner: TaskFuture  # the current attempt, from the first on
         self.result: AsyncResult[Any] = AsyncResult(callback_thread)
         backend.listen(self._handle, self._trace.listener(self.result._receive))
 
@@ -124,7 +124,7 @@ class BackgroundCall:
         if self.cancel():
             return True
         # An attempt that has ended may be about to be followed by another; not then.
-        if not self._backend.stop(self._inner) and not self._inner.done():
+        if not self._inner.stop() and not self._inner.done():
             return False
         self.result._cancelled()
         return self.result.cancelled()
@@ -225,7 +225,7 @@ class BackgroundCall:
 
     def _give_up_attempt(self) -> None:
         if not self._inner.cancel():
-            self._backend.stop(self._inner)
+            self._inner.stop()
 
     def _end(self) -> None:
         self._trace.note_end()
@@ -242,7 +242,7 @@ class BackgroundCall:
             self._backend.drop(handle)
 
 
-ENDED: Final[Future[Any]] = Future()
+ENDED: Final = TaskFuture()
 """Stands for an attempt that nobody waits for any more."""
 
 ENDED.set_result(None)

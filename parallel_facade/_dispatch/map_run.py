@@ -22,7 +22,7 @@ from __future__ import annotations
 import copy
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final
@@ -46,7 +46,7 @@ from parallel_facade._dispatch.failure_policy import FailurePolicy
 from parallel_facade._dispatch.result_buffer import ResultBuffer
 from parallel_facade._worker.outcomes import ChunkReport, Failure
 from parallel_facade._worker.run_chunk import THE_ARGUMENTS, Call, Chunk
-from parallel_facade.backends.base import Backend, Stage, WorkerLost
+from parallel_facade.backends.base import Backend, Stage, TaskFuture, WorkerLost
 
 FIRST_POLL_SECONDS: Final = 0.03
 """How long a report may be awaited before what runs is looked at: some chunks' worth of work."""
@@ -158,7 +158,7 @@ class MapRun:
             is_passive=is_passive,
             refuse=self._policy.refuse,
         )
-        self._in_flight: dict[Future[Any], InFlight] = {}
+        self._in_flight: dict[TaskFuture, InFlight] = {}
         self.is_too_late: bool = False
         self._polls = 0  # since a report came
         self._next_poll: Deadline | None = None  # at what runs
@@ -285,7 +285,7 @@ class MapRun:
         running = [future for future in list(self._in_flight) if not future.cancel()]
         if stop_running:
             for future in running:
-                self._backend.stop(future)
+                future.stop()
         if (handle := self._handle) is not None:
             _when_all_done(running, lambda: self._backend.drop(handle))
             self._handle = None
@@ -391,8 +391,8 @@ class MapRun:
             if self._is_starved:
                 self._take_back(future, running)
 
-    def _take_back(self, future: Future[Any], running: InFlight) -> None:
-        kept = self._backend.take_back(future)
+    def _take_back(self, future: TaskFuture, running: InFlight) -> None:
+        kept = future.take_back()
         if kept is None:
             return
         kept = -(-kept // running.chunk.begin_size) * running.chunk.begin_size
@@ -403,7 +403,7 @@ class MapRun:
 
     def _collect(self, future: Future[Any]) -> None:
         show_all(self._queue.records)
-        running = self._in_flight.pop(future, None)
+        running = self._in_flight.pop(future, None)  # type: ignore[call-overload]
         if running is None:
             return
         self._polls, self._next_poll = 0, None
@@ -424,9 +424,9 @@ class MapRun:
         self._settle(running, report)
         self._run_rest(running)
 
-    def _settle_so_far(self, future: Future[Any]) -> None:
+    def _settle_so_far(self, future: TaskFuture) -> None:
         """Settle what the running chunk of *future* is done with."""
-        if parts := self._backend.outcomes_so_far(future):
+        if parts := future.progress():
             show_all(self._queue.records)
             running = self._in_flight[future]
             self._settle(running, self._codec.unpack(parts, running.settled))
@@ -544,7 +544,7 @@ def _window(backend: Backend, options: Options, workers: int) -> int:
     return workers * backend.chunks_in_flight
 
 
-def _when_all_done(futures: list[Future[Any]], action: Any) -> None:
+def _when_all_done(futures: Sequence[Future[Any]], action: Any) -> None:
     """Call *action* once all *futures* are done."""
     if not futures:
         action()

@@ -190,6 +190,11 @@ class LoadedCall:
         failure = Failure(error, captured(exc).traceback)
         return Payload(encode_unread(part, failure, self._encoder)), 0
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the call was decoded."""
+        return self._call is not None
+
     def call(self) -> Call:
         """Return the call, decoding it on first use."""
         self._environment.apply()

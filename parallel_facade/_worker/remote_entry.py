@@ -18,6 +18,7 @@ import functools
 import sys
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._common.errors import ConfigurationError
@@ -75,7 +76,13 @@ _loaded_calls_lock = threading.Lock()  # guards _open_calls, where an engine's w
 
 
 def run_remote(
-    versions: tuple[str, ...], is_private: bool, call_id: str, call: Any, chunk: Any, *buffers: Any
+    versions: tuple[str, ...],
+    is_private: bool,
+    call_id: str,
+    call: Any,
+    chunk: Any,
+    *buffers: Any,
+    on_loaded: Callable[[], object] | None = None,
 ) -> Any:
     """Run an encoded chunk through an encoded call, as a plain function of an engine's worker.
 
@@ -86,6 +93,7 @@ def run_remote(
         call: The call's payload; `None` for one that the worker has been sent before.
         chunk: The chunk's payload.
         *buffers: What the chunk's payload refers to, in order.
+        on_loaded: Called when the callable is there, before the arguments are rebuilt.
 
     Returns:
         A report as bytes, or `CALL_IS_MISSING`. With remarks, a pair: they and the report.
@@ -98,10 +106,18 @@ def run_remote(
         mapped_segments = tuple(FetchedBuffer(unwrapped(buffer)) for buffer in buffers)
         said: list[bytes] = []
         payload, _ = opened.run(
-            Received(unwrapped(chunk), mapped_segments), send_record=said.append
+            Received(unwrapped(chunk), mapped_segments),
+            on_begin=on_loaded,
+            send_record=said.append,
         )
         report = OutOfBandBytes(payload.data)
         return (said, report) if said else report
+
+
+def is_loaded(call_id: str) -> bool:
+    """Return whether this worker has rebuilt the callable of the call."""
+    known = _loaded_calls.get(call_id)
+    return known is not None and known.is_loaded
 
 
 def _opened(call_id: str, payload: Any) -> LoadedCall | None:

@@ -40,10 +40,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import Future
 from enum import Enum, auto
 from typing import Any, Final, NamedTuple
 
+from parallel_facade._common.interrupt_safety import SafeFuture
 from parallel_facade._serialization.buffers.object_store import Store
 from parallel_facade._serialization.buffers.shared_memory import SegmentPool
 
@@ -51,6 +51,10 @@ TARGET_SECONDS: Final = 0.02
 """Work in one chunk, if the back-end does not say otherwise. A message to a worker process costs
 both sides some 0.3 ms together, a fiftieth of this; and this is how long a result may wait for its
 chunk to end."""
+
+LOAD_PATIENCE: Final = 60.0
+"""Seconds that a worker has to rebuild a callable, with all that it imports, where items are timed.
+Then a worker that is stuck, or stopped, is replaced."""
 
 
 class Capabilities(NamedTuple):
@@ -64,7 +68,7 @@ class Capabilities(NamedTuple):
             not, all items of its chunk are lost.
         may_run_again: After a crash the engine runs tasks again by itself.
         is_remote: Workers may be on other machines, and have settings of their own.
-        can_stop_running_task: `stop` ends a task that runs.
+        can_stop_running_task: `TaskFuture.stop` ends a task that runs.
         can_time_tasks: ``task_timeout`` can be kept. A task that cannot be stopped is given up.
         has_private_state: No other code changes a worker's global state while a task runs, so
             ``seed`` can be kept.
@@ -72,7 +76,7 @@ class Capabilities(NamedTuple):
         can_recycle: Replaces workers after ``max_tasks_per_worker`` tasks, or when they have
             grown over ``max_memory_per_worker``.
         can_limit_threads: Sets libraries a number of threads in each worker.
-        can_take_back: `take_back` works.
+        can_take_back: `TaskFuture.take_back` works.
         can_queue: `submit` takes ``is_short``: the chunk may wait for a worker behind another.
         has_children: Its workers are processes that this one has started, and nobody else reads
             what they are sent.
@@ -151,6 +155,30 @@ class WorkerLost(Exception):  # noqa: N818 - it stays inside, and carries the er
         self.parts = parts
 
 
+class TaskFuture(SafeFuture[Any]):
+    """The future of a chunk that was submitted, and what its caller may do while it runs."""
+
+    def stop(self) -> bool:
+        """Stop the running chunk; return whether its back-end can."""
+        return False
+
+    def take_back(self) -> int | None:
+        """Offer the chunk's unstarted items to an idle worker; call again until a count comes.
+
+        The report on the chunk then has no more outcomes than that count. It may have fewer, if
+        the chunk's worker was faster to stop.
+
+        Returns:
+            How many items, from the first, stay with the chunk's worker; `None` if that is not
+            known yet, or if no worker is idle.
+        """
+        return None
+
+    def progress(self) -> list[Any]:
+        """Return the outcomes of the items that have ended so far, as parts of a report."""
+        return []
+
+
 class Backend(ABC):
     """A way to run calls.
 
@@ -201,7 +229,7 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def submit(self, handle: Any, chunk: Any, task_timeout: float | None = None) -> Future[Any]:
+    def submit(self, handle: Any, chunk: Any, task_timeout: float | None = None) -> TaskFuture:
         """Run *chunk* through the call behind *handle*.
 
         Args:
@@ -209,26 +237,6 @@ class Backend(ABC):
             chunk: What to run.
             task_timeout: Seconds from its start after which the chunk is stopped.
         """
-
-    def stop(self, future: Future[Any]) -> bool:  # noqa: ARG002
-        """End the running task behind *future*; return whether that is possible."""
-        return False
-
-    def take_back(self, future: Future[Any]) -> int | None:  # noqa: ARG002
-        """Let an idle worker have what the running chunk behind *future* has not begun.
-
-        To be called again until it says how much that is. The report on the chunk has no more
-        outcomes than that many, and may have fewer, if the chunk's worker was faster to stop.
-
-        Returns:
-            How many items, from the first, stay with the chunk's worker; `None` if that is not
-            known yet, or no worker is idle.
-        """
-        return None
-
-    def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:  # noqa: ARG002
-        """Return what the running task behind *future* is done with, as parts of a report."""
-        return []
 
     def drop(self, handle: Any) -> None:  # noqa: B027 - nothing to do for some
         """Forget the call behind *handle*; none of its chunks is in flight any more."""

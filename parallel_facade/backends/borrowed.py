@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from parallel_facade._common.errors import PoolClosedError
-from parallel_facade.backends.base import Backend
+from parallel_facade.backends.base import Backend, TaskFuture
 
 
 class BorrowedBackend(Backend):
@@ -28,7 +28,7 @@ class BorrowedBackend(Backend):
         self.seconds_in_chunk = lent.seconds_in_chunk
         self.chunks_in_flight = lent.chunks_in_flight
         self._lock = threading.RLock()  # guards _in_flight and _closed; see Switchboard for why R
-        self._in_flight: set[Future[Any]] = set()
+        self._in_flight: set[TaskFuture] = set()
         self._closed = False
 
     @property
@@ -50,7 +50,7 @@ class BorrowedBackend(Backend):
 
     def submit(
         self, handle: Any, chunk: Any, task_timeout: float | None = None, **more: Any
-    ) -> Future[Any]:
+    ) -> TaskFuture:
         """Submit *chunk* to the lender."""
         with self._lock:
             if self._closed:
@@ -62,21 +62,9 @@ class BorrowedBackend(Backend):
         future.add_done_callback(self._forget)
         return future
 
-    def stop(self, future: Future[Any]) -> bool:
-        """Have the lender end the task, if it can."""
-        return self._lent_backend.stop(future)
-
     def runs_here(self) -> bool:
         """Return whether the lender does."""
         return self._lent_backend.runs_here()
-
-    def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:
-        """Return what the lender knows."""
-        return self._lent_backend.outcomes_so_far(future)
-
-    def take_back(self, future: Future[Any]) -> int | None:
-        """Have the lender take back what was not begun."""
-        return self._lent_backend.take_back(future)
 
     def drop(self, handle: Any) -> None:
         """Have the lender forget the call."""
@@ -100,7 +88,7 @@ class BorrowedBackend(Backend):
             return
         for future in futures:
             if not future.cancel():
-                self._lent_backend.stop(future)
+                future.stop()
 
     def _forget(self, future: Future[Any]) -> None:
         with self._lock:

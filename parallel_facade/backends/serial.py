@@ -6,15 +6,13 @@ A debugger stops where the user set the breakpoint, `print` prints at once, and 
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from contextlib import nullcontext
 
 from parallel_facade._common.error_notes import note_initializer
 from parallel_facade._common.errors import PoolClosedError
 from parallel_facade._common.worker_role import WorkerRole
-from parallel_facade._worker.outcomes import ChunkReport
 from parallel_facade._worker.run_chunk import Call, Chunk, run_chunk
-from parallel_facade.backends.base import Backend, Capabilities, WorkerSettings
+from parallel_facade.backends.base import Backend, Capabilities, TaskFuture, WorkerSettings
 
 
 class SerialBackend(Backend):
@@ -47,12 +45,12 @@ class SerialBackend(Backend):
         handle: Call,
         chunk: Chunk,
         task_timeout: float | None = None,  # noqa: ARG002 - refused by its capability
-    ) -> Future[ChunkReport]:
+    ) -> TaskFuture:
         """Run *chunk* now."""
         if self._is_closed:
             raise PoolClosedError("the serial back-end is closed")
         self._initialize()
-        future: Future[ChunkReport] = Future()
+        future = TaskFuture()
         # A nested call draws from the seeded state as it does in a worker: in this thread.
         with nullcontext() if handle.seed is None else WorkerRole(is_private=True):
             # Only Exception: what ends a program shall end it here, as in a plain loop.

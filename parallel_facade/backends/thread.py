@@ -15,18 +15,15 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from concurrent.futures import Future
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from parallel_facade._common.error_notes import note_initializer
 from parallel_facade._common.errors import PoolClosedError
-from parallel_facade._common.interrupt_safety import SafeFuture
 from parallel_facade._common.worker_role import WorkerRole
-from parallel_facade._worker.outcomes import ChunkReport
 from parallel_facade._worker.run_chunk import Call, Chunk, run_as_worker
-from parallel_facade.backends.base import Backend, Capabilities, WorkerSettings
+from parallel_facade.backends.base import Backend, Capabilities, TaskFuture, WorkerSettings
 
 _pool_numbers = itertools.count()
 
@@ -39,7 +36,7 @@ class _Handle:
 
 
 class _Task(NamedTuple):
-    future: Future[ChunkReport]
+    future: TaskFuture
     handle: _Handle
     chunk: Chunk
 
@@ -85,9 +82,9 @@ class ThreadBackend(Backend):
         handle: _Handle,
         chunk: Chunk,
         task_timeout: float | None = None,  # noqa: ARG002 - refused by its capability
-    ) -> Future[ChunkReport]:
+    ) -> TaskFuture:
         """Queue *chunk* for the next free thread."""
-        future: Future[ChunkReport] = SafeFuture()
+        future = TaskFuture()
         with self._lock:
             if self._closed:
                 raise PoolClosedError("the thread back-end is closed")

@@ -56,7 +56,7 @@ def test_the_table_of_what_each_can_do_is_that_of_the_code():
     assert abilities_report(BUILT_IN) in page
 
 
-@pytest.fixture(call_id="module")
+@pytest.fixture(scope="module")
 def script(tmp_path_factory):
     """The script of the page, which prints what it has counted."""
     page = (PROJECT / "docs" / "how-to" / "outgrow-one-machine.md").read_text()

@@ -8,7 +8,7 @@ import pytest
 from parallel_facade import Pool, imap, pmap
 
 
-@pytest.fixture(call_id="module")
+@pytest.fixture(scope="module")
 def pool():
     with Pool(backend="process", workers=2) as pool:
         yield pool

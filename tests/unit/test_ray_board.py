@@ -12,8 +12,8 @@ def gate():
     return StartGate()
 
 
-def begin(gate, number, worker="w"):
-    return asyncio.run(gate.begin(number, "host", worker))
+def begin(gate, number, worker="w", *, is_loading=False):
+    return asyncio.run(gate.begin(number, "host", worker, is_loading))
 
 
 def mark_for_kill(gate, number):
@@ -51,6 +51,13 @@ def test_what_was_told_is_taken_once(gate):
     for number in range(3):
         begin(gate, number)
 
-    assert asyncio.run(gate.take(0)) == [(0, "host"), (1, "host"), (2, "host")]
+    assert asyncio.run(gate.take(0)) == [(number, "host", False) for number in range(3)]
     begin(gate, 3)
-    assert asyncio.run(gate.take(3)) == [(3, "host")]
+    assert asyncio.run(gate.take(3)) == [(3, "host", False)]
+
+
+def test_a_worker_that_has_to_rebuild_the_callable_says_so_and_when_it_has(gate):
+    begin(gate, 0, is_loading=True)
+    asyncio.run(gate.note_loaded(0, "host"))
+
+    assert asyncio.run(gate.take(0)) == [(0, "host", True), (0, "host", False)]

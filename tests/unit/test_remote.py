@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from parallel_facade import BackendLostError
+from parallel_facade import BackendLostError, TaskTimeoutError
 from parallel_facade._worker.remote_entry import CALL_IS_MISSING
 from parallel_facade.backends.base import Capabilities, WorkerSettings
 from parallel_facade.backends.engines.base import RemoteBackend
@@ -88,7 +88,7 @@ def test_what_is_sent_once_more_as_its_worker_lacks_the_call_runs(engine):
 
 def test_what_is_stopped_on_its_way_is_ended_when_it_is_there(engine):
     said = []
-    engine.on_send = lambda: said.append(engine.stop(engine.only_future()))
+    engine.on_send = lambda: said.append(engine.only_future().stop())
 
     future = submit(engine)
     engine._watch.join()
@@ -100,7 +100,7 @@ def test_what_cannot_be_ended_when_it_is_there_leaves_the_count_of_tasks_right(e
     def cannot(_):
         raise LookupError("the engine is gone")
 
-    engine.on_send = lambda: engine.stop(engine.only_future())
+    engine.on_send = lambda: engine.only_future().stop()
     engine.end = cannot
     submit(engine)
     engine._watch.join()
@@ -146,19 +146,49 @@ def test_the_time_of_a_task_begins_anew_when_it_is_sent_once_more(engine, clock)
     engine.sent[1].end_with(ENDED)
 
 
+def test_the_time_of_a_task_begins_when_its_worker_has_the_callable(engine, clock):
+    future = submit(engine, task_timeout=1.0)
+    inner = engine.sent[0]
+    inner.is_loading = inner.has_begun = True
+    engine._poll()
+    clock.now += 59
+    engine._poll()
+    assert not future.done(), "it is rebuilt, for which there is a minute"
+
+    inner.is_loading = False
+    engine._poll()
+    clock.now += 1
+    engine._poll()
+
+    with pytest.raises(TaskTimeoutError, match="a task took longer than 1 seconds"):
+        future.result(0)
+
+
+def test_a_callable_that_is_never_rebuilt_ends_its_task(engine, clock):
+    future = submit(engine, task_timeout=1.0)
+    engine.sent[0].is_loading = engine.sent[0].has_begun = True
+    engine._poll()
+    clock.now += 60
+
+    engine._poll()
+
+    with pytest.raises(TaskTimeoutError, match="rebuilding a callable took longer than 60 seconds"):
+        future.result(0)
+
+
 def test_a_call_does_not_pay_for_the_time_that_another_had_no_workers(clock):
     engine = Engine(clock, workers=0)
     first = submit(engine)
-    engine._look()
+    engine._poll()
     first.cancel()
-    assert engine._look() is None, "there is nothing to look at"
+    assert engine._poll() is None, "there is nothing to look at"
     clock.now += 1000
     second = submit(engine)
 
-    engine._look()
+    engine._poll()
     assert not second.done()
     clock.now += 61
-    engine._look()
+    engine._poll()
     with pytest.raises(BackendLostError, match="no worker for 60 seconds"):
         second.result(0)
     engine.close(cancel=True)

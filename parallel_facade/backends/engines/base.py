@@ -46,7 +46,7 @@ from parallel_facade._serialization.buffers.shared_memory import SegmentPool
 from parallel_facade._serialization.encoder import Payload
 from parallel_facade._worker.outcomes import Received
 from parallel_facade._worker.remote_entry import CALL_IS_MISSING, versions_here
-from parallel_facade.backends.base import Backend, WorkerSettings
+from parallel_facade.backends.base import LOAD_PATIENCE, Backend, TaskFuture, WorkerSettings
 from parallel_facade.backends.engines.supervisor_thread import SupervisorThread
 from parallel_facade.backends.engines.tasks import (
     EngineFuture,
@@ -156,10 +156,10 @@ class RemoteBackend(Backend):
         task_timeout: float | None = None,
         *,
         is_short: bool = False,
-    ) -> Future[Any]:
+    ) -> TaskFuture:
         """Send *chunk* to the engine, now or as soon as a worker can begin it."""
         payload = chunk if isinstance(chunk, Payload) else Payload(chunk)
-        task = RemoteTask(handle, payload, task_timeout, is_short=is_short)
+        task = RemoteTask(handle, payload, task_timeout, self._stop, is_short=is_short)
         with self._lock:
             if self._closed:
                 raise PoolClosedError("the pool is closed")
@@ -184,18 +184,6 @@ class RemoteBackend(Backend):
             self._leave_engine()
             self._forget(task.future)
             raise
-
-    def stop(self, future: Future[Any]) -> bool:
-        """End the running task behind *future*, where the engine can."""
-        with self._lock:
-            task = self._tasks.get(future)  # type: ignore[call-overload]
-        if task is None or not self.capabilities.can_stop_running_task:
-            return False
-        task.future.end_cancelled()  # first, as the engine may tell of its end at once
-        if (inner := task.inner) is not None:
-            return self.end(inner)
-        # If it is on its way, it is ended as soon as it is there.
-        return bool(task.future.cancelled())
 
     def drop(self, handle: RemoteCall) -> None:
         """Let the engine's store forget the call."""
@@ -328,6 +316,16 @@ class RemoteBackend(Backend):
             task.future.set_exception(self.translate(error))
         self._forget(task.future)
 
+    def _stop(self, task: RemoteTask) -> bool:
+        """Stop the running *task*, where the engine can."""
+        if not self.capabilities.can_stop_running_task:
+            return False
+        task.future.end_cancelled()  # first, as the engine may tell of its end at once
+        if (inner := task.inner) is not None:
+            return self.end(inner)
+        # If it is on its way, it is ended as soon as it is there.
+        return bool(task.future.cancelled())
+
     def _give_up(self, future: RemoteFuture) -> None:
         if future.cancel():
             return
@@ -380,22 +378,22 @@ class RemoteBackend(Backend):
         """Return how long *inner* of *task* may still run; `None` without a limit, or a start."""
         if task.seconds is None:
             return None
-        timed, deadline = task.timed
-        if timed is not inner:  # none yet, or that of a worker which lacked the call
-            if not self._has_begun(inner):
-                return None
-            deadline = Deadline(task.seconds, clock=self._clock)
-            task.timed = inner, deadline
-        return deadline.remaining()
-
-    def _has_begun(self, inner: Future[Any]) -> bool:
-        return inner.has_begun if isinstance(inner, EngineFuture) else inner.running()
+        if not _has_begun(inner):
+            return None
+        is_loading = isinstance(inner, EngineFuture) and inner.is_loading
+        # None yet, or that of a worker which lacked the call, or which has rebuilt it by now.
+        if task.timed != (inner, is_loading):
+            seconds = LOAD_PATIENCE if is_loading else task.seconds
+            task.timed, task.deadline = (inner, is_loading), Deadline(seconds, clock=self._clock)
+        return task.deadline.remaining()
 
     def _time_out(self, task: RemoteTask, inner: Future[Any]) -> None:
         if task.inner is not inner:  # it has just come back
             return
         # First, since to cancel the engine's future ends ours as cancelled.
-        self._fail(task, TaskTimeoutError(f"a task took longer than {task.seconds:g} seconds"))
+        what = "rebuilding a callable" if task.timed == (inner, True) else "a task"
+        limit = task.deadline.seconds
+        self._fail(task, TaskTimeoutError(f"{what} took longer than {limit:g} seconds"))
         if not inner.cancel() and not self.end(inner):
             self._note_stuck(inner)
 
@@ -438,3 +436,7 @@ class RemoteBackend(Backend):
             self._fail(task, error)
             if inner is not None:
                 inner.cancel()
+
+
+def _has_begun(inner: Future[Any]) -> bool:
+    return inner.has_begun if isinstance(inner, EngineFuture) else inner.running()

@@ -39,7 +39,7 @@ from distributed.scheduler import KilledWorker
 from parallel_facade._common.errors import BackendLostError, WorkerCrashedError, described
 from parallel_facade._common.threads import new_thread
 from parallel_facade._configuration.backend_registry import BUILT_IN, LOCAL_WORD
-from parallel_facade._worker.remote_entry import Versions, run_remote
+from parallel_facade._worker.remote_entry import Versions, is_loaded, run_remote
 from parallel_facade.backends.base import Capabilities, WorkerSettings
 from parallel_facade.backends.engines.base import RemoteBackend
 from parallel_facade.backends.engines.handshake import (
@@ -222,9 +222,11 @@ class DaskBackend(RemoteBackend):
             self._came.put(inner)
         return False
 
-    def _note_start(self, event: tuple[float, int]) -> None:
-        """A task has told that it runs; in the client's own loop."""
-        if (inner := self._inner.get(event[1])) is not None:
+    def _note_start(self, event: tuple[float, tuple[int, bool]]) -> None:
+        """A task has told that it runs, or has its callable; in the client's own loop."""
+        number, is_loading = event[1]
+        if (inner := self._inner.get(number)) is not None:
+            inner.is_loading = is_loading
             inner.has_begun = True
 
     # ── fetching, in the gatherer's thread ────────────────────────────────────────────────────
@@ -336,8 +338,11 @@ class DaskFuture(EngineFuture):
 def run_noted(topic: str, number: int, *arguments: Any) -> Any:
     """Tell that the task runs, and run it; in a worker."""
     give_dask_a_generator()
-    distributed.get_worker().log_event(topic, number)
-    return run_remote(*arguments)
+    worker = distributed.get_worker()
+    is_loading = not is_loaded(arguments[2])
+    worker.log_event(topic, (number, is_loading))
+    loaded = functools.partial(worker.log_event, topic, (number, False))
+    return run_remote(*arguments, on_loaded=loaded if is_loading else None)
 
 
 @functools.cache

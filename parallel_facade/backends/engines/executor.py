@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from parallel_facade._common.errors import WorkerCrashedError
 from parallel_facade._worker.remote_entry import run_remote
 from parallel_facade._worker.run_chunk import run_as_worker
-from parallel_facade.backends.base import Capabilities, WorkerSettings
+from parallel_facade.backends.base import Capabilities, TaskFuture, WorkerSettings
 from parallel_facade.backends.engines.base import RemoteBackend
 
 CAPACITY_ATTRIBUTES = ("_max_workers", "num_workers")
@@ -62,12 +62,12 @@ class ExecutorBackend(RemoteBackend):
 
     def submit(
         self, handle: Any, chunk: Any, task_timeout: float | None = None, **more: Any
-    ) -> Future[Any]:
+    ) -> TaskFuture:
         """Submit *chunk* to the executor."""
         if self.capabilities.needs_serialization:
             return super().submit(handle, chunk, task_timeout, **more)
         call, context = handle
-        return self._executor.submit(context.copy().run, run_as_worker, call, chunk)
+        return _ThreadFuture(self._executor.submit(context.copy().run, run_as_worker, call, chunk))
 
     def drop(self, handle: Any) -> None:
         """Forget the call; its workers do so when others have come."""
@@ -89,6 +89,32 @@ class ExecutorBackend(RemoteBackend):
 
     def close_engine(self) -> None:
         """Leave the executor as it is: it belongs to the user."""
+
+
+class _ThreadFuture(TaskFuture):
+    """The future of a chunk in a thread of an executor, which alone can cancel it."""
+
+    def __init__(self, inner: Future[Any]) -> None:
+        super().__init__()
+        self._inner = inner
+        inner.add_done_callback(self._end_as)
+
+    def cancel(self) -> bool:
+        """Cancel the chunk if it does not run yet; return whether that worked."""
+        return self._inner.cancel()
+
+    def running(self) -> bool:
+        """Return whether the chunk runs."""
+        return self._inner.running()
+
+    def _end_as(self, inner: Future[Any]) -> None:
+        if inner.cancelled():
+            super().cancel()
+            self.set_running_or_notify_cancel()
+        elif (error := inner.exception()) is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(inner.result())
 
 
 def _capacity_of(executor: Executor) -> int | None:

@@ -31,7 +31,7 @@ from pathos.pools import ParallelPool
 
 from parallel_facade._common.errors import BackendLostError, ConfigurationError, WorkerCrashedError
 from parallel_facade._configuration.backend_registry import BUILT_IN, PPFT_SECRET
-from parallel_facade.backends.base import Capabilities, WorkerSettings
+from parallel_facade.backends.base import Capabilities, TaskFuture, WorkerSettings
 from parallel_facade.backends.engines.base import RemoteBackend
 from parallel_facade.backends.engines.handshake import (
     QUESTION,
@@ -113,7 +113,7 @@ class PpftBackend(RemoteBackend):
 
     def submit(
         self, handle: RemoteCall, chunk: Any, task_timeout: float | None = None, **more: Any
-    ) -> Future[Any]:
+    ) -> TaskFuture:
         """Send *chunk* to a server, with a deadline in any case."""
         return super().submit(handle, chunk, task_timeout or DEADLINE_SECONDS, **more)
 

@@ -26,6 +26,7 @@ Assumes:
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import threading
@@ -46,7 +47,7 @@ from parallel_facade._common.errors import (
 )
 from parallel_facade._common.threads import new_thread
 from parallel_facade._configuration.backend_registry import BUILT_IN, LOCAL_WORD
-from parallel_facade._worker.remote_entry import run_remote
+from parallel_facade._worker.remote_entry import is_loaded, run_remote
 from parallel_facade.backends.base import Capabilities, WorkerSettings
 from parallel_facade.backends.engines.base import RemoteBackend
 from parallel_facade.backends.engines.handshake import (
@@ -57,7 +58,7 @@ from parallel_facade.backends.engines.handshake import (
     within,
 )
 from parallel_facade.backends.engines.host_liveness import HostLiveness
-from parallel_facade.backends.engines.ray_start_gate import StartGate
+from parallel_facade.backends.engines.ray_start_gate import Note, StartGate
 from parallel_facade.backends.engines.tasks import EngineFuture
 
 INIT_SECONDS: Final = 60.0
@@ -244,10 +245,11 @@ class RayBackend(RemoteBackend):
             lowest = min(list(self._inner), default=0)
             self._take_notes(ray.get(gate.take.remote(lowest)))
 
-    def _take_notes(self, notes: list[tuple[int, str]]) -> None:
-        for number, host in notes:
+    def _take_notes(self, notes: list[Note]) -> None:
+        for number, host, is_loading in notes:
             if (inner := self._inner.get(number)) is not None:
                 inner.host = host
+                inner.is_loading = is_loading
                 inner.has_begun = True
 
     def _poll_hosts(self) -> None:
@@ -360,8 +362,10 @@ def run_noted(gate: Any, number: int, *arguments: Any) -> Any:
     It waits until that was heard: what has not told may be sent to another host, and run there.
     """
     here = ray.get_runtime_context()
-    if ray.get(gate.begin.remote(number, here.get_node_id(), here.get_worker_id())):
-        return run_remote(*arguments)
+    host, is_loading = here.get_node_id(), not is_loaded(arguments[2])
+    if ray.get(gate.begin.remote(number, host, here.get_worker_id(), is_loading)):
+        loaded = functools.partial(gate.note_loaded.remote, number, host)
+        return run_remote(*arguments, on_loaded=loaded if is_loading else None)
     raise SystemExit(0)
 
 

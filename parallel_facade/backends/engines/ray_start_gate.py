@@ -22,29 +22,52 @@ Assumes:
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
+
+
+class Note(NamedTuple):
+    """What a worker tells of a task.
+
+    Attributes:
+        number: The task.
+        host: The id of its host.
+        is_loading: Whether the worker still rebuilds the callable.
+    """
+
+    number: int
+    host: str
+    is_loading: bool
 
 
 class StartGate:
     """Where tasks tell that they run, and are told whether they may; an actor of Ray's."""
 
     def __init__(self) -> None:
-        self._notes: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+        self._notes: asyncio.Queue[Note] = asyncio.Queue()
         self._begun: dict[int, str] = {}  # in which worker
         self._revoked: set[int] = set()
         self._latest: dict[str, int] = {}  # what each worker has begun last
         self._marked_for_kill: set[str] = set()  # workers that may be ended at any time
 
-    async def begin(self, number: int, host: str, worker: str) -> bool:
-        """Take in that task *number* is about to run on *host* in *worker*; return whether it may.
+    async def begin(self, number: int, host: str, worker: str, is_loading: bool) -> bool:
+        """Return whether task *number* may run on *host* in *worker*; a worker that may not ends.
 
-        A worker that may not shall end.
+        Args:
+            number: The task.
+            host: The id of its host.
+            worker: The id of its worker.
+            is_loading: Whether the worker has to rebuild the callable first.
         """
         if number in self._revoked or worker in self._marked_for_kill:
             return False
         self._begun[number] = worker
         self._latest[worker] = number
-        await self._notes.put((number, host))
+        await self._notes.put(Note(number, host, is_loading))
         return True
+
+    async def note_loaded(self, number: int, host: str) -> None:
+        """Note that the worker of task *number* has rebuilt the callable."""
+        await self._notes.put(Note(number, host, False))
 
     async def revoke(self, numbers: list[int]) -> list[int]:
         """Let those of the tasks *numbers* that have not begun never begin; return them."""
@@ -65,7 +88,7 @@ class StartGate:
         self._marked_for_kill.add(worker)
         return True
 
-    async def take(self, lowest: int) -> list[tuple[int, str]]:
+    async def take(self, lowest: int) -> list[Note]:
         """Return what was told and not taken, waiting for something.
 
         Args:

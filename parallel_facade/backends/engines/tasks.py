@@ -21,6 +21,7 @@ from parallel_facade._common.deadlines import Deadline
 from parallel_facade._common.interrupt_safety import SafeFuture
 from parallel_facade._console.replay import ignore
 from parallel_facade._serialization.encoder import Payload
+from parallel_facade.backends.base import TaskFuture
 
 
 class RemoteCall:
@@ -49,25 +50,36 @@ class RemoteTask:
         call: What to apply.
         chunk: What to apply it to.
         seconds: How long it may run; `None` for ever.
+        stop: Stops it while it runs; returns whether the engine can.
         is_short: It may wait in the engine, behind another.
         future: What is waited for.
         inner: The engine's own; `None` while there is none.
-        timed: The engine's future that has begun, and when its time is up; `None` before that.
+        deadline: When its time is up.
+        timed: What the deadline is about: the engine's future, and whether its worker still
+            rebuilds the callable, for which it has a time of its own.
     """
 
     def __init__(
-        self, call: RemoteCall, chunk: Payload, seconds: float | None, *, is_short: bool
+        self,
+        call: RemoteCall,
+        chunk: Payload,
+        seconds: float | None,
+        stop: Callable[[RemoteTask], bool],
+        *,
+        is_short: bool,
     ) -> None:
         self.call = call
         self.chunk = chunk
         self.seconds = seconds
+        self.stop = stop
         self.is_short = is_short
         self.future = RemoteFuture(self)
         self.inner: Future[Any] | None = None
-        self.timed: tuple[Future[Any] | None, Deadline] = None, Deadline(None)
+        self.timed: tuple[Future[Any], bool] | None = None
+        self.deadline = Deadline(None)
 
 
-class RemoteFuture(SafeFuture[Any]):
+class RemoteFuture(TaskFuture):
     """The future of a task, which is cancelled where the engine can cancel it."""
 
     def __init__(self, task: RemoteTask) -> None:
@@ -82,6 +94,11 @@ class RemoteFuture(SafeFuture[Any]):
         """The engine's own future; `None` if it has none, or not any more."""
         task = self.task
         return None if task is None else task.inner
+
+    def stop(self) -> bool:
+        """Stop the running task, where the engine can."""
+        task = self.task
+        return task is not None and task.stop(task)
 
     def cancel(self) -> bool:
         """Cancel the task if it does not run yet, and return whether that worked."""
@@ -122,6 +139,8 @@ class EngineFuture(SafeFuture[Any]):
         super().__init__()
         self.has_begun: bool = False
         """Its worker has said that it runs."""
+        self.is_loading: bool = False
+        """Its worker has said that it has to rebuild the callable first."""
         self.set_running_or_notify_cancel()
 
     def end_with(self, value: Any) -> None:

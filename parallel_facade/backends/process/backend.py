@@ -20,7 +20,6 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, Final
 
@@ -35,7 +34,8 @@ from parallel_facade.backends.process.manager_thread import InitializerError, Ma
 from parallel_facade.backends.process.process_tree import ProcessTree
 from parallel_facade.backends.process.starting.launcher import WorkerContext
 from parallel_facade.backends.process.starting.lifecycle_thread import LifecycleThread
-from parallel_facade.backends.process.worker_handle import CallHandle, Task, WorkerHandle
+from parallel_facade.backends.process.tasks import CallHandle, Task
+from parallel_facade.backends.process.worker_handle import WorkerHandle
 from parallel_facade.backends.process.worker_loop import serve, start_body
 from parallel_facade.backends.thread import settle
 
@@ -131,7 +131,7 @@ class ProcessBackend(Backend):
         task_timeout: float | None = None,
         *,
         is_short: bool = False,
-    ) -> Future[list[bytes]]:
+    ) -> Task:
         """Send *chunk* to the next idle worker; a short one also to wait in a worker's channel."""
         task = Task(
             handle, _as_payload(chunk), task_timeout, is_short=is_short and task_timeout is None
@@ -140,7 +140,7 @@ class ProcessBackend(Backend):
             self._manager.submit(task)
         except InitializerError as exc:
             raise self.translate(exc) from None
-        return task.future
+        return task
 
     def translate(self, error: BaseException) -> BaseException:
         """Return what the user's initializer raised, or the error that says why a worker died."""
@@ -149,18 +149,6 @@ class ProcessBackend(Backend):
             note_initializer(raised)
             return raised
         return error.error if isinstance(error, WorkerLost) else error
-
-    def stop(self, future: Future[Any]) -> bool:
-        """End the worker that runs the task behind *future*; pathos starts another."""
-        return self._manager.stop(future, CancelledError("the task was stopped"))
-
-    def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:
-        """Return what the worker's journal holds of the task behind *future*."""
-        return self._manager.outcomes_so_far(future)
-
-    def take_back(self, future: Future[Any]) -> int | None:
-        """Let an idle worker have what the chunk's worker has not begun."""
-        return self._manager.take_back(future)
 
     def drop(self, handle: CallHandle) -> None:
         """Let the workers forget the call."""

@@ -54,8 +54,9 @@ from parallel_facade.backends.process.reaper import Reaper
 from parallel_facade.backends.process.scheduler import LARGE_CALL_BYTES, TaskScheduler
 from parallel_facade.backends.process.starting.exit_codes import exit_reason
 from parallel_facade.backends.process.startup_stderr import StartupStderr, pass_on
+from parallel_facade.backends.process.tasks import CallHandle, Task
 from parallel_facade.backends.process.work_stealing import WorkStealer
-from parallel_facade.backends.process.worker_handle import CallHandle, Task, WorkerHandle
+from parallel_facade.backends.process.worker_handle import WorkerHandle
 
 _log = logging.getLogger("parallel_facade")
 
@@ -117,7 +118,7 @@ class ManagerThread:
 
     def put(self, payload: Payload) -> CallHandle:
         """Return a handle for a call; each worker is sent the payload when it first needs it."""
-        return CallHandle(next(self._numbers), payload)
+        return CallHandle(next(self._numbers), payload, self)
 
     def submit(self, task: Task) -> None:
         """Run *task* on the next idle worker."""
@@ -131,7 +132,7 @@ class ManagerThread:
             self._scheduler.add(task)
         if is_first:
             self._wake()
-        task.future.add_done_callback(self._note_cancelling)
+        task.add_done_callback(self._note_cancelling)
 
     def drop(self, handle: CallHandle) -> None:
         """Have the workers that know the call forget it, in time; its tasks are not wanted."""
@@ -142,23 +143,23 @@ class ManagerThread:
         if (handle.payload.size >= LARGE_CALL_BYTES or may_have_orphans) and not self.runs_here():
             self._wake()
 
-    def stop(self, future: Future[Any], error: BaseException) -> bool:
-        """End the worker that runs the task of *future*, which then fails with *error*."""
+    def stop(self, task: Task, error: BaseException) -> bool:
+        """Stop the worker that runs *task*, which then fails with *error*."""
         with self._lock:
-            if (worker := self._scheduler.runner_of(future)) is None:
+            if (worker := task.worker) is None:
                 return False
             worker.may_run_again = False
             self._end(worker, error)
         self._wake()
         return True
 
-    def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:
-        """Return what the task of *future* is done with; see `WorkStealer`."""
-        return self._stealer.outcomes_so_far(future)
+    def progress(self, task: Task) -> list[Any]:
+        """Return the outcomes of *task* so far; see `WorkStealer`."""
+        return self._stealer.progress(task)
 
-    def take_back(self, future: Future[Any]) -> int | None:
-        """Let an idle worker have what the task of *future* has not begun; see `WorkStealer`."""
-        return self._stealer.take_back(future)
+    def take_back(self, task: Task) -> int | None:
+        """Offer the unstarted items of *task* to an idle worker; see `WorkStealer`."""
+        return self._stealer.take_back(task)
 
     def adopt(self, process: Any, sock: socket.socket) -> None:
         """Take over the channel of a process that was just started."""
@@ -377,11 +378,9 @@ class ManagerThread:
                 self._notify_if_settled()
         finally:  # now it is in no list that `_run` would look through
             if stopped_for is not None:
-                task.future.set_exception(WorkerLost(stopped_for))
+                task.set_exception(WorkerLost(stopped_for))
             else:
-                task.future.set_result(
-                    [*task.parts, Received(message.body, message.mapped_segments)]
-                )
+                task.set_result([*task.parts, Received(message.body, message.mapped_segments)])
             for one in unbegun:
                 one.leave()
 
@@ -452,7 +451,7 @@ class ManagerThread:
                 parts = task.parts
                 if progress is not None and stage is Stage.ITEMS:
                     parts = task.parts_so_far(progress)
-                task.future.set_exception(WorkerLost(error, stage, tuple(parts)))
+                task.set_exception(WorkerLost(error, stage, tuple(parts)))
 
     def _break(self, error: BaseException) -> None:
         """Fail everything: there are no workers to be had."""
@@ -465,7 +464,7 @@ class ManagerThread:
             self._notify_if_settled()
         for task in failed:
             if task.is_wanted():
-                task.future.set_exception(error)
+                task.set_exception(error)
         self._on_broken()
 
     def _seconds_to_next(self) -> float | None:
@@ -532,8 +531,8 @@ class ManagerThread:
         with self._lock:
             tasks = list(self._scheduler.all_tasks())
         for task in tasks:
-            if task.call is handle and not task.future.cancel():
-                self.stop(task.future, PoolClosedError("the call was given up"))
+            if task.call is handle and not task.cancel():
+                self.stop(task, PoolClosedError("the call was given up"))
 
     def _update_interest(self) -> None:
         """Tell the selector of new links, and of links that have or no longer have more to send."""

@@ -17,17 +17,14 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from parallel_facade._common.deadlines import Clock, Deadline
+from parallel_facade.backends.base import LOAD_PATIENCE
 from parallel_facade.backends.process.protocol import TASK_HEAD, MessageType
-from parallel_facade.backends.process.worker_handle import CallHandle, Task, WorkerHandle
-
-LOAD_PATIENCE: Final = 60.0
-"""Seconds that a worker has to rebuild a callable, with all that it imports, where items are timed.
-Then a worker that is stuck, or stopped, is replaced."""
+from parallel_facade.backends.process.tasks import CallHandle, Task
+from parallel_facade.backends.process.worker_handle import WorkerHandle
 
 LARGE_CALL_BYTES: Final = 1 << 16
 """A smaller callable is forgotten by a worker with the next message to it: to wake it for that
@@ -90,20 +87,12 @@ class TaskScheduler:
         """Return a worker that waits for tasks and was sent *call*, if there is one."""
         return next((worker for worker in self._idle if call.number in worker.known_calls), None)
 
-    def runner_of(self, future: Future[Any]) -> WorkerHandle | None:
-        """Return the worker that has the task of *future*, if one has."""
-        for worker in self.workers:
-            for task in worker.tasks:
-                if task.future is future:
-                    return worker
-        return None
-
     # ── tasks ─────────────────────────────────────────────────────────────────────────────────
 
     @property
     def is_clear(self) -> bool:
         """Whether no task is with a worker, or waits for one."""
-        return not self._running and all(task.future.cancelled() for task in self.pending)
+        return not self._running and all(task.cancelled() for task in self.pending)
 
     @property
     def has_tasks(self) -> bool:
@@ -140,6 +129,7 @@ class TaskScheduler:
     def take(self, worker: WorkerHandle) -> Task:
         """Return the task that the worker has ended."""
         task = worker.tasks.popleft()
+        task.worker = None
         self._running -= 1
         self._timed -= task.task_timeout is not None
         return task
@@ -158,6 +148,7 @@ class TaskScheduler:
 
     def _give(self, worker: WorkerHandle, task: Task) -> None:
         worker.tasks.append(task)
+        task.worker = worker
         task.attempts += 1
         task.number = next(self._numbers)
         self._running += 1

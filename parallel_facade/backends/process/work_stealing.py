@@ -15,7 +15,6 @@ Assumes:
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final
 
@@ -23,7 +22,8 @@ from parallel_facade._common.deadlines import Clock
 from parallel_facade.backends.base import Stage
 from parallel_facade.backends.process.journal import JournalSnapshot
 from parallel_facade.backends.process.scheduler import TaskScheduler
-from parallel_facade.backends.process.worker_handle import Task, WorkerHandle
+from parallel_facade.backends.process.tasks import Task
+from parallel_facade.backends.process.worker_handle import WorkerHandle
 
 STOP_SIGNAL_SECONDS: Final = 0.001
 """Seconds from telling a worker to begin no further item to reading what it had begun. What either
@@ -44,22 +44,22 @@ class WorkStealer:
         self._lock = lock
         self._clock = clock
 
-    def outcomes_so_far(self, future: Future[Any]) -> list[bytes]:
-        """Return the outcomes of the items that the running task of *future* is done with.
+    def progress(self, task: Task) -> list[Any]:
+        """Return the outcomes of the items of *task* that have ended.
 
-        Not while something that the task has said before that is still to be heard.
+        It returns none while records that the task sent before them are still to be read.
         """
         with self._lock:
-            worker = self._scheduler.runner_of(future)
-            if worker is None or (task := worker.task) is None or task.future is not future:
+            worker = task.worker
+            if worker is None or worker.task is not task:
                 return []
             progress = _progress_now(worker)
             if progress is None or task.stage_in(progress) is not Stage.ITEMS:
                 return []
             return [] if worker.has_unread() else task.parts_so_far(progress)
 
-    def take_back(self, future: Future[Any]) -> int | None:
-        """Let an idle worker have what the task of *future* has not begun; ask again for how much.
+    def take_back(self, task: Task) -> int | None:
+        """Let an idle worker have what *task* has not begun; ask again for how much.
 
             1. caller  sets the signal to stop, which the worker looks at before each item
             2. caller  waits until the worker cannot but see it, and reads what was begun
@@ -70,7 +70,7 @@ class WorkStealer:
             or there is no idle worker that could begin one earlier.
         """
         with self._lock:
-            worker = self._scheduler.runner_of(future)
+            worker = task.worker
             if worker is None or not self._could_be_earlier(worker):
                 return None
             if worker.paused_since is None:
@@ -79,7 +79,6 @@ class WorkStealer:
             if self._clock() - worker.paused_since < STOP_SIGNAL_SECONDS or worker.is_sending:
                 return None
             if (progress := _progress_now(worker)) is not None:
-                task = _task_in(worker, future)
                 kept = task.items_begun(progress)
                 task.is_taken_back |= kept is not None
                 return kept
@@ -98,10 +97,6 @@ class WorkStealer:
             return True
         progress = _progress_now(worker)
         return progress is not None and task.stage_in(progress) is Stage.ITEMS
-
-
-def _task_in(worker: WorkerHandle, future: Future[Any]) -> Task:
-    return next(task for task in worker.tasks if task.future is future)
 
 
 def _progress_now(worker: WorkerHandle) -> JournalSnapshot | None:

@@ -6,20 +6,11 @@ import os
 import select
 import socket
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from itertools import chain, islice
 from typing import Any, Final, NamedTuple
 
-from parallel_facade._common.deadlines import Deadline
-from parallel_facade._common.errors import PoolClosedError
-from parallel_facade._common.interrupt_safety import SafeFuture
-from parallel_facade._console.replay import ignore
 from parallel_facade._serialization.buffers.shared_memory import Returned, SharedSegment
-from parallel_facade._serialization.encoder import Payload
-from parallel_facade._worker.outcomes import Received, encode_records
-from parallel_facade.backends.base import Stage, WorkerLost
 from parallel_facade.backends.process.descriptor_handover import CallerSide
 from parallel_facade.backends.process.journal import JournalSnapshot
 from parallel_facade.backends.process.protocol import (
@@ -33,6 +24,7 @@ from parallel_facade.backends.process.protocol import (
     unpack_returned,
 )
 from parallel_facade.backends.process.startup_stderr import StartupStderr
+from parallel_facade.backends.process.tasks import Task
 
 
 def open_end(pid: int) -> int | None:
@@ -52,23 +44,6 @@ MOST_PARTS: Final = 64
 """Parts that are sent together; every system takes far more (IOV_MAX)."""
 
 
-class CallHandle:
-    """A call that workers are told of when they first need it.
-
-    Attributes:
-        number: What workers call it.
-        payload: What they are sent.
-        on_record: Takes what its tasks say.
-    """
-
-    __slots__ = ("number", "on_record", "payload")
-
-    def __init__(self, number: int, payload: Payload) -> None:
-        self.number = number
-        self.payload = payload
-        self.on_record: Callable[[bytes], object] = ignore
-
-
 def _has_data(sock: socket.socket) -> bool:
     """Return whether there is something to read."""
     poller = select.poll()
@@ -81,88 +56,6 @@ class _Unsent(NamedTuple):
 
     data: memoryview
     segments: tuple[SharedSegment, ...] = ()
-
-
-class Task:
-    """A chunk on its way through one worker."""
-
-    __slots__ = (
-        "attempts",
-        "call",
-        "deadline",
-        "future",
-        "is_short",
-        "is_taken_back",
-        "number",
-        "parts",
-        "payload",
-        "task_timeout",
-    )
-
-    def __init__(
-        self,
-        call: CallHandle,
-        payload: Payload,
-        task_timeout: float | None,
-        *,
-        is_short: bool = False,
-    ) -> None:
-        self.call = call
-        self.payload = payload
-        self.task_timeout = task_timeout
-        self.is_short = is_short
-        """It may wait in a worker's channel, behind another short one of its call."""
-        self.is_taken_back = False
-        """What was not begun is run elsewhere, as a task of its own."""
-        self.number = 0
-        """What the worker calls it; known once it was sent."""
-        self.attempts = 0
-        """How often it was sent; again only if a worker died before it took it up."""
-        self.deadline = Deadline(None)
-        """When it has to end; known once it was sent."""
-        self.parts: list[Received] = []
-        """What the worker has sent of the report."""
-        self.future: Future[Any] = SafeFuture()
-
-    def is_wanted(self) -> bool:
-        """Return whether it was not cancelled; from now on it cannot be."""
-        return self.attempts > 0 or self.future.set_running_or_notify_cancel()
-
-    def fail(self, error: BaseException) -> None:
-        """Resolve the future with *error*, unless it is resolved."""
-        if not self.future.done():
-            self.future.set_exception(error)
-
-    def leave(self) -> None:
-        """Resolve the future: it was not begun, and was taken back."""
-        self.fail(WorkerLost(PoolClosedError("the task was taken back"), Stage.CALLABLE))
-
-    def give_up(self) -> None:
-        """Resolve the future: nobody will run or report the task any more."""
-        if not self.future.cancel():
-            self.fail(PoolClosedError("the pool was closed while the task ran"))
-
-    def parts_so_far(self, progress: JournalSnapshot) -> list[Any]:
-        """Return the outcomes that are known, given that the items were being run."""
-        parts = list(self.parts)
-        if progress.parts == len(parts) and progress.has_outcomes:
-            parts.append(Received(encode_records(progress.slots, progress.records)))
-        return parts
-
-    def stage_in(self, progress: JournalSnapshot | None) -> Stage:
-        """Return how far a worker came with it, by the worker's journal."""
-        if progress is None or progress.task > self.number:
-            return Stage.UNKNOWN
-        if progress.task < self.number:
-            return Stage.CALLABLE
-        return Stage.ITEMS if progress.is_running else Stage.ARGUMENTS
-
-    def items_begun(self, progress: JournalSnapshot) -> int | None:
-        """Return how many of its items were begun; `None` if that is not known any more."""
-        stage = self.stage_in(progress)
-        if stage is Stage.UNKNOWN:
-            return None
-        return progress.outcomes + 1 if stage is Stage.ITEMS else 0
 
 
 class WorkerHandle:

@@ -1,0 +1,140 @@
+"""A call and its chunks, as the process back-end has them.
+
+CallHandle ◄── Task, a future ──► WorkerHandle, while a worker has it
+└─► TaskControl: what the holder of the future may do to the task
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any, Protocol
+
+from parallel_facade._common.deadlines import Deadline
+from parallel_facade._common.errors import PoolClosedError
+from parallel_facade._console.replay import ignore
+from parallel_facade._serialization.encoder import Payload
+from parallel_facade._worker.outcomes import Received, encode_records
+from parallel_facade.backends.base import Stage, TaskFuture, WorkerLost
+from parallel_facade.backends.process.journal import JournalSnapshot
+
+if TYPE_CHECKING:
+    from parallel_facade.backends.process.worker_handle import WorkerHandle
+
+
+class TaskControl(Protocol):
+    """What a task asks of the thread that has the workers."""
+
+    def stop(self, task: Task, error: BaseException) -> bool:
+        """Stop the worker that runs *task*, which then fails with *error*."""
+        ...
+
+    def take_back(self, task: Task) -> int | None:
+        """Offer the unstarted items of *task* to an idle worker."""
+        ...
+
+    def progress(self, task: Task) -> list[Any]:
+        """Return the outcomes of *task* so far."""
+        ...
+
+
+class CallHandle:
+    """A call that workers are told of when they first need it.
+
+    Attributes:
+        number: What workers call it.
+        payload: What they are sent.
+        on_record: Takes what its tasks say.
+        control: What stops its tasks, and looks at them while they run.
+    """
+
+    __slots__ = ("control", "number", "on_record", "payload")
+
+    def __init__(self, number: int, payload: Payload, control: TaskControl) -> None:
+        self.number = number
+        self.payload = payload
+        self.control = control
+        self.on_record: Callable[[bytes], object] = ignore
+
+
+class Task(TaskFuture):
+    """A chunk on its way through one worker."""
+
+    def __init__(
+        self,
+        call: CallHandle,
+        payload: Payload,
+        task_timeout: float | None,
+        *,
+        is_short: bool = False,
+    ) -> None:
+        super().__init__()
+        self.call = call
+        self.payload = payload
+        self.task_timeout = task_timeout
+        self.is_short = is_short
+        """It may wait in a worker's channel, behind another short one of its call."""
+        self.is_taken_back = False
+        """What was not begun is run elsewhere, as a task of its own."""
+        self.number = 0
+        """What the worker calls it; known once it was sent."""
+        self.attempts = 0
+        """How often it was sent; again only if a worker died before it took it up."""
+        self.deadline = Deadline(None)
+        """When it has to end; known once it was sent."""
+        self.parts: list[Received] = []
+        """What the worker has sent of the report."""
+        self.worker: WorkerHandle | None = None
+        """The worker that has it, if one has."""
+
+    def stop(self) -> bool:
+        """Stop the worker that runs it; another one is started."""
+        return self.call.control.stop(self, CancelledError("the task was stopped"))
+
+    def take_back(self) -> int | None:
+        """Offer its unstarted items to an idle worker."""
+        return self.call.control.take_back(self)
+
+    def progress(self) -> list[Any]:
+        """Return the outcomes in the journal of its worker."""
+        return self.call.control.progress(self)
+
+    def is_wanted(self) -> bool:
+        """Return whether it was not cancelled; from now on it cannot be."""
+        return self.attempts > 0 or self.set_running_or_notify_cancel()
+
+    def fail(self, error: BaseException) -> None:
+        """Resolve the future with *error*, unless it is resolved."""
+        if not self.done():
+            self.set_exception(error)
+
+    def leave(self) -> None:
+        """Resolve the future: it was not begun, and was taken back."""
+        self.fail(WorkerLost(PoolClosedError("the task was taken back"), Stage.CALLABLE))
+
+    def give_up(self) -> None:
+        """Resolve the future: nobody will run or report the task any more."""
+        if not self.cancel():
+            self.fail(PoolClosedError("the pool was closed while the task ran"))
+
+    def parts_so_far(self, progress: JournalSnapshot) -> list[Any]:
+        """Return the outcomes that are known, given that the items were being run."""
+        parts = list(self.parts)
+        if progress.parts == len(parts) and progress.has_outcomes:
+            parts.append(Received(encode_records(progress.slots, progress.records)))
+        return parts
+
+    def stage_in(self, progress: JournalSnapshot | None) -> Stage:
+        """Return how far a worker came with it, by the worker's journal."""
+        if progress is None or progress.task > self.number:
+            return Stage.UNKNOWN
+        if progress.task < self.number:
+            return Stage.CALLABLE
+        return Stage.ITEMS if progress.is_running else Stage.ARGUMENTS
+
+    def items_begun(self, progress: JournalSnapshot) -> int | None:
+        """Return how many of its items were begun; `None` if that is not known any more."""
+        stage = self.stage_in(progress)
+        if stage is Stage.UNKNOWN:
+            return None
+        return progress.outcomes + 1 if stage is Stage.ITEMS else 0
