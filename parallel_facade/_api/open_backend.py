@@ -1,59 +1,115 @@
-"""From a setting to a back-end: by name, as an instance, or around an executor."""
+"""From the settings of a pool to its back-end: by name, as an instance, or around an executor."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from parallel_facade._common.worker_role import is_worker
 from parallel_facade._configuration.backend_registry import load_backend, with_address
+from parallel_facade._configuration.settings import Config, resolve, usable_cpus
 from parallel_facade._dispatch.call_options import check_capabilities
 from parallel_facade._dispatch.codecs import pack_initializer
 from parallel_facade.backends.base import Backend, WorkerSettings
 
 
-def open_backend(
-    setting: Any,
-    settings: WorkerSettings,
-    serializer: str = "dill",
-    by_value: tuple[str, ...] = (),
-) -> Backend:
-    """Return the back-end for *setting*; closing it closes only what is ours.
+class PoolOptions(NamedTuple):
+    """What a pool was asked for in its own arguments; `None` for nothing.
+
+    Attributes:
+        start_method: How its processes start.
+        inner_threads: Threads that libraries use in each worker; 0 for as many as they like.
+        initializer: Runs once in each new worker.
+        max_tasks_per_worker: Replace a worker after this many tasks.
+        max_memory_per_worker: Replace a worker whose resident memory, in bytes, is above this.
+        serializer: What packs its calls.
+    """
+
+    start_method: str | None = None
+    inner_threads: int | None = None
+    initializer: Callable[[], object] | None = None
+    max_tasks_per_worker: int | None = None
+    max_memory_per_worker: int | None = None
+    serializer: str | None = None
+
+
+def resolve_once(arguments: dict[str, Any]) -> Config:
+    """Return the settings of a call or a pool, with the address of the cluster, if it has one.
+
+    The environment and what is configured may change while the call goes on: nothing of the call
+    asks them again.
+
+    Raises:
+        ConfigurationError: A setting has a bad value, or the cluster's address is nowhere.
+    """
+    config = resolve(arguments)
+    # A call within a worker runs in that worker, wherever it asks to go.
+    return config if is_worker() else config._replace(backend=with_address(config.backend))
+
+
+def open_backend(config: Config, options: PoolOptions) -> Backend:
+    """Return the back-end of a pool; closing it closes only workers that the pool has started.
 
     Args:
-        setting: See `Config.backend`.
-        settings: How its workers shall be.
-        serializer: What packs the initializer.
-        by_value: Modules whose code is sent along with that.
+        config: The settings, from `resolve_once`.
+        options: The pool's own.
 
     Raises:
         BackendLostError: There is no cluster where it should be.
-        ConfigurationError: The back-end cannot honour *settings*, or is not installed.
+        ConfigurationError: The back-end cannot honour the options, or is not installed.
     """
+    settings = worker_settings(config, options)
     if is_worker():
-        # The worker is the budget: more workers inside of it would multiply.
-        from parallel_facade.backends.serial import SerialBackend
-
-        return SerialBackend(settings)
-    if isinstance(setting, str):
-        setting = with_address(setting)
-        name, _, address = setting.partition(":")
-        cls = load_backend(name)
-        _check(name, cls, settings)
-        if settings.initializer is not None and cls.capabilities.needs_serialization:
-            payload = pack_initializer(
-                settings.initializer,  # type: ignore[arg-type]  # not packed yet
-                serializer,
-                by_value,
-                has_children=cls.capabilities.has_children,
-            )
-            settings = settings._replace(initializer=payload)
-        opened: Backend = cls(settings._replace(address=address))
-        return opened
+        return serial_backend(settings)
+    if isinstance(config.backend, str):
+        return _open_named(config, options, settings)
     from parallel_facade.backends.borrowed import BorrowedBackend
 
-    lent = setting if isinstance(setting, Backend) else _around(setting, settings)
-    _check(setting, lent, settings)
+    engine = config.backend
+    lent = engine if isinstance(engine, Backend) else _around(engine, settings)
+    _check(config.backend, lent, options)
     return BorrowedBackend(lent)
+
+
+def worker_settings(config: Config, options: PoolOptions) -> WorkerSettings:
+    """Return how the workers of a pool are to be."""
+    workers = config.workers or usable_cpus()
+    threads = config.inner_threads
+    if threads is None:
+        threads = max(1, usable_cpus() // workers)
+    return WorkerSettings(
+        workers,
+        config.start_method,
+        options.initializer,
+        options.max_tasks_per_worker,
+        options.max_memory_per_worker,
+        threads or None,
+        bool(options.inner_threads),
+        config.start_timeout,
+    )
+
+
+def serial_backend(settings: WorkerSettings) -> Backend:
+    """Return the back-end for calls inside of a worker: more workers there would multiply."""
+    from parallel_facade.backends.serial import SerialBackend
+
+    return SerialBackend(settings)
+
+
+def _open_named(config: Config, options: PoolOptions, settings: WorkerSettings) -> Backend:
+    name, _, address = config.backend.partition(":")
+    cls = load_backend(name)
+    _check(name, cls, options)
+    if options.initializer is not None and cls.capabilities.needs_serialization:
+        payload = pack_initializer(
+            options.initializer,
+            config.serializer,
+            config.by_value,
+            has_children=cls.capabilities.has_children,
+        )
+        settings = settings._replace(initializer=payload)
+    opened: Backend = cls(settings._replace(address=address))
+    return opened
 
 
 def _around(engine: Any, settings: WorkerSettings) -> Backend:
@@ -67,14 +123,10 @@ def _around(engine: Any, settings: WorkerSettings) -> Backend:
     return ExecutorBackend(settings, engine)
 
 
-def _check(setting: Any, backend: Any, settings: WorkerSettings) -> None:
-    check_capabilities(
-        backend_name(setting),
-        backend.capabilities,
-        initializer=settings.initializer,
-        max_tasks_per_worker=settings.max_tasks_per_worker,
-        max_memory_per_worker=settings.max_memory_per_worker,
-    )
+def _check(setting: Any, backend: Any, options: PoolOptions) -> None:
+    wanted = options._asdict()
+    del wanted["serializer"]
+    check_capabilities(backend_name(setting), backend.capabilities, **wanted)
 
 
 def backend_name(setting: Any) -> str:

@@ -20,7 +20,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
-from parallel_facade._api.open_backend import backend_name, open_backend
+from parallel_facade._api.open_backend import (
+    PoolOptions,
+    backend_name,
+    open_backend,
+    resolve_once,
+    serial_backend,
+)
 from parallel_facade._api.results import ResultIterator, collect, collect_async
 from parallel_facade._api.signatures import PoolMapOptions
 from parallel_facade._common.callback_thread import CLOSE_PATIENCE, CallbackThread
@@ -29,12 +35,11 @@ from parallel_facade._common.exiting import park_daemon_threads, parking_daemon_
 from parallel_facade._common.shutdown import close_at_exit, forget
 from parallel_facade._common.threads import new_thread
 from parallel_facade._common.worker_role import is_worker
-from parallel_facade._configuration.settings import Config, is_forced, resolve, usable_cpus
+from parallel_facade._configuration.settings import Config, resolve
 from parallel_facade._dispatch.async_result import AsyncResult
 from parallel_facade._dispatch.call_options import (
     Options,
     check_callable,
-    check_capabilities,
     check_positive,
     make_options,
 )
@@ -47,7 +52,6 @@ from parallel_facade._dispatch.prepare_call import (
     start_background_call,
 )
 from parallel_facade.backends.base import Backend, WorkerSettings
-from parallel_facade.backends.process.thread_limits import check_inner_threads_of_forks
 
 R = TypeVar("R")
 
@@ -101,75 +105,51 @@ class Pool(Executor):
         inner_threads: int | None = None,
         serializer: str | None = None,
     ) -> None:
-        resolved = resolve(
-            {
-                "backend": backend,
-                "workers": workers,
-                "start_method": start_method,
-                "inner_threads": inner_threads,
-                "serializer": serializer,
-            }
-        )
+        settings = {
+            "backend": backend,
+            "workers": workers,
+            "start_method": start_method,
+            "inner_threads": inner_threads,
+            "serializer": serializer,
+        }
+        config = resolve_once(settings)
         if initializer is None and initargs:
             raise ConfigurationError(f"initargs={initargs!r} has no initializer to go to")
         if initializer is not None:
             initializer = functools.partial(check_callable(initializer, "initializer"), *initargs)
-        self._serializer = serializer
-        self._backend_setting = resolved.backend
-        self._max_tasks = check_positive("max_tasks_per_worker", max_tasks_per_worker)
-        self._max_memory = check_positive("max_memory_per_worker", max_memory_per_worker)
-        self._start(
-            resolved,
-            initializer,
-            start_method_given=start_method is not None,
-            inner_threads_given=inner_threads,
+        self._open(
+            config,
+            PoolOptions(
+                start_method,
+                inner_threads,
+                initializer,
+                check_positive("max_tasks_per_worker", max_tasks_per_worker),
+                check_positive("max_memory_per_worker", max_memory_per_worker),
+                serializer,
+            ),
         )
 
-    def _start(
-        self,
-        resolved: Config,
-        initializer: Callable[[], object] | None,
-        *,
-        start_method_given: bool,
-        inner_threads_given: int | None,
-    ) -> None:
+    @classmethod
+    def _of(cls, config: Config) -> Self:
+        """Return a pool with settings that are resolved already."""
+        pool = cls.__new__(cls)
+        pool._open(config, PoolOptions())
+        return pool
+
+    def _open(self, config: Config, options: PoolOptions) -> None:
+        self._backend_setting = config.backend
+        self._options_given = options
+        self._asked = config.workers
         self._pid = os.getpid()
         self._token = os.urandom(8).hex()
         self._lock = threading.Lock()  # guards _closed
         self._closed = False
         self._callback_thread = CallbackThread()
         self._decisions = CallbackThread("retries")
-        settings = WorkerSettings(
-            resolved.workers or usable_cpus(),
-            resolved.start_method,
-            initializer,
-            self._max_tasks,
-            self._max_memory,
-            _threads_for_each(resolved),
-            resolved.start_timeout,
-        )
-        if start_method_given and resolved.backend != "process" and not is_forced():
-            raise ConfigurationError(
-                f"start_method={resolved.start_method!r} is not possible on the "
-                f"{backend_name(resolved.backend)} back-end, which starts no processes of its own"
-            )
-        is_forking = (resolved.backend, resolved.start_method) == ("process", "fork")
-        if inner_threads_given and is_forking and not is_worker():
-            check_inner_threads_of_forks(inner_threads_given)
-        setting = resolved.backend
-        if isinstance(setting, Pool):
-            setting = setting._backend_here()
-        self._backend = open_backend(
-            setting, settings, resolved.serializer, by_value=resolved.by_value
-        )
+        if isinstance(config.backend, Pool):
+            config = config._replace(backend=config.backend._backend_here())
+        self._backend = open_backend(config, options)
         try:
-            if not is_worker():  # there the outer pool's number is in force
-                check_capabilities(
-                    backend_name(resolved.backend),
-                    self._backend.capabilities,
-                    inner_threads=inner_threads_given,
-                )
-            self._asked = resolved.workers
             close_at_exit(self, type(self._backend))
             _pools_by_token[self._token] = self
         except BaseException:  # Ctrl-C
@@ -214,7 +194,8 @@ class Pool(Executor):
         ...     pool.pmap(pow, [2, 3], [5, 2])
         [32, 9]
         """
-        run = self._map(func, iterables, settings, retry_on, return_exceptions, strict=strict)
+        options = self._options(settings, retry_on, return_exceptions=return_exceptions)
+        run = self._map(options, func, iterables, strict=strict)
         return collect(run, return_exceptions=return_exceptions)
 
     @overload
@@ -258,7 +239,8 @@ class Pool(Executor):
         >>> asyncio.run(main())
         [32, 9]
         """
-        run = self._map(func, iterables, settings, retry_on, return_exceptions, strict=strict)
+        options = self._options(settings, retry_on, return_exceptions=return_exceptions)
+        run = self._map(options, func, iterables, strict=strict)
         return await collect_async(run, return_exceptions=return_exceptions)
 
     def imap(
@@ -284,12 +266,15 @@ class Pool(Executor):
         ...     next(pool.imap(abs, itertools.count(-3)))
         3
         """
-        target = self._target()
-        options = self._options(settings, retry_on, return_exceptions=return_exceptions)
-        run = lazy_map(
-            target, func, iterables, options, ordered=ordered, buffersize=buffersize, strict=strict
+        return self._lazy_map(
+            self._options(settings, retry_on, return_exceptions=return_exceptions),
+            func,
+            iterables,
+            ordered=ordered,
+            buffersize=buffersize,
+            strict=strict,
+            on_close=on_close,
         )
-        return ResultIterator(run, return_exceptions=return_exceptions, on_close=on_close)
 
     def apply_async(
         self,
@@ -316,23 +301,9 @@ class Pool(Executor):
         for name in ("chunksize", "progress"):
             if settings.get(name) is not None:
                 raise ConfigurationError(f"{name}={settings[name]!r} has no meaning for one call")
-        settings["chunksize"] = 1
+        options = self._options({**settings, "chunksize": 1}, retry_on, return_exceptions=False)
         when_done = callbacks(callback, error_callback)
-        with parking_daemon_threads():
-            background = start_background_call(
-                self._target(),
-                func,
-                args,
-                kwds,
-                self._options(settings, retry_on, return_exceptions=False),
-                callback_thread=self._callback_thread,
-                decisions=self._decisions,
-            )
-            result: AsyncResult[R] = background.result
-            if when_done is not None:
-                result.add_done_callback(when_done)
-            background.start(on_end)
-        return result
+        return self._call(options, func, args, kwds, when_done=when_done, on_end=on_end)
 
     # ── the Executor ──────────────────────────────────────────────────────────────────────────
 
@@ -396,9 +367,8 @@ class Pool(Executor):
                 strict=strict,
                 **settings,
             )
-        run = self._map(
-            fn, iterables, settings, retry_on, return_exceptions, strict=strict, submits_all=True
-        )
+        options = self._options(settings, retry_on, return_exceptions=return_exceptions)
+        run = self._map(options, fn, iterables, strict=strict, submits_all=True)
         results: ResultIterator[Any] = ResultIterator(run, return_exceptions=return_exceptions)
         run.check_ahead()
         run.fill()
@@ -507,42 +477,93 @@ class Pool(Executor):
 
     def _target(self) -> Target:
         """Return where a call made here and now goes."""
-        name = backend_name(self._backend_setting)
-        return Target(self._backend_here(), name, self._max_tasks)
+        return Target(
+            self._backend_here(),
+            backend_name(self._backend_setting),
+            self._options_given.max_tasks_per_worker,
+        )
 
     def _map(
         self,
+        options: Options,
         func: Callable[..., Any],
         iterables: tuple[Iterable[Any], ...],
-        settings: dict[str, Any],
-        retry_on: Any,
-        return_exceptions: Any,
         *,
         strict: bool,
         submits_all: bool = False,
     ) -> MapRun:
         """Return a map over inputs that are read now."""
-        target = self._target()
-        options = self._options(settings, retry_on, return_exceptions=return_exceptions)
-        return eager_map(target, func, iterables, options, strict=strict, submits_all=submits_all)
+        return eager_map(
+            self._target(), func, iterables, options, strict=strict, submits_all=submits_all
+        )
+
+    def _lazy_map(
+        self,
+        options: Options,
+        func: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        *,
+        ordered: bool,
+        buffersize: int | None,
+        strict: bool,
+        on_close: Callable[[], object] | None,
+    ) -> ResultIterator[Any]:
+        """Return the results of a map over inputs that are read as results are taken."""
+        run = lazy_map(
+            self._target(),
+            func,
+            iterables,
+            options,
+            ordered=ordered,
+            buffersize=buffersize,
+            strict=strict,
+        )
+        return ResultIterator(run, return_exceptions=options.return_exceptions, on_close=on_close)
+
+    def _call(
+        self,
+        options: Options,
+        func: Callable[..., Any],
+        args: Iterable[Any],
+        kwds: Mapping[str, Any] | None,
+        *,
+        when_done: Callable[[Any], None] | None,
+        on_end: Callable[[], object] | None,
+    ) -> AsyncResult[Any]:
+        """Start one call in the background, and return its future."""
+        with parking_daemon_threads():
+            background = start_background_call(
+                self._target(),
+                func,
+                args,
+                kwds,
+                options,
+                callback_thread=self._callback_thread,
+                decisions=self._decisions,
+            )
+            result: AsyncResult[Any] = background.result
+            if when_done is not None:
+                result.add_done_callback(when_done)
+            background.start(on_end)
+        return result
 
     def _options(
         self, settings: dict[str, Any], retry_on: Any, *, return_exceptions: Any
     ) -> Options:
+        """Return the options of a call to this pool."""
         for name in ("backend", "start_method", "inner_threads"):
             if name in settings:
                 raise ConfigurationError(
                     f"{name}={settings[name]!r} is fixed when the pool is made: Pool({name}=...)"
                 )
         if settings.get("serializer") is None:
-            settings = {**settings, "serializer": self._serializer}
+            settings = {**settings, "serializer": self._options_given.serializer}
         resolved = resolve(settings)
-        workers = resolved.workers if settings.get("workers") is not None else self._asked
         return make_options(
             resolved,
             retry_on=retry_on,
             return_exceptions=return_exceptions,
-            workers=workers,
+            workers=resolved.workers if settings.get("workers") is not None else self._asked,
             chunksize_given=settings.get("chunksize") is not None,
         )
 
@@ -552,7 +573,7 @@ class Pool(Executor):
             park_daemon_threads()
             raise PoolClosedError(f"{self!r} cannot be used any more")
         if is_worker() and not self._backend.capabilities.runs_in_caller:
-            return open_backend("serial", WorkerSettings(1))
+            return serial_backend(WorkerSettings(1))
         if self._pid != os.getpid():
             raise PoolClosedError(
                 f"{self!r} belongs to process {self._pid}, and this process was forked from it\n\n"
@@ -563,13 +584,6 @@ class Pool(Executor):
 
 # Users see it in tracebacks and in help() under the name they import it by.
 Pool.__module__ = "parallel_facade"
-
-
-def _threads_for_each(resolved: Config) -> int | None:
-    """Return how many threads libraries may use in each worker; `None` for any number."""
-    if resolved.inner_threads is not None:
-        return resolved.inner_threads or None
-    return max(1, usable_cpus() // (resolved.workers or usable_cpus()))
 
 
 def _pool_by_token(token: str) -> Pool:

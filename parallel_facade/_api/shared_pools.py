@@ -14,18 +14,19 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from parallel_facade._api.open_backend import resolve_once
 from parallel_facade._api.pool import Pool
 from parallel_facade._common.deadlines import Clock
 from parallel_facade._common.exiting import park_daemon_threads
 from parallel_facade._common.interrupt_safety import SafeCondition
 from parallel_facade._common.threads import new_thread
 from parallel_facade._common.worker_role import is_worker
-from parallel_facade._configuration.backend_registry import with_address
-from parallel_facade._configuration.settings import Config, resolve
+from parallel_facade._configuration.settings import Config
+from parallel_facade._dispatch.call_options import Options, make_options
 
 IDLE_SECONDS: Final = 300.0
 """Shorter: a notebook pays the start of its workers again after each pause. Longer: memory of
@@ -40,7 +41,7 @@ class _BorrowedPool:
     def __init__(self, key: _Key, config: Config) -> None:
         self.key = key
         self.asked = config.workers
-        self.pool = Pool(config.backend, config.workers)
+        self.pool = Pool._of(config)
         self.users = 0
         self.unused_since = 0.0
 
@@ -73,11 +74,7 @@ class SharedPools:
     def borrow(self, config: Config) -> Pool:
         """Return an open pool for *config*, to be given back."""
         # Where a cluster is belongs to it: the environment may name another by the next call.
-        backend = (
-            with_address(config.backend) if isinstance(config.backend, str) else config.backend
-        )
-        config = config._replace(backend=backend)
-        key = (backend, config.start_method, config.inner_threads)
+        key = (config.backend, config.start_method, config.inner_threads)
         with self._changed:
             making = self._making.setdefault(key, threading.RLock())
         with making:
@@ -188,21 +185,44 @@ class SharedPools:
 _shared = SharedPools()
 
 
-def borrow(settings: Mapping[str, Any]) -> tuple[Pool, int | None, Callable[[], None]]:
-    """Return a pool for one call with *settings*, and what to call when it has ended.
+class Borrowed(NamedTuple):
+    """A pool for one call.
 
-    Between them, how many workers the call may use: the pool may have been made for a call that
-    asked for more.
+    Attributes:
+        pool: The pool.
+        options: What the call was asked to do.
+        give_back: To be called when the call has ended.
+    """
+
+    pool: Pool
+    options: Options
+    give_back: Callable[[], None]
+
+
+def borrow(
+    settings: dict[str, Any], *, retry_on: object = (), return_exceptions: object = False
+) -> Borrowed:
+    """Return a pool for one call with *settings*.
+
+    Raises:
+        ConfigurationError: A setting or an option has a bad value.
     """
     park_daemon_threads()  # here, where no lock is held
-    config = resolve(settings)
+    config = resolve_once(settings)
+    options = make_options(
+        config,
+        retry_on=retry_on,
+        return_exceptions=return_exceptions,
+        workers=config.workers,
+        chunksize_given=settings.get("chunksize") is not None,
+    )
     if isinstance(config.backend, str) and not is_worker():
         shared = _shared
         pool = shared.borrow(config)
-        return pool, config.workers, lambda: shared.give_back(pool)
+        return Borrowed(pool, options, lambda: shared.give_back(pool))
     # An executor of the user's, or a call within a worker: nothing that is worth keeping.
-    pool = Pool(config.backend, config.workers)
-    return pool, config.workers, pool.release
+    pool = Pool._of(config)
+    return Borrowed(pool, options, pool.release)
 
 
 def _start_anew() -> None:

@@ -146,29 +146,27 @@ def pmap(
     >>> pmap(pow, [2, 3], [5, 2])
     [32, 9]
     """
+    from parallel_facade._api.results import collect
     from parallel_facade._api.shared_pools import borrow
 
-    pool, workers, give_back = borrow({"backend": backend, "workers": workers})
+    given = {
+        "backend": backend,
+        "workers": workers,
+        "chunksize": chunksize,
+        "timeout": timeout,
+        "task_timeout": task_timeout,
+        "retries": retries,
+        "retry_delay": retry_delay,
+        "progress": progress,
+        "seed": seed,
+        "serializer": serializer,
+    }
+    borrowed = borrow(given, retry_on=retry_on, return_exceptions=return_exceptions)
     try:
-        results: list[Any] = pool.pmap(
-            func,
-            *iterables,
-            workers=workers,
-            chunksize=chunksize,
-            timeout=timeout,
-            task_timeout=task_timeout,
-            retries=retries,
-            retry_delay=retry_delay,
-            retry_on=retry_on,
-            return_exceptions=return_exceptions,
-            progress=progress,
-            seed=seed,
-            strict=strict,
-            serializer=serializer,
-        )
-        return results
+        run = borrowed.pool._map(borrowed.options, func, iterables, strict=strict)
+        return collect(run, return_exceptions=return_exceptions)
     finally:
-        give_back()
+        borrowed.give_back()
 
 
 @overload
@@ -291,29 +289,31 @@ def imap(
     """
     from parallel_facade._api.shared_pools import borrow
 
-    pool, workers, give_back = borrow({"backend": backend, "workers": workers})
+    given = {
+        "backend": backend,
+        "workers": workers,
+        "chunksize": chunksize,
+        "timeout": timeout,
+        "task_timeout": task_timeout,
+        "retries": retries,
+        "retry_delay": retry_delay,
+        "progress": progress,
+        "seed": seed,
+        "serializer": serializer,
+    }
+    borrowed = borrow(given, retry_on=retry_on, return_exceptions=return_exceptions)
     try:
-        return pool.imap(
+        return borrowed.pool._lazy_map(
+            borrowed.options,
             func,
-            *iterables,
+            iterables,
             ordered=ordered,
             buffersize=buffersize,
-            workers=workers,
-            chunksize=chunksize,
-            timeout=timeout,
-            task_timeout=task_timeout,
-            retries=retries,
-            retry_delay=retry_delay,
-            retry_on=retry_on,
-            return_exceptions=return_exceptions,
-            progress=progress,
-            seed=seed,
             strict=strict,
-            serializer=serializer,
-            on_close=give_back,
+            on_close=borrowed.give_back,
         )
     except BaseException:
-        give_back()
+        borrowed.give_back()
         raise
 
 
@@ -365,24 +365,30 @@ def apply_async(
     (3, 1)
     """
     from parallel_facade._api.shared_pools import borrow
+    from parallel_facade._dispatch.prepare_call import callbacks
 
-    pool, _, give_back = borrow({"backend": backend, "workers": workers})
+    given = {
+        "chunksize": 1,
+        "backend": backend,
+        "workers": workers,
+        "timeout": timeout,
+        "task_timeout": task_timeout,
+        "retries": retries,
+        "retry_delay": retry_delay,
+        "seed": seed,
+        "serializer": serializer,
+    }
+    when_done = callbacks(callback, error_callback)
+    borrowed = borrow(given, retry_on=retry_on)
     try:
-        return pool.apply_async(
+        return borrowed.pool._call(
+            borrowed.options,
             func,
             args,
             kwds,
-            callback=callback,
-            error_callback=error_callback,
-            timeout=timeout,
-            task_timeout=task_timeout,
-            retries=retries,
-            retry_delay=retry_delay,
-            retry_on=retry_on,
-            seed=seed,
-            serializer=serializer,
-            on_end=give_back,
+            when_done=when_done,
+            on_end=borrowed.give_back,
         )
     except BaseException:
-        give_back()
+        borrowed.give_back()
         raise

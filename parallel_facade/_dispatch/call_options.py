@@ -48,6 +48,7 @@ REQUIREMENTS = (
     Requirement("task_timeout", "can_time_tasks", "cannot stop a task that runs"),
     Requirement("seed", "has_private_state", "may share one random state among its workers"),
     Requirement("inner_threads", "can_limit_threads", "does not start its workers itself"),
+    Requirement("start_method", "has_children", "starts no processes of its own"),
     Requirement("initializer", "can_initialize", "does not start its workers itself"),
     Requirement("max_tasks_per_worker", "can_recycle", "cannot replace its workers"),
     Requirement("max_memory_per_worker", "can_recycle", "cannot replace its workers"),
@@ -55,7 +56,8 @@ REQUIREMENTS = (
 
 
 LEFT_OUT: Final = frozenset(
-    {"task_timeout", "inner_threads", "max_tasks_per_worker", "max_memory_per_worker"}
+    {"task_timeout", "inner_threads", "start_method"}
+    | {"max_tasks_per_worker", "max_memory_per_worker"}
 )
 """Options that a back-end which is forced need not honour."""
 

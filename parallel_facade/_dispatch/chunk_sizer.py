@@ -126,9 +126,9 @@ class ChunkSizer:
 def shares(total: int, begin_size: int, workers: int) -> int:
     """Return the items per chunk where all chunks are made before any time is known.
 
-    >>> shares(total=1_000, grain=1, workers=2)
+    >>> shares(total=1_000, begin_size=1, workers=2)
     7
-    >>> shares(total=1_000, grain=10, workers=2)
+    >>> shares(total=1_000, begin_size=10, workers=2)
     10
     """
     return max(1, total // (workers * CHUNKS_PER_WORKER) // begin_size) * begin_size

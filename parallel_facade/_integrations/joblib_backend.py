@@ -215,11 +215,11 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
         with config(**self._in_force()):
             if (workers := resolve({}).workers) is not None:
                 return workers
-            pool, _, give_back = borrow({})
+            borrowed = borrow({})
             try:
-                return pool.workers
+                return borrowed.pool.workers
             finally:
-                give_back()
+                borrowed.give_back()
 
 
 def _fail(error: Exception, callback: Callback | None) -> None:

@@ -221,8 +221,8 @@ class Encoder:
         if segment is None and (was_met or isinstance(segment_pool, SegmentPool)):
             segment = segment_pool.place(view)
         self._remember(view, segment)
-        if segment is None and self._known is None:
-            return True  # it may change before it is sent
+        if segment is None and (self._known is None or isinstance(segment_pool, SegmentPool)):
+            return True  # it may change before it is sent, or there is no memory to share
         segments.append(segment or BufferRef(view.nbytes, OutOfBandBytes(view)))
         return False
 

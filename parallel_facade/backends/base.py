@@ -111,6 +111,8 @@ class WorkerSettings(NamedTuple):
         max_memory_per_worker: Replace a worker whose resident memory, in bytes, is above this;
             `None` for never.
         inner_threads: Threads that libraries use in each worker; `None` for as many as they like.
+        must_limit_threads: Whether the pool was asked for just that number, so that a back-end
+            which cannot keep it has to refuse.
         start_timeout: Seconds that a cluster may be without workers.
         address: What stands behind the colon of the setting; empty for nothing.
     """
@@ -121,6 +123,7 @@ class WorkerSettings(NamedTuple):
     max_tasks_per_worker: int | None = None
     max_memory_per_worker: int | None = None
     inner_threads: int | None = None
+    must_limit_threads: bool = False
     start_timeout: float = 60.0
     address: str = ""
 

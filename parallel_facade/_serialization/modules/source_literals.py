@@ -47,10 +47,10 @@ def _parsed(source: bytes) -> ast.Module:
     raise ValueError("the parser is in use by other threads")
 
 
-def _scopes(call_id: ast.Module | ast.ClassDef, path: str) -> Iterator[tuple[str, frozenset[str]]]:
+def _scopes(scope: ast.Module | ast.ClassDef, path: str) -> Iterator[tuple[str, frozenset[str]]]:
     literal: set[str] = set()
     other: set[str] = set()
-    for statement in _statements(call_id):
+    for statement in _statements(scope):
         if isinstance(statement, ast.ClassDef):
             yield from _scopes(statement, f"{path}.{statement.name}".lstrip("."))
         elif isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
@@ -65,8 +65,8 @@ def _scopes(call_id: ast.Module | ast.ClassDef, path: str) -> Iterator[tuple[str
     yield path, frozenset(literal - other)
 
 
-def _statements(call_id: ast.AST) -> Iterator[ast.AST]:
-    for node in ast.iter_child_nodes(call_id):
+def _statements(scope: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(scope):
         yield node
         if isinstance(node, (*STATEMENTS_WITHOUT_SCOPE, ast.ExceptHandler)):
             yield from _statements(node)

@@ -35,6 +35,7 @@ from parallel_facade.backends.process.process_tree import ProcessTree
 from parallel_facade.backends.process.starting.launcher import WorkerContext
 from parallel_facade.backends.process.starting.lifecycle_thread import LifecycleThread
 from parallel_facade.backends.process.tasks import CallHandle, Task
+from parallel_facade.backends.process.thread_limits import check_inner_threads_of_forks
 from parallel_facade.backends.process.worker_handle import WorkerHandle
 from parallel_facade.backends.process.worker_loop import serve, start_body
 from parallel_facade.backends.thread import settle
@@ -67,6 +68,9 @@ class ProcessBackend(Backend):
         self._workers = settings.workers
         initializer = settings.initializer
         assert not callable(initializer), "it crosses a border, as a payload"
+        start_method = settings.start_method or default_start_method()
+        if settings.must_limit_threads and start_method == "fork":
+            check_inner_threads_of_forks(settings.inner_threads)
         self._segment_pool = self.segment_pool = (
             SegmentPool() if CAN_SHARE and CAN_SEND_DESCRIPTORS else None
         )
@@ -74,7 +78,7 @@ class ProcessBackend(Backend):
         self._serves: list[Any] = []
         # In the caller's own thread: under fork, workers are copies of it.
         self._context = WorkerContext(
-            settings.start_method or default_start_method(),
+            start_method,
             self._adopt,
             self._start_failed,
             serve.__module__,

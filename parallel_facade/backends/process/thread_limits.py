@@ -46,9 +46,9 @@ def variables_for(count: int | None) -> dict[str, str]:
     return dict.fromkeys(VARIABLES, str(count))
 
 
-def check_inner_threads_of_forks(count: int) -> None:
+def check_inner_threads_of_forks(count: int | None) -> None:
     """Raise `ConfigurationError` if forked workers could not be told to use *count* threads."""
-    if find_spec("threadpoolctl") is None and _is_any_loaded():
+    if count is not None and find_spec("threadpoolctl") is None and _is_any_loaded():
         raise ConfigurationError(
             f"inner_threads={count!r} is not possible without threadpoolctl in forked workers, "
             "whose libraries are loaded already\n\n"
