@@ -4,16 +4,16 @@
 >>> pmap(lambda x: x * x, range(4))
 [0, 1, 4, 9]
 
-Where to start reading, from the top:
-    _api             what the public names are: verbs, pools, results, explain
+The packages, in reading order:
+    _api             the public names: verbs, pools, results, explain
     _tracing         what ran where and when
     _dispatch        the engine of a call: chunks, order, retries, deadlines
-    backends         the ways to run calls: processes, threads, serially, clusters
-    _worker          what runs in a worker
+    backends         the ways to run calls: processes, threads, serial, clusters
+    _worker          the code that runs in a worker
     _serialization   how objects become bytes
     _configuration   settings, and where each comes from
-    _console         what the user sees while a call runs
-    _common          what every package may use
+    _console         the output that the user sees while a call runs
+    _common          code that every package may use
 """
 
 from typing import TYPE_CHECKING, Any
@@ -85,7 +85,7 @@ _LOADED_ON_USE = {
     "rng": "_worker.seeds",
     "trace": "_tracing.trace",
 }
-"""Public names whose modules `import parallel_facade` leaves alone, so that it stays cheap."""
+"""Public names in modules that `import parallel_facade` does not load, so that it stays cheap."""
 
 
 def __getattr__(name: str) -> Any:
@@ -103,5 +103,5 @@ def __dir__() -> list[str]:
 
 
 for _public in (Config, apply_async, config, configure, cpu_count, get_config, imap, pmap):
-    # Users see these in tracebacks and in help() under the name they import them by.
+    # Tracebacks and help() show the name under which users import these.
     _public.__module__ = __name__

@@ -10,7 +10,7 @@ def _run() -> int:
     try:
         code = main()
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads has enough, such as `head`
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code

@@ -1,4 +1,4 @@
-"""A back-end for joblib: what runs on joblib, such as scikit-learn, runs on this library.
+"""A back-end for joblib: code that runs on joblib, such as scikit-learn, runs on this library.
 
 >>> from parallel_facade.joblib import register
 >>> register()

@@ -1,9 +1,9 @@
-"""Bring a back-end of your own: what its distribution needs.
+"""The names that a distribution with its own back-end needs.
 
-Where workers run Python and can import this library, derive from `RemoteBackend`, and say how to
-call `run_remote` there. For all else derive from `Backend`. A distribution announces the class in
-the entry-point group ``parallel_facade.backends``; `parallel_facade.testing.BackendContract` tests
-it.
+If workers run Python and can import this library, derive from `RemoteBackend` and define how to
+call `run_remote` there. In all other cases, derive from `Backend`. A distribution announces the
+class in the entry-point group ``parallel_facade.backends``.
+`parallel_facade.testing.BackendContract` tests the class.
 """
 
 from parallel_facade._common.errors import BackendLostError, WorkerCrashedError

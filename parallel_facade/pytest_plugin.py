@@ -1,7 +1,7 @@
-"""For tests of programs that use this library; pytest loads it by its entry point.
+"""A pytest plugin for programs that use this library; pytest loads it by its entry point.
 
-pytest --parallel-facade-backend serial      every call of the run, whatever it says
-def test_it(serial_backend): ...             every call of the test
+pytest --parallel-facade-backend serial      all calls of the run, whatever they ask for
+def test_it(serial_backend): ...             all calls of the test
 def test_it(parallel_faults): ...            faults at chosen items of the test's calls
 """
 
@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Put the option in force for the whole run."""
+    """Apply the option to the whole run."""
     if (name := config.getoption(OPTION)) is not None:
         from parallel_facade._common.errors import ConfigurationError
         from parallel_facade._configuration.settings import force_backend
@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def serial_backend() -> Iterator[None]:
     """Run all calls of the test in its own thread, whatever back-end they ask for.
 
-    What the serial back-end cannot do, such as *task_timeout*, is left out then.
+    Options that the serial back-end cannot honour, such as *task_timeout*, are ignored then.
     """
     from parallel_facade._configuration.settings import force_backend
 
@@ -55,7 +55,7 @@ def serial_backend() -> Iterator[None]:
 
 @pytest.fixture
 def parallel_faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
-    """Give faults that the calls of the test shall meet: ``parallel_faults.crash(item=3)``."""
+    """Plan faults for the calls of the test: ``parallel_faults.crash(item=3)``."""
     from parallel_facade._dispatch.call_hooks import put_in_force
     from parallel_facade._integrations.fault_injection import Faults
 

@@ -1,4 +1,4 @@
-"""The contract that every back-end keeps, as tests for pytest to inherit.
+"""The contract of every back-end, as tests that a pytest class can inherit.
 
     # test_my_backend.py
     from parallel_facade.testing import BackendContract
@@ -6,7 +6,8 @@
     class TestMine(BackendContract):
         settings = {"backend": "mine", "workers": 2}
 
-A test that needs a capability which the back-end does not declare is skipped, and says which.
+A test is skipped if it needs a capability that the back-end does not declare; the skip reason names
+the capability.
 """
 
 from __future__ import annotations
@@ -38,24 +39,24 @@ class BackendContract:
     """Tests of one back-end: derive from it, and set *settings*.
 
     Attributes:
-        settings: What `config` and `Pool` take, for two workers.
+        settings: Arguments of `config` and `Pool`, for two workers.
     """
 
     settings: ClassVar[dict[str, Any]] = {"backend": "serial"}
 
     @pytest.fixture(autouse=True)
     def in_force(self) -> Iterator[None]:
-        """Have each call of a test go to the back-end."""
+        """Send each call of a test to the back-end."""
         with config(**self.settings):
             yield
 
     def capabilities(self) -> Capabilities:
-        """Return what the back-end declares."""
+        """Return the capabilities that the back-end declares."""
         with Pool(**self.settings) as pool:
             return pool._backend.capabilities
 
     def need(self, capability: str) -> None:
-        """Skip the test if the back-end has no such *capability*."""
+        """Skip the test if the back-end lacks *capability*."""
         if not getattr(self.capabilities(), capability):
             pytest.skip(f"the back-end has no {capability}")
 

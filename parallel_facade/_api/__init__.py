@@ -1,1 +1,1 @@
-"""What the public names are: verbs, pools, results, explain."""
+"""The public names: verbs, pools, results, explain."""

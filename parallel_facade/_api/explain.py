@@ -1,4 +1,4 @@
-"""`explain`: whether an object can travel to a worker, and if not, which part of it and why."""
+"""`explain`: whether an object can travel to a worker; if not, which part prevents it and why."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from parallel_facade._serialization.offenders import Offender, tree
 
 @dataclass(frozen=True)
 class Explanation:
-    """Whether an object can travel, and what keeps it from that; printing it shows a tree.
+    """Whether an object can travel, and which parts prevent it; printing it shows a tree.
 
     Attributes:
         travels: Whether it can be sent to a worker process.
-        size: Bytes that are sent; `None` if it cannot travel.
+        size: Number of bytes that are sent; `None` if it cannot travel.
         offenders: The parts that cannot travel, nearest first, each with ``path``, ``type_name``,
             ``reason`` and ``remedy``. At most 20.
 
@@ -42,16 +42,17 @@ class Explanation:
 
 
 def explain(obj: Any, /) -> Explanation:
-    """Explain whether *obj* can travel to a worker, and if not, which part of it and why.
+    """Explain whether *obj* can travel to a worker; if not, which part prevents it and why.
 
-    It asks what a call asks, with the serializer that is configured, before anything would run. It
-    runs what pickling runs (`__reduce_ex__`, `__getstate__`), no property, and raises nothing.
+    The check is the same as in a call before anything runs, with the configured serializer. It
+    runs the code that pickling runs (`__reduce_ex__`, `__getstate__`), but no property, and raises
+    nothing.
 
     Args:
-        obj: A callable, an argument, or anything.
+        obj: A callable, an argument, or any other object.
 
     Returns:
-        An `Explanation`, to be printed, or read by its fields.
+        An `Explanation`: print it, or read its fields.
 
     >>> import socket
     >>> from parallel_facade import explain
@@ -75,7 +76,7 @@ def explain(obj: Any, /) -> Explanation:
 
 
 def _whole(name: str, obj: Any, error: BaseException) -> Offender:
-    """Return *obj* as its own offender: it was refused once, and then no more."""
+    """Return *obj* as its own offender: pickling refused it the first time, but not again."""
     kind = type(obj).__qualname__
     return Offender(name, kind, described(error), "send plain data instead", ((name, kind),))
 
@@ -87,5 +88,5 @@ def _title(name: str, obj: Any) -> str:
 
 
 for _public in (Explanation, explain):
-    # Users see these in help() under the name they import them by.
+    # help() shows the name under which users import these.
     _public.__module__ = "parallel_facade"

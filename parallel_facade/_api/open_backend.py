@@ -55,7 +55,7 @@ def open_backend(config: Config, options: PoolOptions) -> Backend:
         options: The pool's own.
 
     Raises:
-        BackendLostError: There is no cluster where it should be.
+        BackendLostError: There is no cluster at the address.
         ConfigurationError: The back-end cannot honour the options, or is not installed.
     """
     settings = worker_settings(config, options)
@@ -113,7 +113,7 @@ def _open_named(config: Config, options: PoolOptions, settings: WorkerSettings) 
 
 
 def _around(engine: Any, settings: WorkerSettings) -> Backend:
-    """Return a back-end on an object of the user's, which stays open."""
+    """Return a back-end around the user's own object, which stays open."""
     if type(engine).__module__.partition(".")[0] == "distributed" and hasattr(engine, "scheduler"):
         from parallel_facade.backends.engines.dask import backend_of
 
@@ -130,7 +130,7 @@ def _check(setting: Any, backend: Any, options: PoolOptions) -> None:
 
 
 def backend_name(setting: Any) -> str:
-    """Return how to call the back-end behind a setting in a message."""
+    """Return the name of the back-end behind a setting, for messages."""
     if isinstance(setting, str):
         return setting.partition(":")[0]
     return type(setting).__name__

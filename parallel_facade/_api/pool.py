@@ -1,11 +1,11 @@
-"""`Pool`: the owner of a back-end's workers for a time.
+"""`Pool`: owns the workers of a back-end for a limited time.
 
-    Pool ──owns──► Backend (workers)          one Map or Submission per call ──► Backend
-      └──owns──► Delivery (callbacks)
+    Pool ──owns──► Backend (workers)      one MapRun or BackgroundCall per call ──► Backend
+      └──owns──► CallbackThread (callbacks)
 
 Guarantees:
-    - Every option is checked before a worker sees anything of the call.
-    - `close` leaves no worker, thread or file; closing twice is fine, using it after is an error.
+    - Every option is checked before any part of the call reaches a worker.
+    - `close` leaves no worker, thread or file; closing twice is fine, later use is an error.
     - Inside a worker, calls run in that worker: never more workers than were asked for.
 """
 
@@ -59,30 +59,30 @@ _pools_by_token: weakref.WeakValueDictionary[str, Pool] = weakref.WeakValueDicti
 
 
 class Pool(Executor):
-    """Workers of one back-end, for as many calls as you like.
+    """The workers of one back-end, for any number of calls.
 
-    A context manager, and a `concurrent.futures.Executor`, so it goes wherever an executor or a
-    pool with a ``map`` method goes.
+    A pool is a context manager and a `concurrent.futures.Executor`. It works wherever an executor,
+    or a pool with a ``map`` method, is expected.
 
     Args:
-        backend: A back-end's name, a `Backend`, or a `concurrent.futures.Executor`, which is not
-            shut down here; `None` asks the configuration.
-        workers: How many workers at most; `None` asks the configuration, and takes all that a
-            cluster or an executor has.
-        start_method: ``"forkserver"``, ``"spawn"`` or ``"fork"``, for processes; `None` asks the
-            configuration.
-        initializer: Runs once in each new worker. The globals that it sets are there for the
-            tasks, for as long as the worker lives.
-        initargs: Its arguments.
-        max_tasks_per_worker: Replace a worker after this many items, counted at the end of a
-            chunk; `None` for never.
-        max_memory_per_worker: Replace a worker whose resident memory, in bytes, is above this at
-            the end of a chunk; `None` for never.
+        backend: The name of a back-end, a `Backend`, or a `concurrent.futures.Executor`, which the
+            pool does not shut down; `None` takes the configured value.
+        workers: Maximum number of workers; `None` takes the configured value or, if there is none,
+            all workers of a cluster or an executor.
+        start_method: ``"forkserver"``, ``"spawn"`` or ``"fork"``, for processes; `None` takes the
+            configured value.
+        initializer: Called once in each new worker. Tasks see the globals that it sets for as long
+            as the worker lives.
+        initargs: Arguments of *initializer*.
+        max_tasks_per_worker: Replace a worker after this many items, checked at the end of a
+            chunk; `None` means never.
+        max_memory_per_worker: Replace a worker if its resident memory, in bytes, is above this at
+            the end of a chunk; `None` means never.
         inner_threads: Threads that libraries such as BLAS and OpenMP use in each worker process;
-            0 for as many as they like; `None` asks the configuration, whose default is the
-            worker's share of the CPUs.
-        serializer: ``"dill"``, or ``"pickle"`` for the standard library only; `None` asks the
-            configuration.
+            0 sets no limit; `None` takes the configured value, by default the worker's share of
+            the CPUs.
+        serializer: ``"dill"``, or ``"pickle"`` for the standard library only; `None` takes the
+            configured value.
 
     Raises:
         ConfigurationError: A setting has a bad value, or the back-end cannot honour it.
@@ -188,7 +188,7 @@ class Pool(Executor):
     ) -> list[Any]:
         """Apply *func* to each item in parallel and return the results in order.
 
-        Takes what `parallel_facade.pmap` takes, except for what the pool has fixed.
+        Takes the options of `parallel_facade.pmap`, except those that the pool fixes.
 
         >>> with Pool(backend="thread", workers=2) as pool:
         ...     pool.pmap(pow, [2, 3], [5, 2])
@@ -226,11 +226,11 @@ class Pool(Executor):
         strict: bool = False,
         **settings: Any,
     ) -> list[Any]:
-        """Do as `pmap` does, to be awaited; the event loop goes on while the items run.
+        """Apply *func* as `pmap` does, as a coroutine: the event loop continues meanwhile.
 
-        The inputs are read, and results rebuilt, in the event loop's thread. Cancelling the task
-        that awaits it ends the tasks that run, where the back-end can. On the serial back-end the
-        items run in the event loop's own thread.
+        Inputs are read and results rebuilt in the event loop's thread. Cancelling the asyncio task
+        that awaits this coroutine stops the running tasks, if the back-end can. On the serial
+        back-end, the items also run in the event loop's thread.
 
         >>> import asyncio
         >>> async def main():
@@ -256,10 +256,10 @@ class Pool(Executor):
         on_close: Callable[[], object] | None = None,
         **settings: Any,
     ) -> ResultIterator[R]:
-        """Apply *func* lazily: pull items only as results are taken.
+        """Apply *func* lazily: read items only as results are taken.
 
-        Takes what `parallel_facade.imap` takes, except for what the pool has fixed, and *on_close*,
-        which is called once when the iterator has ended or was closed.
+        Takes the options of `parallel_facade.imap`, except those that the pool fixes, and
+        *on_close*, which is called once when the iterator ends or is closed.
 
         >>> import itertools
         >>> with Pool(backend="thread", workers=2) as pool:
@@ -291,8 +291,8 @@ class Pool(Executor):
     ) -> AsyncResult[R]:
         """Call ``func(*args, **kwds)`` in a worker and return its future at once.
 
-        Takes what `parallel_facade.apply_async` takes, except for what the pool has fixed, and
-        *on_end*, which is called once when the task has ended, in a thread of the back-end's.
+        Takes the options of `parallel_facade.apply_async`, except those that the pool fixes, and
+        *on_end*, which is called once when the task has ended, in a thread of the back-end.
 
         >>> with Pool(backend="thread", workers=1) as pool:
         ...     pool.apply_async(divmod, (7, 2)).get()
@@ -308,7 +308,7 @@ class Pool(Executor):
     # ── the Executor ──────────────────────────────────────────────────────────────────────────
 
     def submit(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> AsyncResult[R]:
-        """Call ``fn(*args, **kwargs)`` in a worker; as `concurrent.futures.Executor.submit`.
+        """Call ``fn(*args, **kwargs)`` in a worker, as `concurrent.futures.Executor.submit` does.
 
         >>> with Pool(backend="thread", workers=1) as pool:
         ...     pool.submit(int, "ff", base=16).result()
@@ -336,7 +336,7 @@ class Pool(Executor):
         return_exceptions: bool,
         **options: Unpack[PoolMapOptions],
     ) -> Iterator[R | Exception]: ...
-    def map(  # pyright: ignore[reportIncompatibleMethodOverride]  # theirs takes fn by name
+    def map(  # pyright: ignore[reportIncompatibleMethodOverride]  # the base takes fn by name
         self,
         fn: Callable[..., Any],
         /,
@@ -349,9 +349,9 @@ class Pool(Executor):
     ) -> Iterator[Any]:
         """Start applying *fn* to each item and return an iterator over the results, in order.
 
-        As `concurrent.futures.Executor.map`: the inputs are read at once, unless *buffersize* is
-        given, and dropping the iterator cancels what has not run. It takes the options of `pmap`,
-        too.
+        Works as `concurrent.futures.Executor.map`: the inputs are read at once, unless *buffersize*
+        is given, and dropping the iterator cancels the items that have not started. Also takes the
+        options of `pmap`.
 
         >>> with Pool(backend="thread", workers=2) as pool:
         ...     list(pool.map(abs, [-1, 2]))
@@ -375,11 +375,12 @@ class Pool(Executor):
         return results
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Close the pool; as `concurrent.futures.Executor.shutdown`.
+        """Close the pool, as `concurrent.futures.Executor.shutdown` does.
 
         Args:
-            wait: Whether to wait for what was accepted; otherwise a thread does.
-            cancel_futures: Whether to cancel what has not run, and give up what runs.
+            wait: Whether to wait for the accepted calls; if false, a thread waits for them.
+            cancel_futures: Whether to cancel the calls that have not started and abandon those
+                that run.
 
         >>> pool = Pool(backend="serial")
         >>> pool.shutdown()
@@ -391,13 +392,13 @@ class Pool(Executor):
                 lambda: self.close(cancel=cancel_futures), name="close", daemon=False
             ).start()
 
-    # ── life ──────────────────────────────────────────────────────────────────────────────────
+    # ── closing ───────────────────────────────────────────────────────────────────────────────
 
     def close(self, *, cancel: bool = False) -> None:
-        """Release the workers; closing twice is fine, and the second waits for the first.
+        """Release the workers; closing twice is fine, and the second call waits for the first.
 
         Args:
-            cancel: Give up what has not ended, instead of waiting for it.
+            cancel: Abandon the calls that have not ended, instead of waiting for them.
 
         >>> pool = Pool(backend="thread", workers=1)
         >>> pool.close()
@@ -409,7 +410,7 @@ class Pool(Executor):
         # A callback must not wait for the close that waits for callbacks.
         if already_closed and self._callback_thread.runs_here():
             return
-        # All of it again, if it was closed already: an interrupt may have cut that short.
+        # Also if it is closed already: an interrupt may have cut the first close short.
         self._backend.close(cancel=cancel)
         patience = 0 if self._backend.runs_here() else CLOSE_PATIENCE
         self._decisions.close(patience)
@@ -417,7 +418,7 @@ class Pool(Executor):
         forget(self)
 
     def release(self) -> None:
-        """End the use of a back-end that belongs to somebody else, without waiting for anything.
+        """Stop using a back-end that belongs to somebody else, without waiting for anything.
 
         >>> with Pool(backend="thread", workers=1) as lender:
         ...     Pool(backend=lender).release()
@@ -435,11 +436,11 @@ class Pool(Executor):
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
-        """Close the pool; without waiting for its tasks if an exception ends the block."""
+        """Close the pool; if an exception ends the block, do not wait for its tasks."""
         self.close(cancel=exc_type is not None)
 
     def __del__(self) -> None:
-        backend = getattr(self, "_backend", None)  # none, if its making was refused
+        backend = getattr(self, "_backend", None)  # missing if `__init__` raised
         if backend is not None and not self._closed and backend.owns_workers:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
@@ -448,12 +449,12 @@ class Pool(Executor):
         return f"<parallel_facade.Pool {backend_name(self._backend_setting)} {state}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel as a name: a worker gets a pool that runs in the worker itself."""
+        """Travel as a token: a worker gets a pool that runs calls in the worker itself."""
         return _pool_by_token, (self._token,)
 
     @property
     def workers(self) -> int:
-        """How many workers there are at most.
+        """Maximum number of workers.
 
         >>> with Pool(backend="thread", workers=3) as pool:
         ...     pool.workers
@@ -476,7 +477,7 @@ class Pool(Executor):
     # ── making calls ──────────────────────────────────────────────────────────────────────────
 
     def _target(self) -> Target:
-        """Return where a call made here and now goes."""
+        """Return the target of a call made here and now."""
         return Target(
             self._backend_here(),
             backend_name(self._backend_setting),
@@ -492,7 +493,7 @@ class Pool(Executor):
         strict: bool,
         submits_all: bool = False,
     ) -> MapRun:
-        """Return a map over inputs that are read now."""
+        """Return a map run; its inputs are read now."""
         return eager_map(
             self._target(), func, iterables, options, strict=strict, submits_all=submits_all
         )
@@ -568,7 +569,7 @@ class Pool(Executor):
         )
 
     def _backend_here(self) -> Backend:
-        """Return the back-end to use from where the call is made."""
+        """Return the back-end to use in the current process and thread."""
         if self._closed:
             park_daemon_threads()
             raise PoolClosedError(f"{self!r} cannot be used any more")
@@ -582,12 +583,12 @@ class Pool(Executor):
         return self._backend
 
 
-# Users see it in tracebacks and in help() under the name they import it by.
+# Tracebacks and help() show the name under which users import it.
 Pool.__module__ = "parallel_facade"
 
 
 def _pool_by_token(token: str) -> Pool:
-    """Return the pool itself where it was made, and one that runs in the worker elsewhere."""
+    """Return the pool in the process that made it; elsewhere, a pool that runs in the worker."""
     pool = _pools_by_token.get(token)
     if pool is None or pool._pid != os.getpid():
         pool = Pool(backend="serial")

@@ -1,4 +1,4 @@
-"""What the maps give: a list for `pmap`, an iterator for `imap`, both over one `MapRun`."""
+"""The results of maps: a list for `pmap`, an iterator for `imap`, both over one `MapRun`."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def collect(run: MapRun, *, return_exceptions: bool) -> list[Any]:
 
 
 async def collect_async(run: MapRun, *, return_exceptions: bool) -> list[Any]:
-    """Do as `collect` does, without blocking the event loop."""
+    """Return what `collect` returns, without blocking the event loop."""
     values: list[Any] = []
     try:
         await _collect_into_async(values, run, return_exceptions=return_exceptions)
-    except BaseException as exc:  # also where the awaiting task was cancelled
+    except BaseException as exc:  # also when the awaiting task is cancelled
         _give_up(run, values, exc)
         raise
     run.close(stop_running=False)
@@ -43,14 +43,14 @@ async def collect_async(run: MapRun, *, return_exceptions: bool) -> list[Any]:
 
 
 async def _in_thread(action: Callable[[], object]) -> None:
-    """Await *action*, to its end also when that is cancelled."""
-    import asyncio  # whoever comes here has it already, and others need not wait for it
+    """Run *action* in a thread and wait for its end, even if the wait is cancelled."""
+    import asyncio  # the caller has loaded it already; nobody else pays for it
 
     running = asyncio.ensure_future(asyncio.to_thread(action))
     try:
         await asyncio.shield(running)
     except asyncio.CancelledError:
-        while not running.done():  # whoever cancels once may do so again
+        while not running.done():  # there may be a second cancellation
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([running])
         raise
@@ -73,7 +73,7 @@ async def _collect_into_async(values: list[Any], run: MapRun, *, return_exceptio
 
 
 def _take_into(values: list[Any], run: MapRun, *, return_exceptions: bool) -> None:
-    """Submit what there is room for, and take what has come."""
+    """Submit chunks while there is room, and take the outcomes that have arrived."""
     run.fill()
     while (taken := run.take()) is not None:
         values.extend(_values(taken, return_exceptions=return_exceptions))
@@ -81,10 +81,10 @@ def _take_into(values: list[Any], run: MapRun, *, return_exceptions: bool) -> No
 
 
 def _give_up(run: MapRun, values: list[Any], exc: BaseException) -> None:
-    """End *run*, which *exc* has ended; that has what was done."""
+    """Close *run* after *exc*, and attach the results so far to *exc*."""
     try:
         park_daemon_threads()
-        with suppress(Exception):  # an exception may refuse attributes, and stays the user's
+        with suppress(Exception):  # an exception may refuse attributes; the user still gets it
             exc.partial_results = {  # type: ignore[attr-defined]
                 **dict(enumerate(values)),
                 **run.values_not_taken(),
@@ -104,13 +104,13 @@ def _values(taken: list[Any] | Failure, *, return_exceptions: bool) -> list[Any]
 
 
 class _OverError(Exception):
-    """There is no further result; told apart from a `StopIteration` of the user's function."""
+    """There are no more results; distinct from a `StopIteration` of the user's function."""
 
 
 class _Slices(Iterator[Iterator[R]], Generic[R]):
-    """The results of `imap`, as iterators over some of them.
+    """The results of `imap`, as iterators over slices of them.
 
-    One that is not used up is given again, so that several who ask share it.
+    A slice that is not exhausted is returned again, so that several consumers share it.
     """
 
     def __init__(
@@ -120,14 +120,14 @@ class _Slices(Iterator[Iterator[R]], Generic[R]):
         self._return_exceptions = return_exceptions
         self._on_close = on_close
         self._is_closed = False
-        self._slice: Iterator[R] = iter(())  # outcomes that were taken of the run
+        self._slice: Iterator[R] = iter(())  # outcomes taken from the run
         self._size = 0
         self._in_use = threading.Lock()  # held by the consumer that waits for a slice
 
     def __next__(self) -> Iterator[R]:
         if not length_hint(self._slice):
             if not self._in_use.acquire(blocking=False):
-                # Not raised here, which would end the chain for the other consumer, too.
+                # Raising here would also end the chain for the other consumer.
                 return _refusal()
             try:
                 self._wait()
@@ -135,7 +135,7 @@ class _Slices(Iterator[Iterator[R]], Generic[R]):
                 self.close()
                 raise StopIteration from None
             except BaseException as exc:
-                raise self._fail(exc)  # noqa: B904 - it is the same one, or has it as its cause
+                raise self._fail(exc)  # noqa: B904 - the same exception, or it is the cause
             finally:
                 self._in_use.release()
         return self._slice
@@ -150,22 +150,22 @@ class _Slices(Iterator[Iterator[R]], Generic[R]):
                 self.close()
                 raise StopAsyncIteration from None
             except BaseException as exc:
-                raise self._fail(exc)  # noqa: B904 - it is the same one, or has it as its cause
+                raise self._fail(exc)  # noqa: B904 - the same exception, or it is the cause
             finally:
                 self._in_use.release()
         return self._slice
 
     @property
     def taken_of_slice(self) -> int:
-        """How many results of the current slice the consumer has."""
+        """Number of results of the current slice that the consumer has."""
         return self._size - length_hint(self._slice)
 
     def close(self, *, stop_running: bool = False) -> None:
-        """Cancel what has not run; closing twice is fine."""
+        """Cancel the items that have not started; closing twice is fine."""
         if not self._is_closed:
             self._is_closed = True
             self._size = self.taken_of_slice
-            collections.deque(self._slice, maxlen=0)  # who has it is at the end, too
+            collections.deque(self._slice, maxlen=0)  # also ends it for a consumer that holds it
             try:
                 self.run.close(stop_running=stop_running)
             except BaseException:  # a second Ctrl-C
@@ -176,12 +176,12 @@ class _Slices(Iterator[Iterator[R]], Generic[R]):
                     self._on_close()
 
     def _fail(self, exc: BaseException) -> BaseException:
-        """Close after *exc*, and return what to raise."""
+        """Close after *exc*, and return the exception to raise."""
         park_daemon_threads()
         self.close(stop_running=_is_urgent(self.run, exc))
         if not isinstance(exc, StopIteration | StopAsyncIteration):
             return exc
-        # Raised as it is, the loop would take it for the end, as PEP 479 says of generators.
+        # Raised unchanged, it would silently end the consumer's loop; see PEP 479 on generators.
         failure = RuntimeError(f"the function raised {type(exc).__name__}")
         failure.__cause__ = exc
         return failure
@@ -197,7 +197,7 @@ class _Slices(Iterator[Iterator[R]], Generic[R]):
                 await self.run.wait_async()
 
     def _step(self) -> bool:
-        """Return whether there is a slice, having looked; raise `_OverError` at the end."""
+        """Look for a slice and return whether there is one; raise `_OverError` at the end."""
         if self._is_closed:
             raise _OverError
         self._leave_slice()
@@ -213,14 +213,14 @@ class _Slices(Iterator[Iterator[R]], Generic[R]):
         return True
 
     def _leave_slice(self) -> None:
-        """Count what the consumer has of the slice, which is all."""
+        """Count the results of the slice as taken: the consumer has all of them."""
         taken, self._size = self.taken_of_slice, 0
         self._slice = iter(())
         self.run.note_taken(taken)
 
 
 def _refusal() -> Iterator[Any]:
-    """Return what raises once, to a second consumer."""
+    """Return an iterator that raises once, for a second consumer."""
     return map(_refuse, [None])
 
 
@@ -231,8 +231,8 @@ def _refuse(_: None) -> None:
 class ResultIterator(chain[R], Generic[R]):
     """The results of `imap`: an iterator, an asynchronous iterator, and a context manager.
 
-    Closing it, leaving its ``with`` block or dropping it cancels what has not run. `len()` gives
-    the results still to come, where the inputs have a length.
+    Closing it, leaving its ``with`` block or dropping it cancels the items that have not started.
+    If the inputs have a length, `len()` returns the number of results still to come.
 
     >>> from parallel_facade import imap
     >>> with imap(abs, [-1, -2, -3], backend="serial") as results:
@@ -240,7 +240,7 @@ class ResultIterator(chain[R], Generic[R]):
     (1, 2)
     """
 
-    # A chain of slices, so that no Python code runs for each of a million of tiny results.
+    # A chain of slices, so that a million tiny results need no Python code for each.
     _slices: _Slices[R]
 
     def __new__(
@@ -256,11 +256,11 @@ class ResultIterator(chain[R], Generic[R]):
         return cast("ResultIterator[R]", made)
 
     def __aiter__(self) -> ResultIterator[R]:
-        """Return itself."""
+        """Return the iterator itself."""
         return self
 
     async def __anext__(self) -> R:
-        """Return the next result, letting the event loop go on."""
+        """Return the next result, without blocking the event loop."""
         return next(await self._slices.__anext__())
 
     def __len__(self) -> int:
@@ -275,29 +275,29 @@ class ResultIterator(chain[R], Generic[R]):
         return run.total - run.taken - self._slices.taken_of_slice
 
     def __length_hint__(self) -> int:
-        """Return how many results are still to come, 0 if that is not known."""
+        """Return how many results are still to come; 0 if that is not known."""
         return 0 if self._slices.run.total is None else len(self)
 
     def __bool__(self) -> bool:
-        """Return `True`, as any iterator does, however many results are left."""
+        """Return `True`, like any iterator, however many results are left."""
         return True
 
     def __enter__(self) -> ResultIterator[R]:
-        """Return itself."""
+        """Return the iterator itself."""
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Close it."""
+        """Close the iterator."""
         self.close()
 
     def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         # Dropping the iterator is the usual way to end early: a `break` in a `for` loop does it.
-        # When the interpreter ends there is nothing left to close, nor to close it with.
+        # When the interpreter exits, there is nothing left to close, and nothing to close it with.
         if hasattr(self, "_slices") and not _is_finalizing():
             self.close()
 
     def close(self) -> None:
-        """Cancel what has not run; closing twice is fine.
+        """Cancel the items that have not started; closing twice is fine.
 
         >>> from parallel_facade import imap
         >>> results = imap(abs, [-1, -2], backend="serial")
@@ -308,7 +308,7 @@ class ResultIterator(chain[R], Generic[R]):
         self._slices.close()
 
     async def aclose(self) -> None:
-        """Cancel what has not run, as `close`.
+        """Cancel the items that have not started, as `close` does.
 
         >>> import asyncio
         >>> from parallel_facade import imap
@@ -317,10 +317,10 @@ class ResultIterator(chain[R], Generic[R]):
         self.close()
 
 
-# Users see it in tracebacks and in help() under the name they import it by.
+# Tracebacks and help() show the name under which users import it.
 ResultIterator.__module__ = "parallel_facade"
 
 
 def _is_urgent(run: MapRun, exc: BaseException) -> bool:
-    """Return whether tasks that run must be ended too: the caller is out of time, or leaves."""
+    """Return whether running tasks must be stopped: time is up, or the caller is interrupted."""
     return run.is_too_late or not isinstance(exc, Exception)

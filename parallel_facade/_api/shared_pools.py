@@ -1,11 +1,11 @@
-"""The warm pools behind the module-level calls: one for each back-end and start method.
+"""The warm pools of the module-level calls: one per back-end, start method and inner threads.
 
-    pmap ─borrow─► pool (made on first use, grown when more workers are asked for)
+    pmap ─borrow─► pool (made on first use, replaced when more workers are asked for)
          ◄─return─      └─ unused for long: closed by the janitor; at exit: closed
 
 Guarantees:
     - A pool is closed only when no call uses it.
-    - A forked child starts without any: the parent's workers are not its own.
+    - A forked child starts without pools: the parent's workers are not its own.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from parallel_facade._configuration.settings import Config
 from parallel_facade._dispatch.call_options import Options, make_options
 
 IDLE_SECONDS: Final = 300.0
-"""Shorter: a notebook pays the start of its workers again after each pause. Longer: memory of
-workers that nobody uses."""
+"""If shorter, a notebook starts its workers again after each pause; if longer, unused workers
+hold their memory."""
 
 _Key = tuple[Any, str | None, int | None]
 
 
 class _BorrowedPool:
-    """A pool, and how many calls use it."""
+    """A pool, and the number of calls that use it."""
 
     def __init__(self, key: _Key, config: Config) -> None:
         self.key = key
@@ -56,7 +56,7 @@ class SharedPools:
     """Lends pools to calls.
 
     Args:
-        idle_seconds: How long a pool stays open that no call uses.
+        idle_seconds: Seconds that a pool stays open while no call uses it.
         clock: A monotonic clock in seconds.
     """
 
@@ -64,16 +64,17 @@ class SharedPools:
         self._idle_seconds = idle_seconds
         self._clock = clock
         self._changed = SafeCondition()  # guards all below
-        self._making: dict[_Key, threading.RLock] = {}  # held while a pool is made; R for `__del__`
+        # Each lock is held while a pool is made; an RLock, since a `__del__` may make a call.
+        self._making: dict[_Key, threading.RLock] = {}
         self._current: dict[_Key, _BorrowedPool] = {}
         self._borrowed: dict[
             int, _BorrowedPool
-        ] = {}  # by id of the pool; also those replaced but in use
+        ] = {}  # by id of the pool; also replaced pools that are in use
         self._janitor: threading.Thread | None = None
 
     def borrow(self, config: Config) -> Pool:
-        """Return an open pool for *config*, to be given back."""
-        # Where a cluster is belongs to it: the environment may name another by the next call.
+        """Return an open pool for *config*; return it with `give_back`."""
+        # The address is part of the key: the environment may name another cluster later.
         key = (config.backend, config.start_method, config.inner_threads)
         with self._changed:
             making = self._making.setdefault(key, threading.RLock())
@@ -90,7 +91,7 @@ class SharedPools:
             ):
                 borrowed.users += 1
                 return borrowed.pool
-        # To reach a cluster may take a minute, in which calls to other back-ends go on.
+        # Reaching a cluster may take a minute; calls to other back-ends continue meanwhile.
         fresh = _BorrowedPool(key, config)
         with self._changed:
             retired = self._retire(self._current.get(key))
@@ -112,16 +113,16 @@ class SharedPools:
             if is_current:
                 self._ensure_janitor()
         if retired is not None:
-            # In a thread: this one may be the pool's own, telling that its last task has ended.
+            # In a thread: this thread may be the pool's own, reporting the end of its last task.
             closing = new_thread(retired.close, name="close", daemon=False)
-            with suppress(RuntimeError):  # the program ends, and that closes all pools
+            with suppress(RuntimeError):  # the program exits, which closes all pools
                 closing.start()
 
     def close_idle(self) -> float | None:
-        """Close the pools that nobody has used for long.
+        """Close the pools that have been unused for too long.
 
         Returns:
-            Seconds until the next one may be due; `None` if there is none left.
+            Seconds until the next pool may be due; `None` if there is no pool left.
         """
         with self._changed:
             now = self._clock()
@@ -140,7 +141,7 @@ class SharedPools:
             borrowed.pool.close()
 
     def _take_unused(self, since: float = math.inf) -> list[_BorrowedPool]:
-        """Take the pools out of use that nobody has used *since*, a time of the clock."""
+        """Remove and return the pools that are unused since *since*, a time of the clock."""
         unused = [
             borrowed
             for borrowed in self._current.values()
@@ -169,7 +170,7 @@ class SharedPools:
     def _ensure_janitor(self) -> None:
         if self._janitor is None:
             self._janitor = new_thread(self._clean, name="janitor")
-            with suppress(RuntimeError):  # the program ends, and that closes all pools
+            with suppress(RuntimeError):  # the program exits, which closes all pools
                 self._janitor.start()
 
     def _clean(self) -> None:
@@ -220,7 +221,7 @@ def borrow(
         shared = _shared
         pool = shared.borrow(config)
         return Borrowed(pool, options, lambda: shared.give_back(pool))
-    # An executor of the user's, or a call within a worker: nothing that is worth keeping.
+    # The user's own executor, or a call in a worker: nothing that is worth keeping.
     pool = Pool._of(config)
     return Borrowed(pool, options, pool.release)
 

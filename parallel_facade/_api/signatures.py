@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from parallel_facade.backends.base import Backend
 
 BackendLike: TypeAlias = "str | Backend | Executor"
-"""A back-end's name, a `Backend`, or a `concurrent.futures.Executor` (a `Pool` is one)."""
+"""A back-end's name, a `Backend`, or a `concurrent.futures.Executor` (for example a `Pool`)."""
 
 ErrorTypes: TypeAlias = "type[BaseException] | tuple[type[BaseException], ...]"
-"""One exception class or several, as in an ``except`` clause."""
+"""An exception class or a tuple of them, as in an ``except`` clause."""
 
 ProgressLike: TypeAlias = "bool | str | Callable[[Progress], object]"
-"""A bar or none, a bar with a description, or what is given each `Progress`."""
+"""Whether to show a bar, the description of a bar, or a callable that takes each `Progress`."""
 
 
 class TaskOptions(TypedDict, total=False):

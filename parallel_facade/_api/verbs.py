@@ -1,4 +1,4 @@
-"""The verbs: each borrows a warm pool, and forwards."""
+"""The verbs: each borrows a warm pool and forwards the call to it."""
 
 from __future__ import annotations
 
@@ -101,45 +101,46 @@ def pmap(
 ) -> list[Any]:
     """Apply *func* to each item in parallel and return the results in order.
 
-    Several iterables are zipped; the shortest ends the map. `None` asks the configuration.
+    Several iterables are zipped; the map ends with the shortest of them. An option that is `None`
+    takes the configured value.
 
     Args:
-        func: Any callable: a lambda, a closure, a bound method, a function of a notebook.
-        *iterables: One for each argument of *func*. They are read before anything runs.
-        backend: How to run: ``"process"``, ``"thread"``, ``"serial"``, a cluster such as
+        func: Any callable: a lambda, a closure, a bound method, a function from a notebook.
+        *iterables: An iterable for each argument of *func*; all are read before anything runs.
+        backend: Where to run: ``"process"``, ``"thread"``, ``"serial"``, a cluster such as
             ``"dask:tcp://HOST:8786"``, an executor, or a `Pool`.
-        workers: Workers at most.
-        chunksize: Items that are begun together, by one worker; `None` is 1. How many are sent in
-            one message follows from the time that they are measured to take.
+        workers: Maximum number of workers.
+        chunksize: Items that one worker begins together; the default is 1. The number of items in
+            one message depends on their measured run time.
         timeout: Seconds for the whole call.
-        task_timeout: Seconds for one item, from the moment it starts. When they have passed, its
-            worker is stopped, with the processes that the item has started; on executors and
-            clusters other than Ray the item is given up, and its code may go on. Threads and the
-            serial back-end refuse it.
-        retries: Additional attempts for items lost to a crash or a *task_timeout*; `None` asks the
-            configuration, whose default is none.
-        retry_delay: Seconds between two attempts at an item; other items go on meanwhile.
-        retry_on: Exception classes for which *retries* applies as well.
-        return_exceptions: Put an exception in its item's place instead of raising.
-        progress: `True` for a bar, a description for a bar with it, or a callable that is given a
-            `Progress`.
+        task_timeout: Seconds for one item, from the moment it starts. After that its worker is
+            stopped, together with the processes that the item has started. On executors, and on
+            clusters other than Ray, the item is abandoned and its code may continue to run. The
+            thread and serial back-ends refuse this option.
+        retries: Additional attempts for items lost to a crash or a *task_timeout*; `None` takes
+            the configured value, which is 0 by default.
+        retry_delay: Seconds between two attempts at an item; other items continue meanwhile.
+        retry_on: Exception classes for which *retries* also applies.
+        return_exceptions: Return an exception at its item's position instead of raising it.
+        progress: `True` for a bar, a string for a bar with this description, or a callable that
+            takes a `Progress`.
         seed: Start an independent random stream for each item index, in `random`, `numpy.random`
             and `rng`, so that results do not depend on back-end, workers or chunks. Refused where
-            tasks share a process: on threads, executors, Dask workers of several threads.
+            tasks share a process: on threads, on executors, on Dask workers with several threads.
         strict: Raise `ValueError` if the iterables differ in length.
         serializer: ``"dill"``, or ``"pickle"`` for the standard library only.
 
     Raises:
         ConfigurationError: An option has a bad value, or the back-end cannot honour it.
         SerializationError: *func*, an item or a result cannot travel.
-        TaskTimeoutError: *timeout* or *task_timeout* has passed.
+        TaskTimeoutError: *timeout* or *task_timeout* has expired.
         WorkerCrashedError: A worker died.
         BackendLostError: A cluster cannot be reached, or has no workers.
 
-    What *func* raises is raised here as it is, for the item with the lowest index that failed,
-    with the worker's traceback as its cause and the item in a note. Every error that ends the call
-    has an attribute *partial_results*: a dictionary from the index of each item that had ended to
-    its result.
+    An exception that *func* raises is raised here unchanged: the exception of the failed item with
+    the lowest index, with the worker's traceback as its cause and the item in a note. Every error
+    that ends the call has an attribute *partial_results*: a dictionary that maps the index of each
+    item that had ended to its result.
 
     >>> pmap(lambda x: x * x, range(5))
     [0, 1, 4, 9, 16]
@@ -249,28 +250,28 @@ def imap(
     strict: bool = False,
     serializer: str | None = None,
 ) -> ResultIterator[Any]:
-    """Apply *func* lazily: pull items only as results are taken.
+    """Apply *func* lazily: read items only as results are taken.
 
     The iterables may be endless. They are read in the thread that asks for results. Closing or
-    dropping the iterator cancels what has not run. It also works in ``async for``.
+    dropping the iterator cancels the items that have not started. The iterator also works in
+    ``async for``.
 
     Args:
         func: Any callable, as in `pmap`.
-        *iterables: One for each argument of *func*.
-        ordered: Yield in the order of the items. If false, yield as tasks end.
-        buffersize: Items pulled and not yet yielded, at most; `None` takes two messages for each
-            worker, which is two items until it is measured how long they take. The serial
-            back-end pulls one at a time.
+        *iterables: An iterable for each argument of *func*.
+        ordered: Yield results in the order of the items. If false, yield them as tasks end.
+        buffersize: Maximum number of items read and not yet yielded. `None` allows two messages
+            per worker, which is two items until their run time has been measured. The serial
+            back-end reads one item at a time.
         backend: As in `pmap`.
         workers: As in `pmap`.
-        chunksize: Items that are begun together, by one worker; `None` is 1. How many are sent in
-            one message follows from the time that they are measured to take.
+        chunksize: As in `pmap`.
         timeout: Seconds from this call to the last result.
         task_timeout: As in `pmap`.
         retries: As in `pmap`.
         retry_delay: As in `pmap`.
         retry_on: As in `pmap`.
-        return_exceptions: Yield an exception in its item's place, and go on.
+        return_exceptions: Yield an exception at its item's position and continue.
         progress: As in `pmap`.
         seed: As in `pmap`.
         strict: As in `pmap`.
@@ -279,7 +280,7 @@ def imap(
     Raises:
         ConfigurationError: An option has a bad value, or the back-end cannot honour it.
         SerializationError: *func*, an item or a result cannot travel.
-        TaskTimeoutError: *timeout* or *task_timeout* has passed.
+        TaskTimeoutError: *timeout* or *task_timeout* has expired.
         WorkerCrashedError: A worker died.
         BackendLostError: A cluster cannot be reached, or has no workers.
 
@@ -337,15 +338,15 @@ def apply_async(
 ) -> AsyncResult[R]:
     """Call ``func(*args, **kwds)`` in a worker and return its future at once.
 
-    The serial back-end runs the call before it returns. What has not ended when the program ends
-    is given up.
+    The serial back-end runs the call before this function returns. A call that has not ended when
+    the program exits is abandoned.
 
     Args:
         func: Any callable, as in `pmap`.
-        args: Its positional arguments.
-        kwds: Its keyword arguments.
-        callback: Called with the value, in a thread for callbacks.
-        error_callback: Called there with the exception.
+        args: Positional arguments of *func*.
+        kwds: Keyword arguments of *func*.
+        callback: Called with the value, in the callback thread.
+        error_callback: Called with the exception, in the same thread.
         backend: As in `pmap`.
         workers: As in `pmap`.
         timeout: Seconds until the result fails with a `TaskTimeoutError`.

@@ -1,1 +1,1 @@
-"""What every package may use: errors, deadlines, threads, plain data."""
+"""Modules that every package may use: errors, deadlines, threads, plain data."""

@@ -1,4 +1,4 @@
-"""Names for calls, unique among all processes that talk to each other."""
+"""Call ids, unique among all processes that communicate with each other."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _numbers = itertools.count()
 
 
 def new_call_id() -> str:
-    """Return a name for one call."""
+    """Return a new call id."""
     return f"{_prefix()}{next(_numbers)}"
 
 
 def is_made_here(call_id: str) -> bool:
-    """Return whether this process made the call *call_id*."""
+    """Return whether this process made *call_id*."""
     return call_id.startswith(_prefix())
 
 
 def _prefix() -> str:
-    # The pid too: after a fork the tag and the counter go on alike in both processes.
+    # With the pid, because after a fork both processes have the same tag and counter value.
     return f"{_process_tag}-{os.getpid()}-"

@@ -1,4 +1,4 @@
-"""Time as a moment to be met, on a clock that tests replace."""
+"""Deadlines, on a clock that tests can replace."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Final
 Clock = Callable[[], float]
 
 LONGEST_WAIT: Final = 86_400.0
-"""Seconds that are waited at once: selectors and locks refuse much more. Who waits looks again."""
+"""The longest single wait in seconds: selectors and locks refuse much more. Callers wait again."""
 
 
 class Deadline:
-    """A moment on a monotonic clock; built from `None` seconds it never comes."""
+    """A moment on a monotonic clock; with `None` seconds it never comes."""
 
     def __init__(self, seconds: float | None, *, clock: Clock = time.monotonic) -> None:
         self.seconds = seconds

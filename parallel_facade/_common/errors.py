@@ -1,16 +1,16 @@
-"""Every error the library raises on its own account.
+"""Every error that the library itself raises.
 
 ParallelFacadeError
 ├── BackendLostError     (ConnectionError) a cluster cannot be reached, or has no workers
 ├── ConfigurationError   (ValueError)     a setting is unknown or impossible
 ├── PoolClosedError      (RuntimeError)   a pool was used after it was closed
 ├── RemoteError          (RuntimeError)   stands for an exception that could not be rebuilt here
-├── SerializationError   (TypeError)      something cannot cross to or from a worker
+├── SerializationError   (TypeError)      an object cannot travel to or from a worker
 ├── TaskTimeoutError     (TimeoutError, multiprocessing.TimeoutError)   a call or task ran too long
 └── WorkerCrashedError   (RuntimeError)   a worker died while it held a task
 
 Errors raised by the user's function are re-raised with their own type and are not in this tree.
-Each of ours survives pickle, with its fields.
+Each error in this tree can be pickled, and keeps its fields.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 
 class ParallelFacadeError(Exception):
-    """Base of every error that the library raises on its own account.
+    """Base of every error that the library itself raises.
 
     >>> try:
     ...     pmap(abs, [1], workers=0)
@@ -30,7 +30,7 @@ class ParallelFacadeError(Exception):
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Rebuild without `__init__`, whose keyword-only fields pickle would not pass."""
+        """Rebuild without `__init__`: pickle would not pass its keyword-only fields."""
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
@@ -51,7 +51,7 @@ class BackendLostError(ParallelFacadeError, ConnectionError):
 
 
 class ConfigurationError(ParallelFacadeError, ValueError):
-    """Raised when a setting is unknown, has a bad value, or asks what a back-end cannot do.
+    """Raised when a setting is unknown, has a bad value, or asks for more than a back-end can do.
 
     >>> try:
     ...     configure(retries=-1)
@@ -75,7 +75,7 @@ class PoolClosedError(ParallelFacadeError, RuntimeError):
 
 
 class RemoteError(ParallelFacadeError, RuntimeError):
-    """Raised in place of an exception whose own class could not be rebuilt in this process.
+    """Raised instead of an exception whose own class could not be rebuilt in this process.
 
     Attributes:
         type_name: The qualified name of the exception's class.
@@ -92,11 +92,11 @@ class RemoteError(ParallelFacadeError, RuntimeError):
 
 
 class SerializationError(ParallelFacadeError, TypeError):
-    """Raised when a callable, an argument or a result cannot cross to or from a worker.
+    """Raised when a callable, an argument or a result cannot travel to or from a worker.
 
     Attributes:
-        path: Which part cannot travel, for example ``"func.__self__._lock"`` or ``"item 3"``.
-        offenders: All parts that cannot, as `explain` lists them; empty where they are not known.
+        path: The part that cannot travel, for example ``"func.__self__._lock"`` or ``"item 3"``.
+        offenders: All parts that cannot travel, as `explain` lists them; empty if not known.
 
     >>> try:
     ...     pmap(list, [(x for x in "ab")], backend="process")
@@ -112,7 +112,7 @@ class SerializationError(ParallelFacadeError, TypeError):
 
 
 class TaskTimeoutError(ParallelFacadeError, TimeoutError, MultiprocessingTimeoutError):
-    """Raised when a call, or one task of it, took longer than it was allowed to.
+    """Raised when a call, or one task of it, took longer than allowed.
 
     Attributes:
         index: The item that took too long; `None` if it was the whole call.
@@ -132,9 +132,9 @@ class WorkerCrashedError(ParallelFacadeError, RuntimeError):
     """Raised when a worker died while it held a task, or could not be started.
 
     Attributes:
-        exitcode: The worker's exit code; minus the signal's number if a signal ended it;
-            `None` when it is not known.
-        index: The item that the worker was running; `None` if there was none.
+        exitcode: The worker's exit code; the negative signal number if a signal ended the worker;
+            `None` if it is not known.
+        index: The item that the worker was running; `None` if there was no item.
 
     >>> import os
     >>> try:
@@ -150,8 +150,8 @@ class WorkerCrashedError(ParallelFacadeError, RuntimeError):
         self.index: int | None = None
 
 
-class RemoteTraceback(Exception):  # noqa: N818 - it is a text to show, never raised
-    """Shows a worker's traceback as the cause of the exception that came from there."""
+class RemoteTraceback(Exception):  # noqa: N818 - it is shown as text, never raised
+    """Shows a worker's traceback as the cause of the exception that the worker sent."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -162,13 +162,13 @@ class RemoteTraceback(Exception):  # noqa: N818 - it is a text to show, never ra
 
 
 def described(error: BaseException) -> str:
-    """Return the type and message of *error*, whatever its own code does."""
+    """Return the type and message of *error*, even if its own code fails."""
     name, message = type(error).__qualname__, message_of(error)
     return f"{name}: {message}" if message else name
 
 
 def message_of(error: BaseException) -> str:
-    """Return the message of *error*, whatever its own code does."""
+    """Return the message of *error*, even if its own code fails."""
     try:
         return str(error)
     except BaseException as exc:
@@ -176,5 +176,5 @@ def message_of(error: BaseException) -> str:
 
 
 for _cls in (ParallelFacadeError, *ParallelFacadeError.__subclasses__()):
-    # Users see these classes in tracebacks and logs under the name they import them by.
+    # So that tracebacks and logs show these classes under the names that users import.
     _cls.__module__ = "parallel_facade"

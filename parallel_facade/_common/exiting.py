@@ -1,8 +1,8 @@
-"""What happens to threads that still wait for results when the program ends.
+"""Park daemon threads that still wait for results when the program ends.
 
-Daemon threads do not hold up the end of a program. The interpreter freezes them; here, those that
-wait for a result are frozen a little earlier, when the workers are closed. Otherwise each would
-print a traceback, of a pool that was closed under it, on a program's last stderr.
+Daemon threads do not delay the end of a program; the interpreter freezes them. The daemon threads
+that wait for a result are parked a little earlier, when the workers are closed. Otherwise each of
+them would print a traceback to stderr at the program's end, because its pool was closed.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _is_ending = False
 
 
 def note_end() -> None:
-    """Note that the program ends, and workers are about to be closed."""
+    """Note that the program is ending and the workers are about to be closed."""
     global _is_ending
     _is_ending = True
 
 
 def park_daemon_threads() -> None:
-    """Wait for ever, if the program ends and the current thread does not hold it up."""
+    """Wait forever if the program is ending and the current thread is a daemon thread."""
     if _is_ending and threading.current_thread().daemon:
         _parked.wait()
 
 
 @contextmanager
 def parking_daemon_threads() -> Iterator[None]:
-    """In the block, a pool that was closed since the program ends freezes daemon threads."""
+    """Park a daemon thread if the block fails because the end of the program closed a pool."""
     try:
         yield
     except PoolClosedError:

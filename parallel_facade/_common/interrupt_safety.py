@@ -1,19 +1,20 @@
-"""Locks and futures that a Ctrl-C at any moment leaves in order.
+"""Locks and futures that stay consistent if Ctrl-C comes at any moment.
 
-`with` on a lock of the interpreter takes it or does not. `threading.Condition` is Python code:
+`with` on a built-in lock either takes the lock or does not. `threading.Condition` is Python code:
 
     1. main thread  enters a condition: its `__enter__` takes the lock
     2. user         presses Ctrl-C; the interrupt is raised before `__enter__` returns
-    3. any thread   waits for that lock, for ever
+    3. any thread   waits for that lock forever
 
-Of a loop inside of a `with` or `try`, CPython 3.12 and 3.13 leave some jumps back out of the block:
+In a loop inside a `with` or `try`, CPython 3.12 and 3.13 treat some backward jumps as outside the
+block:
 
     1. main thread  runs a loop with an `if` in it, holding a lock
     2. user         presses Ctrl-C; the interrupt is raised by a jump that counts as outside
-    3. any thread   waits for that lock, for ever
+    3. any thread   waits for that lock forever
 
-So no loop of the package is written inside of a `with` on a lock, nor in a `try` that has to clean
-up: it has a function of its own, and the call of that is inside.
+So the package has no loop inside a `with` on a lock, nor in a `try` that has to clean up. Such a
+loop has its own function, and only the call of that function is inside the block.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ R = TypeVar("R")
 
 
 class SafeCondition(threading.Condition):
-    """A condition that is entered and left by the methods of its lock, which are no Python code."""
+    """A condition entered and left by the methods of its lock, which are not Python code."""
 
     _lock: Any
     __enter__ = property(lambda self: self._lock.__enter__)  # pyright: ignore[reportAssignmentType]
@@ -38,16 +39,16 @@ class SafeCondition(threading.Condition):
 
 
 class SafeFuture(Future[R]):
-    """A future whose lock no interrupt leaves held.
+    """A future whose lock is never left held by an interrupt.
 
     Assumes:
-        - `concurrent.futures` guards a future by its `_condition`, and keeps its lists in
-          `_waiters` and `_done_callbacks` (so from 3.8 to 3.14).
+        - `concurrent.futures` guards a future with its `_condition`, and keeps its lists in
+          `_waiters` and `_done_callbacks` (true from 3.8 to 3.14).
     """
 
     def __init__(self) -> None:
-        # Not by the class's own: the condition that it makes, only for us to replace it, takes half
-        # of the time of a future, and each small call needs two.
+        # Without the base class's __init__: it makes a condition that would be replaced here. That
+        # takes half of the time of making a future, and each small call needs two futures.
         vars(self).update(_NEW_FUTURE, _condition=SafeCondition(), _waiters=[], _done_callbacks=[])
 
 
@@ -55,10 +56,10 @@ _NEW_FUTURE: Final = vars(Future())
 
 
 def raise_if_handlers(error: BaseException) -> None:
-    """Raise what a signal's handler of the user's raised, if that is behind *error*, caught here.
+    """Raise the exception of a user's signal handler if it led to *error*, which was caught.
 
-    It is raised between any two steps of the main thread, also where the user's objects are pickled
-    or rebuilt, and is then no fault of theirs.
+    A handler can raise between any two steps of the main thread, also while the user's objects are
+    pickled or rebuilt. The exception is then not the fault of these objects.
     """
     if codes := _codes_of_handlers():
         for seen in _behind(error):
@@ -67,21 +68,21 @@ def raise_if_handlers(error: BaseException) -> None:
 
 
 def came_from_handler(error: BaseException) -> bool:
-    """Return whether a signal's handler of the user's raised *error*."""
+    """Return whether a user's signal handler raised *error*."""
     return not _codes_of_handlers().isdisjoint(_codes_in(error))
 
 
 def _codes_of_handlers() -> set[CodeType | None]:
-    """Return the code of the handlers that may run in this thread."""
+    """Return the code objects of the signal handlers that may run in this thread."""
     if threading.current_thread() is not threading.main_thread():
         return set()
     return {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
 
 
 def _behind(error: BaseException) -> Iterator[BaseException]:
-    """Give *error*, and what led to it since the ``try`` that has caught it was entered.
+    """Yield *error* and the exceptions that led to it inside the ``try`` that caught it.
 
-    What the program was handling before that is the context of all that is raised meanwhile.
+    An exception that the program was handling before the ``try`` is the context of all later ones.
     """
     handled = _frames_around(error)
     seen: BaseException | None = error
@@ -93,7 +94,7 @@ def _behind(error: BaseException) -> Iterator[BaseException]:
 
 
 def _frames_around(error: BaseException) -> set[FrameType]:
-    """Return the frames of those who have called the one that has caught *error*."""
+    """Return the frames of the callers of the function that caught *error*."""
     traceback = error.__traceback__
     frame = None if traceback is None else traceback.tb_frame.f_back
     found = set()
@@ -104,7 +105,7 @@ def _frames_around(error: BaseException) -> set[FrameType]:
 
 
 def _code_of(handler: Any) -> CodeType | None:
-    """Return the code that runs first when *handler* is called; `None` if it is not in Python."""
+    """Return the code that runs first when *handler* is called; `None` if it is not Python code."""
     while isinstance(handler, functools.partial | MethodType):
         handler = handler.func if isinstance(handler, functools.partial) else handler.__func__
     if callable(handler) and not hasattr(handler, "__code__"):

@@ -1,4 +1,4 @@
-"""Plain data: what is compared and sent without a thought."""
+"""Plain data: values that can be compared and sent without further care."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import sys
 from typing import Any, Final
 
 PROTOCOL: Final = 5
-"""Of pickle; with it, large buffers are not copied once more."""
+"""The pickle protocol; with this one, large buffers are not copied a second time."""
 
 ATOMIC_TYPES: Final = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)})
 MOST_ELEMENTS: Final = 10_000
-"""Elements of a container that is taken for plain; to look at more takes too long."""
+"""Most elements that a plain container may have; to check more takes too long."""
 
 _MISSING: Final = object()
 
 
 def is_plain(value: Any, budget: int = MOST_ELEMENTS) -> bool:
-    """Return whether *value* is made of numbers, strings and builtin containers of them alone."""
+    """Return whether *value* consists only of numbers, strings and built-in containers of them."""
     stack, left = [value], budget
     while stack:
         one = stack.pop()
@@ -30,7 +30,7 @@ def is_plain(value: Any, budget: int = MOST_ELEMENTS) -> bool:
             stack += one if len(one) <= left else [_MISSING]
         else:
             return False
-        # A container that holds itself uses the budget up.
+        # A container that holds itself uses up the budget.
         left -= len(one) + 1
         if left < 0:
             return False
@@ -40,16 +40,16 @@ def is_plain(value: Any, budget: int = MOST_ELEMENTS) -> bool:
 COMPARED_WHOLE: Final = frozenset({set, frozenset, collections.deque})
 MAPPINGS: Final = frozenset({dict, collections.OrderedDict, collections.Counter})
 VALUES: Final = frozenset({"datetime", "decimal", "fractions", "pathlib", "pathlib._local", "uuid"})
-"""Modules of the standard library whose objects are values as numbers are."""
+"""Standard-library modules whose objects are values, as numbers are."""
 
 
 def _is_of_standard_library(kind: type) -> bool:
-    # By module, so that none of them is imported for the question.
+    # By the module's name, so that this check imports none of them.
     return kind.__module__ in VALUES and kind.__module__ in sys.modules
 
 
 def is_same(value: Any, current: Any) -> bool:
-    """Return whether *value* and *current* are one object, or plain and equal."""
+    """Return whether *value* and *current* are the same object, or plain and equal."""
     kind = type(value)
     if value is current or kind is not type(current):
         return value is current

@@ -1,11 +1,11 @@
-"""What is open when the program ends is closed, before that ends which it needs.
+"""Close open pools at exit, before the exit handlers of the things that they depend on.
 
     close_at_exit ─► open ··· the program ends ─► close(cancel=True)
     forget ────────►  ✗
 
 Guarantees:
-    - What nobody refers to any more is not kept.
-    - A forked child closes nothing of its parent's.
+    - A pool that nothing refers to any more is not kept alive.
+    - A forked child does not close its parent's pools.
 """
 
 from __future__ import annotations
@@ -22,49 +22,49 @@ from parallel_facade._common.exiting import note_end
 
 
 class Closable(Protocol):
-    """What has to be closed."""
+    """An object that has to be closed at exit."""
 
     def close(self, *, cancel: bool) -> None:
-        """End what it holds; with *cancel* without waiting for it."""
+        """End its work and release what it holds; with *cancel*, do not wait for the work."""
 
 
 _open: weakref.WeakSet[Closable] = weakref.WeakSet()
 
 
 def close_at_exit(opened: Closable, engine: type) -> None:
-    """Close *opened* when the program ends, unless it is forgotten.
+    """Close *opened* when the program ends, unless `forget` is called for it.
 
     Args:
-        opened: What is open.
-        engine: The class that runs its tasks, whose modules have exit handlers of their own.
+        opened: The open object.
+        engine: The class that runs its tasks. Its modules have their own exit handlers.
     """
     _close_all_at_exit(engine)
     _open.add(opened)
 
 
 def forget(closed: Closable) -> None:
-    """Leave *closed* alone when the program ends."""
+    """Do not close *closed* when the program ends."""
     _open.discard(closed)
 
 
 def _close_all() -> None:
     note_end()
-    with suppress(ValueError):  # of a thread that is not the main one
+    with suppress(ValueError):  # only the main thread may set signal handlers
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            # From here on a Ctrl-C ends the program at once; with it go its workers.
+            # From here on, Ctrl-C ends the program at once, and its workers with it.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
     for opened in list(_open):
         opened.close(cancel=True)
 
 
 @functools.cache
-def _close_all_at_exit(engine: type) -> None:  # noqa: ARG001 - once for each
-    """Have an exit handler run before those of *engine*'s modules, which were imported by now.
+def _close_all_at_exit(engine: type) -> None:  # noqa: ARG001 - the cache's key
+    """Register an exit handler that runs before those of *engine*'s modules.
 
-    Exit handlers run last in, first out, and those of `multiprocess` and Ray end what is needed to
-    close well.
+    The modules are already imported, and exit handlers run last in, first out. The handlers of
+    `multiprocess` and Ray end things that are needed to close cleanly.
     """
-    for _ in range(2):  # a Ctrl-C may end the first
+    for _ in range(2):  # Ctrl-C may end the first
         atexit.register(_close_all)
 
 

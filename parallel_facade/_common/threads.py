@@ -1,12 +1,13 @@
-"""Threads of ours, and what is of one thread alone.
+"""Threads of this library, and variables that belong to one thread.
 
-Where `sys.flags.thread_inherit_context` is set, as it is in free-threaded Pythons, a thread starts
-with a copy of the context of the thread that starts it. There, too:
+If `sys.flags.thread_inherit_context` is set, as in free-threaded Pythons, a thread starts with a
+copy of the context of the thread that starts it. The guarantees hold there also.
 
 Guarantees:
-    - A `ThreadVariable` has a value in the thread that set it and where a context was handed on in
-      so many words (`asyncio.to_thread`, a task of asyncio), not in threads started meanwhile.
-    - A thread of ours sees no context variables of whoever happened to start it, and keeps none.
+    - A `ThreadVariable` has its value in the thread that set it, and where a context was passed on
+      explicitly (`asyncio.to_thread`, an asyncio task), but not in threads started meanwhile.
+    - A thread of this library sees no context variables of the thread that started it, and keeps
+      none alive.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class ThreadVariable(Generic[T]):
     """A context variable that new threads do not inherit.
 
     Args:
-        name: For whoever looks at a context.
-        default: The value where none was set.
+        name: Shown when a context is inspected.
+        default: The value if none was set.
     """
 
     def __init__(self, name: str, default: T) -> None:
@@ -45,16 +46,16 @@ class ThreadVariable(Generic[T]):
         return self._default if INHERITS and _is_inherited(found[0]) else found[1]
 
     def set(self, value: T) -> Token[tuple[object, T] | None]:
-        """Set the value in this context; return what `reset` takes."""
+        """Set the value in this context; return a token for `reset`."""
         return self._set.set((_key_of_this_thread() if INHERITS else None, value))
 
     def reset(self, token: Token[tuple[object, T] | None]) -> None:
-        """Give the value of before back."""
+        """Restore the previous value."""
         self._set.reset(token)
 
 
 def _key_of_this_thread() -> object:
-    # Not its number, which a later thread may have again.
+    # Not the thread's ident, which a later thread may reuse.
     try:
         key: object = _this_thread.key
     except AttributeError:
@@ -63,14 +64,14 @@ def _key_of_this_thread() -> object:
 
 
 def _is_inherited(key: object) -> bool:
-    """Return whether what the thread with *key* set is here by inheritance alone."""
+    """Return whether a value set by the thread with *key* is here only by inheritance."""
     if key is getattr(_this_thread, "key", None):
         return False
     own = getattr(threading.current_thread(), "_context", None)
     if not isinstance(own, Context):
         return False
-    # A context that was handed on is entered inside the thread's own. What is set now is seen in
-    # the thread's own one only if that is the current one.
+    # A context that was passed on explicitly is entered inside the thread's own context. The probe
+    # is seen in the thread's own context only if that is the current context.
     token = _probe.set(mark := object())
     try:
         return own.get(_probe) is mark
@@ -81,12 +82,12 @@ def _is_inherited(key: object) -> bool:
 def new_thread(
     target: Callable[..., object], *args: Any, name: str, daemon: bool = True
 ) -> threading.Thread:
-    """Return a thread of ours, not started.
+    """Return a new thread of this library, not started.
 
     Args:
-        target: What it runs.
-        *args: What *target* is called with.
-        name: Of its purpose; it follows ours.
+        target: The function that it runs.
+        *args: The arguments for *target*.
+        name: Its purpose; the thread's name is the library's name, then this.
         daemon: Whether the program may end while it runs.
     """
     options = {"context": Context()} if INHERITS else {}

@@ -1,7 +1,7 @@
-"""Who runs tasks for somebody else: a whole process, or a thread for a while.
+"""Whether this process or thread is a worker: a process for its life, a thread for a while.
 
 Guarantees:
-    - What a task starts by `asyncio.to_thread` and its like is a worker as the task is.
+    - A thread that a task uses through `asyncio.to_thread` and similar functions is also a worker.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import time
 from parallel_facade._common.threads import ThreadVariable
 
 _is_private: ThreadVariable[bool | None] = ThreadVariable("parallel_facade_worker", None)
-"""Whether this worker has its process to itself; `None` for a thread that is no worker.
-`asyncio.to_thread` and its like carry it into their threads."""
+"""Whether this worker has its process to itself; `None` in a thread that is not a worker.
+`asyncio.to_thread` and similar functions pass it on to their threads."""
 
 
 class WorkerRole:
-    """A block in which this thread is a worker: calls that it makes of its own run in itself.
+    """A block in which this thread is a worker: the calls that it makes run in this worker.
 
     Args:
         is_private: Whether no other worker runs in this process.
@@ -34,11 +34,11 @@ class WorkerRole:
 
 _process_is_worker = False
 _ready_since = 0.0
-"""When the process, if it is a worker, was ready for its first task."""
+"""When this process, if it is a worker, became ready for its first task."""
 
 
 def make_process_a_worker() -> None:
-    """Mark every thread of this process as a worker, for good."""
+    """Mark every thread of this process as a worker, permanently."""
     global _process_is_worker
     _process_is_worker = True
 
@@ -50,7 +50,7 @@ def note_ready() -> None:
 
 
 def ready_since() -> float:
-    """Return when this process was ready for its first task, on the clock of `time.time`."""
+    """Return when this process became ready for its first task, on the clock of `time.time`."""
     return _ready_since
 
 
@@ -60,7 +60,7 @@ def is_worker_process() -> bool:
 
 
 def is_worker() -> bool:
-    """Return whether the current thread runs tasks for somebody else's call."""
+    """Return whether the current thread runs tasks of a call that was made elsewhere."""
     return _process_is_worker or _is_private.get() is not None
 
 

@@ -1,1 +1,1 @@
-"""Settings, the back-ends there are, and how many CPUs may be used."""
+"""Settings, the available back-ends, and the number of usable CPUs."""

@@ -1,4 +1,4 @@
-"""Which back-ends there are, by name, and where each is found; loaded on first use only."""
+"""The back-ends by name, and where each is found; a back-end is loaded on first use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENTRY_POINTS: Final = "parallel_facade.backends"
 """The entry-point group in which a distribution announces its back-ends."""
 
 LOCAL_WORD: Final = "local"
-"""Behind the colon of a cluster's name: start one of that kind on this machine."""
+"""After the colon of a cluster's name: start a cluster of that kind on this machine."""
 
 
 class BackendLocation(NamedTuple):
@@ -26,9 +26,9 @@ class BackendLocation(NamedTuple):
 
     Attributes:
         location: Its module and class.
-        address: The environment variable in which its own ecosystem says where the cluster is;
-            empty for what has no address.
-        has_own_workers: There are as many workers as somebody else has started.
+        address: The environment variable in which its ecosystem keeps the cluster's address; empty
+            for a back-end without an address.
+        has_own_workers: Somebody else starts the workers and decides how many there are.
         starts_locally: A cluster of its kind can be started on this machine.
         needs_posix: It does not run on Windows.
     """
@@ -60,28 +60,28 @@ PPFT_SECRET: Final = "PARALLEL_FACADE_PPFT_SECRET"
 """The environment variable with the secret of ppft's servers."""
 
 ADDRESSES: Final = frozenset({PPFT_SECRET, *(place.address for place in BUILT_IN.values())})
-"""Environment variables that say where clusters are, and are no settings."""
+"""Environment variables for reaching clusters; they are not settings."""
 
 
 @functools.cache
 def plug_ins() -> dict[str, EntryPoint]:
     """Return the back-ends that installed distributions announce."""
-    # Its import costs more than that of this whole package.
+    # Importing it costs more than importing this whole package.
     from importlib.metadata import entry_points
 
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
 
 
 def known_backends() -> list[str]:
-    """Return the name of every back-end that can be asked for, sorted."""
+    """Return the sorted names of all back-ends that can be asked for."""
     return sorted({*BUILT_IN, *plug_ins()})
 
 
 def check_backend_name(setting: str) -> str:
-    """Return *setting*, a back-end's name, perhaps with an address behind a colon.
+    """Return *setting*, the name of a back-end, optionally with an address after a colon.
 
     Raises:
-        ConfigurationError: There is none of that name, or it takes no address.
+        ConfigurationError: No back-end has that name, it takes no address, or the address is empty.
 
     >>> check_backend_name("dask:tcp://10.0.0.1:8786")
     'dask:tcp://10.0.0.1:8786'
@@ -100,9 +100,9 @@ def check_backend_name(setting: str) -> str:
 
 
 def has_own_workers(setting: Any) -> bool:
-    """Return whether the back-end that *setting* asks for has workers that others have started.
+    """Return whether somebody else starts the workers of the back-end that *setting* asks for.
 
-    For *setting* see `Config.backend`. An executor or a back-end in person has.
+    For *setting*, see `Config.backend`. True for an executor or a `Backend` object.
     """
     if not isinstance(setting, str):
         return True
@@ -115,7 +115,7 @@ def with_address(setting: Any) -> Any:
     """Return *setting* with the address of its cluster, from the environment if it has none.
 
     Raises:
-        ConfigurationError: It is nowhere, with the variable to set.
+        ConfigurationError: The environment has none either; the message names the variable.
     """
     place = BUILT_IN.get(setting) if isinstance(setting, str) else None
     if place is None or not place.address:
@@ -134,11 +134,11 @@ def with_address(setting: Any) -> Any:
 
 
 def load_backend(setting: str) -> Any:
-    """Return the class of the back-end that *setting* names, importing what it needs.
+    """Import and return the class of the back-end that *setting* names.
 
     Raises:
-        ConfigurationError: No back-end has this name, it does not run on this system, or what it
-            needs is not installed, or does not load.
+        ConfigurationError: No back-end has this name, it does not run on this system, or a package
+            that it needs is not installed or does not load.
     """
     name, _, _ = check_backend_name(setting).partition(":")
     if sys.platform == "win32" and name in BUILT_IN and BUILT_IN[name].needs_posix:
@@ -155,7 +155,7 @@ def load_backend(setting: str) -> Any:
         raise ConfigurationError(
             f"back-end {name!r} is not installed: {exc}\n\nHint: {hint}"
         ) from exc
-    except Exception as exc:  # as mpi4py does where there is no MPI
+    except Exception as exc:  # for example mpi4py without an MPI
         reason = f"{type(exc).__name__}: {exc}".partition("\n")[0]
         raise ConfigurationError(
             f"back-end {name!r} is installed, but does not load: {reason}\n\n"
@@ -174,6 +174,6 @@ def _load(name: str) -> Any:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """Return ``" (did you mean 'x'?)"`` for the known name nearest to *name*, or nothing."""
+    """Return ``" (did you mean 'x'?)"`` for the known name nearest to *name*, or ``""``."""
     found = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {found[0]!r}?)" if found else ""

@@ -1,4 +1,4 @@
-"""How many CPUs this process may really use."""
+"""The number of CPUs that this process may really use."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CGROUP_MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 class CpuLimit(NamedTuple):
-    """One reason why the process may use *cpus* CPUs at most."""
+    """A reason why the process may use at most *cpus* CPUs."""
 
     cpus: int
     reason: str
 
 
 def is_gil_on() -> bool:
-    """Return whether only one thread at a time runs Python code: not in a free-threaded Python."""
+    """Return whether only one thread at a time runs Python code; false in free-threaded Python."""
     is_enabled: Callable[[], bool] | None = getattr(sys, "_is_gil_enabled", None)
     return is_enabled is None or is_enabled()
 
@@ -31,8 +31,8 @@ def cpu_count() -> int:
 
     The smallest of: the machine's CPUs, the process's affinity mask, the quota of its control
     group (rounded up) and, on Python 3.13 or later, ``-X cpu_count`` or ``PYTHON_CPU_COUNT``.
-    `os.cpu_count()` knows only the first, which starts 64 workers in a container that may use
-    two CPUs.
+    `os.cpu_count()` knows only the first of these, and would start 64 workers in a container that
+    may use two CPUs.
 
     Source of the quota: the Linux kernel's cgroup-v2 documentation, file ``cpu.max``.
 
@@ -55,14 +55,14 @@ def cpu_limits() -> list[CpuLimit]:
 
 
 def cgroup_quota(membership: Path, root: Path) -> float | None:
-    """Return the smallest CPU quota on the way from the process's group up to *root*.
+    """Return the smallest CPU quota of the process's group and its parents up to *root*.
 
     Args:
-        membership: The file that names the process's groups, as ``/proc/self/cgroup``.
+        membership: The file that names the process's groups, such as ``/proc/self/cgroup``.
         root: Where the groups are mounted.
 
     Returns:
-        CPUs, possibly a fraction; `None` when no group sets a quota.
+        Number of CPUs, possibly a fraction; `None` if no group sets a quota.
     """
     try:
         lines = membership.read_text().splitlines()
@@ -73,7 +73,7 @@ def cgroup_quota(membership: Path, root: Path) -> float | None:
 
 
 def _quotas_of(line: str, root: Path) -> list[float]:
-    """Return the quotas that one line of the membership file leads to."""
+    """Return the quotas of the groups that one line of the membership file names."""
     _, controllers, group = line.split(":", 2)
     if controllers and "cpu" not in controllers.split(","):
         return []

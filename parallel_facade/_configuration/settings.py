@@ -1,9 +1,9 @@
-"""Settings: what there is, what each may be, and where its value comes from.
+"""The settings, their valid values, and where each value comes from.
 
     call argument → with config(...) → configure(...) → environment → default
 
-The first that gives a value wins; `None` means "ask the next". The order is written once, in
-`_layers`. Values are checked where they enter, so an error names the place.
+The first layer that has a value wins; `None` means "ask the next layer". The order is defined only
+in `_layers`. Values are checked where they are given, so an error names the place.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class Config(NamedTuple):
 
     Attributes:
         backend: A back-end's name, a `Backend`, or a `concurrent.futures.Executor`.
-        workers: Workers at most; `None` for as many as a cluster or an executor has. On this
-            machine it is a number, `cpu_count()` if none was given.
-        start_method: How worker processes start; `None` takes the platform's safe one.
+        workers: Maximum number of workers; `None` means all workers of a cluster or an executor.
+            On this machine it is a number, `cpu_count()` if none was given.
+        start_method: How worker processes start; `None` takes the platform's safe method.
         inner_threads: Threads that libraries such as BLAS and OpenMP use in each worker process;
-            0 for as many as they like, `None` for the worker's share of the CPUs.
-        chunksize: Items that are begun together, by one worker; `None` is 1.
+            0 sets no limit, `None` means the worker's share of the CPUs.
+        chunksize: Items that one worker begins together; `None` is 1.
         timeout: Seconds for a whole call; `None` for no limit.
         task_timeout: Seconds for one task; `None` for no limit.
         retries: Additional attempts after the first.
@@ -56,11 +56,10 @@ class Config(NamedTuple):
         progress: `False`, `True`, a description, or a callable.
         seed: Seeds one random stream per item; `None` leaves random state alone.
         serializer: ``"dill"``, or ``"pickle"`` for the standard library only.
-        by_value: Names of modules and packages whose code is sent along, since workers have not
-            got it.
+        by_value: Names of modules and packages to send by value, because workers do not have them.
         start_timeout: Seconds that a cluster may be without workers; infinity for no limit.
-        relay: Whether what tasks log, print and warn of in other processes reaches the caller's
-            handlers, streams and filters.
+        relay: Whether log records, printed text and warnings of tasks in other processes reach the
+            caller's handlers, streams and filters.
 
     >>> with config(retries=2) as settings:
     ...     settings.retries, settings.serializer
@@ -85,16 +84,16 @@ class Config(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What one setting may be."""
+    """The valid values of one setting."""
 
     check: Callable[[Any], Any]
-    """Returns the value to use; raises `ValueError` or `TypeError` for a bad one."""
+    """Returns the value to use; raises `ValueError` or `TypeError` for a bad value."""
 
     parse: Callable[[str], Any]
     """Turns the environment's text into a value for `check`; raises `ValueError`."""
 
     expected: str
-    """What is valid, for the error message."""
+    """Describes the valid values, for the error message."""
 
     default: Any = None
 
@@ -187,7 +186,7 @@ def _backend(value: Any) -> Any:
 POSITIVE: Final = "a whole number of at least 1"
 SECONDS: Final = "a number of seconds above 0 (inf for no limit)"
 LONGEST_DELAY: Final = 86_400.0
-"""Seconds; a day is longer than anybody waits for a retry, and short enough for every clock."""
+"""Seconds. Nobody waits longer than a day for a retry, and every clock can count a day."""
 
 SETTINGS: Final[dict[str, Setting]] = {
     "backend": Setting(
@@ -214,7 +213,7 @@ SETTINGS: Final[dict[str, Setting]] = {
 }
 
 _configured: dict[str, Any] = {}
-_configured_lock = threading.Lock()  # guards the replacing of _configured; readers take it whole
+_configured_lock = threading.Lock()  # guards replacing _configured; readers take it as a whole
 _scoped: ThreadVariable[Mapping[str, Any]] = ThreadVariable(
     "parallel_facade_config", MappingProxyType({})
 )
@@ -229,10 +228,10 @@ def configure(**settings: Any) -> None:
     """Set defaults for the whole process.
 
     Args:
-        **settings: Any of the settings of `Config`; `None` takes a setting back.
+        **settings: Any of the settings of `Config`; `None` removes a default set earlier.
 
     Raises:
-        ConfigurationError: A setting is unknown or has a bad value; nothing is changed then.
+        ConfigurationError: A setting is unknown or has a bad value; then nothing changes.
 
     >>> configure(backend="serial")
     >>> get_config().backend
@@ -254,7 +253,7 @@ def config(**settings: Any) -> Iterator[Config]:
     """Set defaults inside a ``with`` block, for this thread or async task only.
 
     Args:
-        **settings: Any of the settings of `Config`; `None` asks the enclosing block again.
+        **settings: Any of the settings of `Config`; `None` keeps the value from outside the block.
 
     Raises:
         ConfigurationError: A setting is unknown or has a bad value.
@@ -272,7 +271,7 @@ def config(**settings: Any) -> Iterator[Config]:
 
 
 def get_config() -> Config:
-    """Return the settings that a call without arguments would use now.
+    """Return the settings that a call without options would use now.
 
     >>> get_config().serializer
     'dill'
@@ -290,68 +289,68 @@ FOR_CALLS_OF_TASKS: Final = (
     "by_value",
     "relay",
 )
-"""Settings that count for a call that a task makes, which its worker runs itself."""
+"""Settings that apply to a call made by a task; the task's worker runs this call itself."""
 
 
 def settings_for_tasks() -> dict[str, Any]:
-    """Return what was configured here, in code, that calls of tasks shall find, too."""
+    """Return the settings configured in code here that also apply to calls made by tasks."""
     given = {**_configured, **_scoped.get()}
     return {name: given[name] for name in FOR_CALLS_OF_TASKS if name in given}
 
 
 def adopt_settings(settings: dict[str, Any]) -> None:
-    """Have *settings* of a caller's in force in this context, a worker's."""
+    """Apply *settings* of the caller in this context of a worker."""
     _scoped.set(settings)
 
 
 def forget_settings() -> None:
-    """Take back all that was configured: in a worker that was forked from its caller."""
+    """Remove everything that was configured; for a worker that was forked from its caller."""
     global _configured
     _configured = {}
     _scoped.set({})
 
 
 _forced: list[str] = []
-"""Back-ends that all calls go to, whatever they ask for; the last one counts."""
+"""Back-ends to which all calls go, whatever they ask for; the last entry counts."""
 
 
 def force_backend(name: str) -> Callable[[], None]:
-    """Have all calls go to the back-end called *name*; return what ends that.
+    """Send all calls to the back-end called *name*; return a function that ends this.
 
-    Executors, back-ends and pools that a call is given as objects stay what they are. For tests.
+    For tests. Executors, back-ends and pools that are passed to a call as objects are still used.
 
     Raises:
-        ConfigurationError: There is no such back-end.
+        ConfigurationError: No back-end has that name.
     """
     _forced.append(check_setting("backend", name, "force_backend()"))
     return lambda: _forced.remove(name)
 
 
 def is_forced() -> bool:
-    """Return whether the back-end was chosen by nobody who knows what a call needs."""
+    """Return whether the back-end was forced, without knowing what a call needs."""
     return bool(_forced)
 
 
 def resolve(arguments: Mapping[str, Any]) -> Config:
-    """Return the settings for a call, each from the first layer that gives it."""
+    """Return the settings for a call, each from the first layer that has it."""
     kinds = tuple(map(type, arguments.values()))
     if _forced or _scoped.get() or not ATOMIC_TYPES.issuperset(kinds):
-        # An executor or a callable of the user's is not kept for longer than the call.
+        # Not cached: an executor or a callable of the user must not be kept beyond the call.
         return _resolve(arguments)
     configured = _configured
-    # By what it depends on; that layer by its identity, since each change makes another.
+    # The key is what the result depends on; `configured` by id, since each change makes a new dict.
     variables = tuple(map(_environment.get, _keys.values()))
     key = tuple(arguments.items()), kinds, id(configured), variables
     if (known := _resolved.get(key)) is None:
         if len(_resolved) >= MOST_RESOLVED:
             _resolved.clear()
-        # With the layer, so that no other can have its identity.
+        # `configured` is kept as well, so that no other dict can get its id.
         known = _resolved[key] = _resolve(arguments), configured
     return known[0]
 
 
 MOST_RESOLVED: Final = 256
-"""Calls whose settings are remembered: most calls of a program are given the same."""
+"""Calls whose settings are cached: most calls of a program have the same settings."""
 
 _resolved: dict[Any, tuple[Config, Any]] = {}
 
@@ -365,17 +364,17 @@ def _resolve(arguments: Mapping[str, Any]) -> Config:
 
 
 usable_cpus = functools.cache(cpu_count)
-"""Counted once: it reads files, which would cost more than a small call."""
+"""Counted once, because it reads files, which would cost more than a small call."""
 
 
 def sources() -> dict[str, str]:
-    """Return for each setting where its value comes from now."""
+    """Return for each setting the layer that its value comes from now."""
     layers = _layers({})
     return {name: _first_given(name, layers)[1] for name in SETTINGS}
 
 
 def _layers(arguments: Mapping[str, Any]) -> list[tuple[str, Callable[[str], Any]]]:
-    """Return the places a value may come from, the strongest first."""
+    """Return the layers that a value may come from, strongest first."""
     forced = {"backend": _forced[-1]} if _forced and _is_name(arguments.get("backend")) else {}
     return [
         ("forced", forced.get),
@@ -406,8 +405,8 @@ def _from_environment(name: str) -> Any:
 
 
 _environment: Any = getattr(os.environ, "_data", os.environ)
-"""What `os.environ` keeps its values in. To ask itself for what is not there takes 2 microseconds,
-and there are a dozen variables to look for in each call."""
+"""The dictionary inside `os.environ`. Asking `os.environ` itself for a missing variable takes 2
+microseconds, and each call looks for a dozen variables."""
 
 _keys: Final[dict[str, Any]] = {
     name: PREFIX + name.upper()
@@ -444,10 +443,10 @@ def _warn_of_unknown_variables() -> None:
 
 
 def check_settings(settings: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Return *settings* checked; `None` stays.
+    """Check *settings* and return them; `None` stays `None`.
 
     Raises:
-        ConfigurationError: Names the setting, its value, *place* and what is valid.
+        ConfigurationError: Names the setting, its value, *place* and the valid values.
     """
     return {
         name: None if value is None else check_setting(name, value, place)
@@ -456,7 +455,7 @@ def check_settings(settings: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 
 def check_setting(name: str, value: Any, place: str) -> Any:
-    """Return *value* checked for the setting *name*, given at *place*."""
+    """Check *value* for the setting *name*, given at *place*, and return the value to use."""
     if (setting := SETTINGS.get(name)) is None:
         known = list(SETTINGS)
         raise ConfigurationError(

@@ -1,1 +1,1 @@
-"""What the user sees while a call runs: progress, logs, prints and warnings of tasks."""
+"""Output for the user while a call runs: progress, logs, prints and warnings of tasks."""

@@ -1,14 +1,14 @@
-"""What a worker tells of a task while it runs: log records, printed text, warnings.
+"""Captures the output of a task while it runs: log records, printed text, warnings.
 
     logging.root ──► Handler ─┐
-    sys.stdout, sys.stderr ───┼──► the Telling of the task ──► remark ──► caller
-    warnings.showwarning ─────┘        └ where there is none: as if nothing had been replaced
+    sys.stdout, sys.stderr ───┼──► OutputCapture of the task ──► relayed record ──► caller
+    warnings.showwarning ─────┘        └ outside of tasks: as if nothing had been replaced
 
 Guarantees:
-    - What is replaced is replaced once in a process, and does what it replaces outside of tasks.
-    - A thread that a task has started tells as the task does, where the worker is a process of its
-      own; else what tasks of other callers do is not told.
-    - Handlers that a forked worker has of the caller's are not called: the caller calls them.
+    - Each replacement is made once per process, and acts like the original outside of tasks.
+    - Output of a thread that a task has started is captured like the task's own, if the worker has
+      a process to itself. Otherwise it is not, so that other callers' output is not sent.
+    - Handlers that a forked worker inherits from the caller are not called: the caller calls them.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from parallel_facade._common.threads import ThreadVariable
 from parallel_facade._console.replay import LOGGED, PRINTED, WARNED, OutputRequest, filters_there
 
 LINE_BYTES: Final = 1 << 13
-"""So much text is told at once, even if its line has not ended."""
+"""Text of more than this length is sent at once, even if its line has not ended."""
 
 
 class OutputCapture:
-    """A block in which a task tells its caller what it logs, prints and warns of.
+    """A block that sends what a task logs, prints and warns of to its caller.
 
     Args:
-        output_request: What the caller wants to hear.
-        send: Sends a remark.
-        item_now: Returns the index of the item that the current thread runs; `None` if it runs
-            none.
+        output_request: The output that the caller wants.
+        send: Sends a relayed record.
+        item_now: Returns the index of the item that the current thread runs; `None` if it runs no
+            item.
         is_alone: Whether this process runs nothing else at the same time.
     """
 
@@ -54,8 +54,8 @@ class OutputCapture:
         self._send = send
         self._item_now = item_now
         self._is_alone = is_alone
-        self._unended: dict[str, str] = {}  # stream → text of which the line has not ended
-        self._writing = threading.RLock()  # guards _unended; R for a `__del__` that prints
+        self._unended: dict[str, str] = {}  # stream → text of an unfinished line
+        self._writing = threading.RLock()  # guards _unended; an RLock, as a `__del__` may print
 
     def __enter__(self) -> Self:
         global _of_process
@@ -74,17 +74,17 @@ class OutputCapture:
             self._end_line(stream)
 
     def log(self, record: logging.LogRecord) -> None:
-        """Tell of a log record, with the traceback as text."""
+        """Send a log record, with the traceback as text."""
         fields = {**vars(record), "msg": record.getMessage(), "args": None, "exc_info": None}
         if record.exc_info and not record.exc_text:
             fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
         fields["item"], fields["worker"] = self._item_now(), os.getpid()
-        # What any process can rebuild, or else what it looks like.
+        # Values that any process can rebuild; for all others, their repr().
         told = {name: one if is_plain(one) else repr(one) for name, one in fields.items()}
         self._send_record(LOGGED, told)
 
     def write(self, stream: str, text: str) -> None:
-        """Tell of text; the end of a line that has not ended waits for the rest."""
+        """Send text; an unfinished line at its end waits for the rest."""
         with self._writing:
             text = self._unended.pop(stream, "") + text
             end = max(text.rfind("\n"), text.rfind("\r")) + 1
@@ -96,7 +96,7 @@ class OutputCapture:
             self._send_record(PRINTED, stream, text[:end])
 
     def warn(self, text: str, category: type[Warning], file: str, line: int) -> None:
-        """Tell of a warning."""
+        """Send a warning."""
         names = category.__module__, category.__qualname__
         self._send_record(WARNED, text, names, file, line, _module_of(file))
 
@@ -111,47 +111,49 @@ class OutputCapture:
 
 
 def _module_of(file: str) -> str:
-    """Return the name of the module in *file*; or a name as `warnings` makes it."""
+    """Return the name of the module in *file*; if it is unknown, a name as `warnings` makes it."""
     for name, module in list(sys.modules.items()):
         if getattr(module, "__file__", None) == file:
             return name
     return file.removesuffix(".py")
 
 
-# ── which task it is ──────────────────────────────────────────────────────────────────────────────
+# ── the current task ──────────────────────────────────────────────────────────────────────────────
 
-_of_context: ThreadVariable[OutputCapture | None] = ThreadVariable("parallel_facade_telling", None)
+_of_context: ThreadVariable[OutputCapture | None] = ThreadVariable(
+    "parallel_facade_output_capture", None
+)
 _of_process: OutputCapture | None = None
-"""Of the task that this process runs, for threads that the task has started."""
+"""The capture of the task that this process runs, for threads that the task has started."""
 
 
 def _current() -> OutputCapture | None:
     return _of_context.get() or _of_process
 
 
-# ── what stands in for what a process has of its own ──────────────────────────────────────────────
+# ── replacements of the handlers and streams of the process ───────────────────────────────────────
 
 
 class Handler(logging.Handler):
-    """Tells of what reaches the root logger."""
+    """Sends the records that reach the root logger."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Tell of *record*; outside of tasks, do what `logging` does without handlers."""
+        """Send *record*; outside of tasks, do what `logging` does without handlers."""
         if (capture := _current()) is not None:
             try:
                 capture.log(record)
-            except Exception:  # as of every handler: a bad format is no failure of the task
+            except Exception:  # as in every handler: a bad format must not fail the task
                 self.handleError(record)
         elif logging.lastResort is not None and len(logging.root.handlers) == 1:
             logging.lastResort.handle(record)
 
 
 class Stream(io.TextIOBase):
-    """A standard stream that the caller sees, if it wants to.
+    """A standard stream that sends its text to the caller, if the caller wants it.
 
     Args:
-        name: Of the stream.
-        original: What it stands for.
+        name: The name of the stream.
+        original: The stream that this object replaces.
     """
 
     def __init__(self, name: str, original: Any) -> None:
@@ -160,7 +162,7 @@ class Stream(io.TextIOBase):
         self._original = original
 
     def write(self, text: str) -> int:
-        """Write *text* where it is seen."""
+        """Send *text* to the caller, or write it to the original stream."""
         capture = _current()
         if capture is None or self._stream_name not in capture.output_request.streams:
             self._original.write(text)
@@ -169,7 +171,7 @@ class Stream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Flush what it stands for."""
+        """Flush the original stream."""
         self._original.flush()
 
     def writable(self) -> bool:
@@ -177,17 +179,17 @@ class Stream(io.TextIOBase):
         return True
 
     def fileno(self) -> int:
-        """Return the descriptor of what it stands for."""
+        """Return the file descriptor of the original stream."""
         return int(self._original.fileno())
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """That of what it stands for."""
+        """The encoding of the original stream."""
         return str(self._original.encoding)
 
     @property
     def errors(self) -> str | None:  # type: ignore[override]
-        """That of what it stands for."""
+        """The error handling of the original stream."""
         return str(self._original.errors)
 
     def __getattr__(self, name: str) -> Any:
@@ -195,7 +197,7 @@ class Stream(io.TextIOBase):
 
 
 def _stop_capturing() -> None:
-    """A process that a task has forked has no way to the caller of its own."""
+    """Stop capturing: a process that a task has forked has no channel to the caller."""
     global _of_process
     _of_process = None
     _of_context.set(None)
@@ -208,13 +210,13 @@ if hasattr(os, "register_at_fork"):
 _handler: Final = Handler()
 _replacing = threading.RLock()  # guards all below
 _captured: OutputRequest | None = None
-_levels: dict[logging.Logger, int] = {}  # as the caller's were
-_filters: list[Any] | None = None  # as the caller's were; `None` if some could not be
+_levels: dict[logging.Logger, int] = {}  # as in the caller
+_filters: list[Any] | None = None  # as in the caller; `None` if a category was missing
 _inherited: list[tuple[logging.Logger, logging.Handler]] = []
 
 
 def note_inherited() -> None:
-    """Note which handlers a process was born with: they are the caller's."""
+    """Note the handlers that the process has at its start: they belong to the caller."""
     loggers = [logging.root, *logging.root.manager.loggerDict.values()]
     _inherited.extend(
         (logger, handler)
@@ -225,7 +227,7 @@ def note_inherited() -> None:
 
 
 def _replace(output_request: OutputRequest) -> None:
-    """Have this process hear what *output_request* says, and tell of it."""
+    """Make this process capture the output that *output_request* asks for."""
     global _captured
     with _replacing:
         if _handler not in logging.root.handlers:
@@ -256,7 +258,7 @@ def _leave_inherited() -> None:
 
 
 def _is_as_set(output_request: OutputRequest) -> bool:
-    """Return whether no task has changed since what *output_request* says."""
+    """Return whether no task has changed the state that *output_request* asked for."""
     return (
         logging.root.manager.disable == output_request.disabled
         and warnings.filters == _filters
@@ -282,7 +284,7 @@ def _set_filters(output_request: OutputRequest) -> None:
     if warnings.filters != wanted:
         warnings.resetwarnings()
         warnings.filters[:] = wanted  # type: ignore[index]
-    # Another may be there for the next call, if a task imports its category.
+    # The next call may find another filter, if a task imports its category.
     _filters = wanted if len(wanted) == len(output_request.filters) else None
 
 

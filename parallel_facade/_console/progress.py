@@ -1,4 +1,4 @@
-"""Showing how far a call is."""
+"""Shows the progress of a call."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from parallel_facade._console.tqdm_bars import new_bar
 
 
 class Progress(NamedTuple):
-    """How far a call is, as given to a callable passed as ``progress=``.
+    """The progress of a call, as passed to a callable given as ``progress=``.
 
     Attributes:
-        done: Items that have ended, well or not.
-        total: Items in all; `None` while it is not known.
-        failed: Items that raised, and were not tried again.
-        retried: Attempts that failed, and were followed by another.
-        in_flight: Items that workers have, or that wait for one, and of which nothing has come.
+        done: Items that have ended, whether they succeeded or failed.
+        total: Total number of items; `None` while it is not known.
+        failed: Items that raised and were not retried.
+        retried: Attempts that failed and were followed by another attempt.
+        in_flight: Submitted items that have no outcome yet: a worker has them, or they wait for a
+            worker.
         elapsed: Seconds since the call began.
 
     >>> Progress(done=3, total=4, failed=0, retried=0, in_flight=1, elapsed=0.5).done
@@ -33,20 +34,20 @@ class Progress(NamedTuple):
     elapsed: float
 
 
-# Users see it in tracebacks and in help() under the name they import it by.
+# Tracebacks and help() show the name under which users import it.
 Progress.__module__ = "parallel_facade"
 
 
 class Reporter:
-    """Counts items and tells *show* of them; used by one thread.
+    """Counts items and reports the progress to *show*; used by one thread.
 
     Args:
-        total: Items in all; `None` while it is not known.
-        show: Takes how far it is.
+        total: Total number of items; `None` while it is not known.
+        show: Takes each `Progress`.
         in_flight: Returns how many items are in flight.
-        begin: Called at the beginning, of which `begin` tells.
+        begin: Called once, by the first call of the method `begin`.
         finish: Called at the end.
-        one_by_one: Tell of each item, also where many have come together.
+        one_by_one: Report each item, even if many arrive together.
         clock: A monotonic clock in seconds.
     """
 
@@ -74,7 +75,7 @@ class Reporter:
         self._retried = 0
 
     def begin(self) -> None:
-        """Put the display up; beginning twice is fine."""
+        """Show the display; beginning twice is fine."""
         if (begin := self._begin) is not None:
             self._begin = None
             begin()
@@ -92,7 +93,7 @@ class Reporter:
         self._tell()
 
     def retry(self) -> None:
-        """Count an attempt that is followed by another."""
+        """Count an attempt that is followed by another attempt."""
         self._retried += 1
         self._tell()
 
@@ -111,7 +112,7 @@ class Reporter:
         )
 
     def close(self) -> None:
-        """Take the display away; closing twice is fine."""
+        """Remove the display; closing twice is fine."""
         finish, self._finish = self._finish, lambda: None
         finish()
 
@@ -121,7 +122,7 @@ def open_reporter(
     total: int | None,
     in_flight: Callable[[], int],
 ) -> Reporter | None:
-    """Return a reporter for what the user asked for, or `None` for nothing."""
+    """Return a reporter for the *progress* that the user asked for; `None` for no display."""
     if callable(progress):
         return Reporter(total, progress, in_flight)
     if progress is False or progress == "":
@@ -148,5 +149,5 @@ def open_reporter(
 
 
 def _nothing_is_asked() -> int:
-    """A bar does not show what is in flight."""
+    """Return 0: a bar does not show the items in flight."""
     return 0

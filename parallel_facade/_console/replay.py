@@ -1,15 +1,15 @@
-"""What a caller hears of its tasks: what they log, print and warn of, as if it had been here.
+"""Shows in the caller what tasks log, print and warn of, as if they had run there.
 
     caller                                               worker
-    OutputRequest: levels, filters, streams ──with the call──► Telling
-    show_all ◄── in the thread that waits for the call ◄──── remark, sent at once
+    OutputRequest: levels, filters, streams ──with the call──► OutputCapture
+    show_all ◄── in the thread that waits for the call ◄──── relayed record, sent at once
 
 Guarantees:
-    - A remark is shown before what its item came to is given to anybody.
-    - What the caller's loggers and filters do not want is not sent, and is asked for once more
-      here, where filters and handlers are.
+    - A relayed record is shown before anybody gets the outcome of its item.
+    - Output that the caller's loggers and filters reject is not sent. Output that arrives is
+      checked again here, where the filters and handlers are.
     - A warning is shown as often as if all tasks had run here, not once for each worker.
-    - Nothing of the user's is unpickled for it.
+    - Showing a record unpickles no object of the user.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ WarningFilter = tuple[str, str | None, tuple[str, str], str | None, int]
 
 
 class OutputRequest(NamedTuple):
-    """What a caller wants to hear, as its tasks shall know it.
+    """The output that a caller wants from its tasks.
 
     Attributes:
-        levels: Logger → level, where one is set; the root logger is the empty name.
-        disabled: As given to `logging.disable`.
-        filters: What `warnings` lets through, the strongest first.
-        streams: Of `STREAMS`, those that do not reach the caller from a worker by themselves.
+        levels: Logger → level, for loggers with a level; the root logger is the empty name.
+        disabled: The level given to `logging.disable`.
+        filters: The filters of `warnings`, strongest first.
+        streams: The streams of `STREAMS` that do not reach the caller from a worker by themselves.
     """
 
     levels: dict[str, int]
@@ -52,13 +52,13 @@ class OutputRequest(NamedTuple):
 
 
 def output_request_now(*, is_remote: bool, has_bar: bool) -> OutputRequest:
-    """Return what this program wants to hear now.
+    """Return the output that this program wants now.
 
     Args:
         is_remote: Whether workers write to other terminals than this program does.
-        has_bar: Whether there is a bar, on whose line workers of the same terminal would write.
+        has_bar: Whether there is a bar; workers on the same terminal would write into its line.
     """
-    # A copy: another thread may make a logger just now.
+    # A copy: another thread may make a logger meanwhile.
     loggers = list(logging.root.manager.loggerDict.items())
     levels = {name: level for name, one in loggers if (level := getattr(one, "level", 0))}
     levels[""] = logging.root.level
@@ -71,25 +71,25 @@ def output_request_now(*, is_remote: bool, has_bar: bool) -> OutputRequest:
 
 
 def packed_output_request(*, is_remote: bool, has_bar: bool) -> bytes:
-    """Return what this program wants to hear now as it travels; see `output_request_now`."""
+    """Return the output that this program wants now, as bytes; see `output_request_now`."""
     return pickle.dumps(tuple(output_request_now(is_remote=is_remote, has_bar=has_bar)), PROTOCOL)
 
 
 @functools.lru_cache(maxsize=4)
 def unpacked_output_request(data: bytes) -> OutputRequest:
-    """Return what a caller wants to hear: for most calls of a worker the very same object."""
+    """Return the output that a caller wants: the same object for most calls of a worker."""
     return OutputRequest(*pickle.loads(data))
 
 
 def filters_now() -> Sequence[Any]:
-    """Return the filters of `warnings` that hold here."""
-    # Where `sys.flags.context_aware_warnings` is set, `catch_warnings` has its own in the context.
+    """Return the filters of `warnings` that apply here."""
+    # With `sys.flags.context_aware_warnings`, `catch_warnings` keeps its filters in the context.
     of_context: Callable[[], Sequence[Any]] | None = getattr(warnings, "_get_filters", None)
     return warnings.filters if of_context is None else of_context()
 
 
 _last_sent: tuple[list[Any], list[WarningFilter]] = [], []
-"""The filters of the last call, which most programs never change, and what was sent of them."""
+"""The filters of the last call, which most programs never change, and how they were sent."""
 
 
 def _all_as_sent(filters: list[Any]) -> list[WarningFilter]:
@@ -111,7 +111,7 @@ def _as_sent(
 
 
 def filters_there(filters: list[WarningFilter]) -> list[Any]:
-    """Return those of *filters* for `warnings` whose category is loaded in this process."""
+    """Return the *filters* with a category that is loaded in this process, for `warnings`."""
     found = []
     for action, message, names, module, line in filters:
         if (category := category_called(*names)) is not None:
@@ -124,7 +124,7 @@ def _pattern(text: str | None, flags: int) -> re.Pattern[str] | None:
 
 
 def category_called(module: str, name: str) -> type[Warning] | None:
-    """Return the class of warnings, if its module is loaded in this process."""
+    """Return the warning class, if its module is loaded in this process."""
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
@@ -135,7 +135,7 @@ def _is_replaced(stream: str) -> bool:
     return getattr(sys, stream) is not getattr(sys, f"__{stream}__")
 
 
-# ── what has come ─────────────────────────────────────────────────────────────────────────────────
+# ── received records ──────────────────────────────────────────────────────────────────────────────
 
 LOGGED: Final = "logged"
 PRINTED: Final = "printed"
@@ -145,13 +145,13 @@ _log = logging.getLogger("parallel_facade")
 
 
 def ignore(record: bytes) -> None:
-    """Hear what nobody listens to."""
+    """Discard *record*: nobody listens to it."""
 
 
 def show_all(said: deque[bytes]) -> None:
-    """Show the remarks in *said*, each once, whoever else does so at the same time.
+    """Show the records in *said*, each once, even if other threads do so at the same time.
 
-    Not those that come meanwhile: a task may say more than can be shown.
+    Records that arrive meanwhile are left: a task may send more than can be shown.
     """
     if not said:
         return
@@ -163,13 +163,13 @@ def _show_first(count: int, said: deque[bytes], *, has_bars: bool) -> None:
     for _ in range(count):
         try:
             record = said.popleft()
-        except IndexError:  # somebody else has shown it
+        except IndexError:  # another thread has shown it
             return
         _show(record, has_bars=has_bars)
 
 
 def _show(record: bytes, *, has_bars: bool) -> None:
-    """Log, print or warn of what a task did."""
+    """Log, print or warn as the task of *record* did."""
     kind, *fields = pickle.loads(record)
     if kind == PRINTED and has_bars:
         stream, text = fields
@@ -179,8 +179,8 @@ def _show(record: bytes, *, has_bars: bool) -> None:
     except Exception as exc:
         if came_from_handler(exc):
             raise
-        # A stream that is closed, a warning that a filter makes an error: nothing that a task or
-        # the call shall fail of.
+        # A closed stream, or a warning that a filter turns into an error, must not fail a task or
+        # the call.
         _log.debug("what a task has %s could not be shown", kind, exc_info=True)
 
 
@@ -197,11 +197,11 @@ def _show_text(stream: str, text: str) -> None:
 
 
 _shown: set[Any] = set()
-"""Warnings that were shown here. Not as `warnings` notes it: it forgets that whenever a filter is
-set, which dill does for each function that it takes apart."""
+"""Warnings that were shown here. The registry of `warnings` does not serve: setting a filter clears
+it, and dill does that for each function that it takes apart."""
 
 _shown_under: Any = None
-"""The list of filters at that time. In a ``with catch_warnings()`` it is another."""
+"""The list of filters at that time. A ``with catch_warnings()`` block has another list."""
 
 
 def _show_warning(text: str, names: tuple[str, str], file: str, line: int, module: str) -> None:
@@ -223,7 +223,8 @@ def _show_warning(text: str, names: tuple[str, str], file: str, line: int, modul
 
 
 _PARTS_OF_KEY: Final = {"default": 4, "module": 3, "once": 2}
-"""Actions of `warnings` that show a warning once: for a text, its category, a module, a line."""
+"""Actions of `warnings` that show a warning once, and how many parts of its key they compare: text,
+category, module, line."""
 
 
 def _action_for(text: str, category: type[Warning], line: int, module: str) -> str:
@@ -231,7 +232,9 @@ def _action_for(text: str, category: type[Warning], line: int, module: str) -> s
         if (
             (message is None or message.match(text))  # type: ignore[attr-defined, unused-ignore]
             and issubclass(category, categories)
-            and (of_module is None or of_module.match(module))  # type: ignore[attr-defined, unused-ignore]
+            and (
+                of_module is None or of_module.match(module)  # type: ignore[attr-defined, unused-ignore]
+            )
             and at_line in {0, line}
         ):
             return str(action)

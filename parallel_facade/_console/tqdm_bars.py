@@ -1,12 +1,12 @@
-"""Bars of tqdm: where there is one, and what is written while it stands there.
+"""The bars of tqdm: finds them, and lets text be written above them.
 
-    terminal:   ...                      text ──► above_bars ──► the bars are taken away,
-                what tasks have said                              the text is written,
+    terminal:   ...                      text ──► above_bars ──► the bars are removed,
+                output of tasks                                   the text is written,
                 Fitting:  40%|████      |                         the bars are drawn again
 
 Guarantees:
-    - What is written in `above_bars` is on lines of its own, whoever made the bars.
-    - No lock of tqdm's is held meanwhile: a handler of the user's may wait for one that holds it.
+    - Text written in `above_bars` is on lines of its own, no matter who made the bars.
+    - No tqdm lock is held meanwhile: a handler of the user may wait for a thread that holds it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 
 def new_bar(description: str | None, total: int | None) -> Any:
-    """Return a new bar, which is a widget in a notebook, and nothing where nobody looks."""
+    """Return a new bar: a widget in a notebook, invisible outside of a terminal."""
     how: dict[str, Any] = {"total": total, "desc": description, "unit": "item"}
     if not _is_in_notebook():
         from tqdm import tqdm
@@ -36,20 +36,20 @@ def new_bar(description: str | None, total: int | None) -> Any:
 
 
 def is_on_terminal(progress: bool | str | Callable[..., object]) -> bool:
-    """Return whether what the user asked for as *progress* is a bar on a terminal."""
+    """Return whether the *progress* that the user asked for is a bar on a terminal."""
     if callable(progress) or not progress:
         return False
     return _is_terminal(sys.stderr) and not _is_in_notebook()
 
 
 def _is_terminal(stream: Any) -> bool:
-    with suppress(ValueError):  # of a stream that is closed
+    with suppress(ValueError):  # the stream is closed
         return hasattr(stream, "isatty") and bool(stream.isatty())
     return False
 
 
 def _is_in_notebook() -> bool:
-    """Return whether what this process writes is shown in a notebook."""
+    """Return whether the output of this process is shown in a notebook."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return shell is not None and hasattr(shell, "kernel")
@@ -57,7 +57,7 @@ def _is_in_notebook() -> bool:
 
 @contextmanager
 def above_bars() -> Iterator[bool]:
-    """Return a block that writes whole lines; it is given whether there are bars below them."""
+    """Return a block for writing whole lines above the bars; it yields whether there are any."""
     bars = _bars_on_terminals()
     for bar in bars:
         bar.clear()
@@ -69,7 +69,7 @@ def above_bars() -> Iterator[bool]:
 
 
 def as_line(text: str, stream: Any) -> str:
-    """Return *text*, with the end of its line if *stream* is where a bar would be drawn over it."""
+    """Return *text*, ended by a newline if a bar would be drawn over it on *stream*."""
     is_whole = text.endswith(("\n", "\r")) or not _is_terminal(stream)
     return text if is_whole else f"{text}\n"
 
@@ -78,7 +78,7 @@ def _bars_on_terminals() -> list[Any]:
     tqdm: Any = getattr(sys.modules.get("tqdm"), "tqdm", None)
     if not getattr(tqdm, "_instances", None):
         return []
-    with tqdm.get_lock():  # who makes a bar just now would change what is looped over
+    with tqdm.get_lock():  # a thread that makes a bar now would change the set
         return [bar for bar in tqdm._instances if _is_drawn_on_terminal(bar)]
 
 

@@ -1,1 +1,1 @@
-"""The engine of a call: chunks, order, retries, deadlines, results."""
+"""Runs calls: chunks, order, retries, deadlines, results."""

@@ -1,10 +1,10 @@
-"""One call in the background: the future that the user holds.
+"""The future of one background call, which the user holds.
 
-    Submission ── report ──► AsyncResult ── value or error ──► who asks, and callbacks
+    BackgroundCall ── report ──► AsyncResult ── value or error ──► waiting code, and callbacks
 
 Guarantees:
     - An `AsyncResult` ends exactly once: with a value, an error, a time-out or a cancellation.
-    - The user's objects are rebuilt in the thread that asks for them, not in the back-end's.
+    - The user's objects are rebuilt in the thread that asks for them, not in the back-end's thread.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _log = logging.getLogger("parallel_facade")
 FILTERS_IN_CONTEXT: Final = bool(getattr(sys.flags, "context_aware_warnings", False))
 
 ENDED: Final = ("FINISHED", "CANCELLED", "CANCELLED_AND_NOTIFIED")
-"""States of a future of `concurrent.futures` that waits for nothing any more."""
+"""States of a `concurrent.futures` future that has ended."""
 
 
 class _NotDecodedError(Exception):
-    """Holds the place of an exception that nobody has asked for yet."""
+    """Placeholder for an exception that nobody has asked for yet."""
 
 
 class AsyncResult(SafeFuture[R], Generic[R]):
@@ -61,19 +61,19 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         self._callback_thread = callback_thread
         self._background_call: BackgroundCall | None = None
         self._decode: Callable[[], ChunkReport] | None = None
-        self._decoding = threading.RLock()  # guards _decode, _report and the cancelling
+        self._decoding = threading.RLock()  # guards _decode, _report and cancelling
         self._report: ChunkReport | None = None
-        self._was_asked = False  # somebody was told how it ended
-        self._records: deque[bytes] = deque()  # by the task, and not shown yet
-        self._showing = threading.RLock()  # held while it is shown; R for a handler that asks us
-        # Where `catch_warnings` lives in the context, warnings are shown in that of the caller.
+        self._was_asked = False  # whether its outcome was asked for
+        self._records: deque[bytes] = deque()  # from the task, not shown yet
+        self._showing = threading.RLock()  # held while they are shown; R: a handler may ask us
+        # If `catch_warnings` is kept in the context, warnings are shown in the caller's context.
         self._context = copy_context() if FILTERS_IN_CONTEXT else None
 
     def get(self, timeout: float | None = None) -> R:
         """Return the value, waiting for it.
 
         Args:
-            timeout: Seconds to wait; `None` waits for ever. The task goes on after that.
+            timeout: Seconds to wait; `None` waits for ever. The task goes on after a time-out.
 
         Raises:
             TaskTimeoutError: It did not end in time.
@@ -86,7 +86,7 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         return self.result(timeout)
 
     def result(self, timeout: float | None = None) -> R:
-        """Return the value, waiting *timeout* seconds for it; as `get`.
+        """Return the value, waiting *timeout* seconds for it; the same as `get`.
 
         >>> from parallel_facade import apply_async
         >>> apply_async(len, ("four",), backend="serial").result()
@@ -99,7 +99,7 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         return value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return what the task raised, waiting *timeout* seconds for it; `None` if it returned.
+        """Return the task's exception, waiting *timeout* seconds for it; `None` if it returned.
 
         >>> from parallel_facade import apply_async
         >>> apply_async(divmod, (1, 0), backend="serial").exception()
@@ -131,7 +131,7 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         return self.done()
 
     def successful(self) -> bool:
-        """Return whether the task returned, and did not raise.
+        """Return whether the task returned without raising.
 
         Raises:
             ValueError: It has not ended.
@@ -145,23 +145,23 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         return not self.cancelled() and self.exception() is None
 
     def cancel(self) -> bool:
-        """Cancel the task if it does not run yet, and return whether that worked.
+        """Cancel the task if it does not run yet; return whether that worked.
 
         >>> from parallel_facade import apply_async
         >>> apply_async(abs, (-1,), backend="serial").cancel()
         False
         """
         background = self._background_call
-        if background is None or not background.cancel():  # `None`: it has ended, or is just ending
+        if background is None or not background.cancel():  # `None`: it has ended, or is ending
             return self.cancelled()
         return super().cancel()
 
     def stop(self) -> bool:
-        """Cancel the task, also while it runs, and return whether that worked.
+        """Cancel the task, even while it runs; return whether that worked.
 
-        On the process back-end its worker is stopped, with the processes that it has started, and
-        replaced; Ray ends it, too. Threads, the caller itself, executors and other clusters cannot
-        be stopped.
+        The process back-end stops the task's worker, with the processes that the worker has
+        started, and replaces it. Ray also stops the task. A task in a thread, in the caller itself,
+        in an executor or in another cluster cannot be stopped.
 
         >>> from parallel_facade import apply_async
         >>> import time
@@ -183,7 +183,7 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         return not self.done() and background is not None and background.running()
 
     def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
-        """Call *fn* with this result when it is there, in the thread for callbacks.
+        """Call *fn* with this result when it has ended, in the callback thread.
 
         >>> from parallel_facade import apply_async
         >>> import queue
@@ -193,17 +193,17 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         1
         """
         if getattr(fn, "__module__", None) == "asyncio.futures":
-            # It only wakes its event loop: `await` waits for no callback that blocks.
+            # It only wakes its event loop, so `await` need not wait for callbacks that block.
             super().add_done_callback(fn)
             return
         super().add_done_callback(lambda _: self._callback_thread.call_soon(fn, self))
 
     def __await__(self) -> Generator[Any, None, R]:
-        """Wait in a coroutine; cancelling that cancels the task, also while it runs."""
+        """Wait in a coroutine; cancelling the coroutine cancels the task, even while it runs."""
         return self._awaited().__await__()
 
     async def _awaited(self) -> R:
-        import asyncio  # whoever comes here has it already, and others need not wait for it
+        import asyncio  # loaded already in a program that uses it; others need not wait for it
 
         try:
             return await asyncio.wrap_future(self)
@@ -212,9 +212,9 @@ class AsyncResult(SafeFuture[R], Generic[R]):
             raise
 
     def _get_snapshot(self) -> tuple[bool, bool, R | None, BaseException | None]:
-        """Return whether it has ended, and was cancelled; its value, and its error.
+        """Return whether it has ended, whether it was cancelled, its value, and its error.
 
-        From Python 3.15 on, asyncio asks this in place of `exception` and `result`.
+        From Python 3.15 on, asyncio calls this instead of `exception` and `result`.
         """
         if not self.done() or self.cancelled():
             return self.done(), self.cancelled(), None, None
@@ -224,24 +224,24 @@ class AsyncResult(SafeFuture[R], Generic[R]):
     def __repr__(self) -> str:
         if not self.done() or self.cancelled():
             return super().__repr__()
-        # Not by what the base has, which is not what was returned or raised; nor by asking for
-        # that, which may run the user's code.
+        # The base class holds placeholders instead of the value or error, and rebuilding those may
+        # run the user's code.
         how = "raised" if self._has_failed() else "returned"
         return f"<{type(self).__name__} at {id(self):#x} state=finished {how}>"
 
     def _has_failed(self) -> bool:
-        """Return whether the task, which has ended, raised; without asking what."""
+        """Return whether the task, which has ended, raised; do not rebuild the exception."""
         return super().exception() is not None
 
     def __del__(self) -> None:
-        # Nobody can ask any more. While the interpreter ends, logging may be gone already.
+        # Nobody can ask any more. While the interpreter ends, logging may already be torn down.
         if getattr(self, "_was_asked", True) or sys.is_finalizing() or not self.done():
             return
         if not self.cancelled() and (what := self._failure_as_text()):
             _log.error("a call in the background failed, and nobody asked for it:\n%s", what)
 
     def _failure_as_text(self) -> str:
-        """Return what went wrong, if anything, without rebuilding objects of the user's."""
+        """Return the failure as text, empty for none, without rebuilding the user's objects."""
         error = super().exception()
         if isinstance(error, _NotDecodedError):
             return self._tell_failure()
@@ -255,7 +255,7 @@ class AsyncResult(SafeFuture[R], Generic[R]):
             )
 
     def _failure(self, timeout: float | None) -> Failure | None:
-        """Wait, and return what went wrong."""
+        """Wait, and return the failure; `None` if there is none."""
         self._check_process()
         try:
             error = super().exception(timeout)
@@ -274,14 +274,14 @@ class AsyncResult(SafeFuture[R], Generic[R]):
             return Failure(error)
         failure = self._decoded().failures.get(0)
         if failure is not None and isinstance(failure.error, StopIteration):
-            # It cannot be set on an asyncio future, which would wait for ever.
+            # StopIteration cannot be set on an asyncio future, which would then wait for ever.
             instead = RuntimeError("the function raised StopIteration")
             instead.__cause__ = failure.error
             return Failure(instead)
         return failure
 
     def _receive(self, record: bytes) -> None:
-        """Show what the task says: soon, in the thread for callbacks, or to who waits."""
+        """Take a record; it is shown soon in the callback thread, or by a thread that waits."""
         self._records.append(record)
         if self._context is None:
             self._callback_thread.call_soon(self._show_records)
@@ -303,11 +303,11 @@ class AsyncResult(SafeFuture[R], Generic[R]):
     def _end_with(
         self, decode: Callable[[], ChunkReport], tell_failure: Callable[[], str] | None
     ) -> None:
-        """End with a report, which *decode* returns when somebody asks.
+        """End with a report, which *decode* returns when it is asked for.
 
         Args:
             decode: Rebuilds the report.
-            tell_failure: Returns the failure in it as text; `None` if there is none.
+            tell_failure: Returns the report's failure as text; `None` if it has no failure.
         """
         self._decode = decode
         self._tell_failure = tell_failure or str
@@ -328,7 +328,7 @@ class AsyncResult(SafeFuture[R], Generic[R]):
 
 
 def _is_from_waiting(error: BaseException) -> bool:
-    """Return whether the wait itself has raised *error*, not a signal's handler in the middle."""
+    """Return whether the wait itself raised *error*, not a signal handler that interrupted it."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next

@@ -1,13 +1,13 @@
-"""One call in the background: its attempts, its clock and its end.
+"""One background call: its attempts, its time limit and its end.
 
-    apply_async ─► Submission ─► Backend ─► worker
+    apply_async ─► BackgroundCall ─► Backend ─► worker
                        │ attempt by attempt       │
-    AsyncResult ◄──────┴──── received ◄───────────┘
+    AsyncResult ◄──────┴──── _arrived ◄───────────┘
 
 Guarantees:
     - The last attempt, a time-out or a cancellation ends the result, and the callable is dropped.
-    - Nothing of the user's runs in the back-end's thread: failures that may be retried are looked
-      at in the thread for decisions.
+    - None of the user's code runs in the back-end's thread: failures that may be retried are
+      decoded in the thread for decisions.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from parallel_facade.backends.base import Backend, TaskFuture, WorkerLost
 
 
 class BackgroundCall:
-    """One call in the background, with all its attempts.
+    """One background call, with all its attempts.
 
     Args:
         backend: Runs it.
         call: The callable, in the form ``"call"``.
         arguments: Positional arguments and keywords.
-        options: How.
-        callback_thread: Where callbacks are run.
-        decisions: Where failures are decoded, to see whether they are retried. Not in the thread
-            for callbacks, where a callback may wait for this very result.
+        options: The options of the call.
+        callback_thread: Runs callbacks.
+        decisions: The thread that decodes failures, to see whether they are retried. It is not the
+            callback thread, where a callback may wait for this very result.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class BackgroundCall:
         backend.listen(self._handle, self._trace.listener(self.result._receive))
 
     def start(self, on_end: Callable[[], object] | None = None) -> None:
-        """Make the first attempt, and start the clock.
+        """Start the first attempt and the time limit.
 
         Args:
-            on_end: Called once, after the last attempt, in a thread of the back-end's.
+            on_end: Called once, when the result has ended, in the thread that ends it.
         """
         self.result._background_call = self
         try:
@@ -92,14 +92,14 @@ class BackgroundCall:
             Future.add_done_callback(self.result, lambda _: on_end())
 
     def _start_clock(self) -> None:
-        # Not for a back-end that is done when it returns.
+        # Not for a back-end that runs the call in `submit`: the call has already ended.
         if self._options.timeout is None or self._backend.capabilities.runs_in_caller:
             return
         seconds = min(self._options.timeout, threading.TIMEOUT_MAX)
         self._alarm = threading.Timer(seconds, self._expire)
         self._alarm.daemon = True
         self._alarm.start()
-        if self._handle is None:  # it has ended meanwhile, and there was no alarm to cancel
+        if self._handle is None:  # it has ended meanwhile, before there was an alarm to cancel
             self._alarm.cancel()
 
     def cancel(self) -> bool:
@@ -111,7 +111,7 @@ class BackgroundCall:
         return self._inner.cancel()
 
     def _cancel_delay(self) -> bool:
-        """Let no attempt follow the delay; return whether there was one."""
+        """Cancel the delay and the attempt after it; return whether there was a delay."""
         with self._deciding:
             delay, self._delay = self._delay, None
         if delay is None:
@@ -120,10 +120,10 @@ class BackgroundCall:
         return True
 
     def stop(self) -> bool:
-        """End the current attempt if the back-end can; the result is cancelled then."""
+        """Stop the current attempt if the back-end can; the result is then cancelled."""
         if self.cancel():
             return True
-        # An attempt that has ended may be about to be followed by another; not then.
+        # If the attempt has already ended, a retry may be about to follow; this prevents it.
         if not self._inner.stop() and not self._inner.done():
             return False
         self.result._cancelled()
@@ -144,7 +144,7 @@ class BackgroundCall:
         self._inner.add_done_callback(self._arrived)
 
     def _arrived(self, inner: Future[Any]) -> None:
-        """An attempt has ended; this runs in a thread of the back-end's."""
+        """Handle the end of an attempt, in a thread of the back-end."""
         if inner.cancelled() or _was_stopped(inner):
             self._end()
             self.result._cancelled()
@@ -161,7 +161,7 @@ class BackgroundCall:
         return error is not None or self._codec.has_failures(received)
 
     def _decide(self, inner: Future[Any]) -> None:
-        """Retry, or settle with the failure."""
+        """Retry, or end the result with the failure."""
         if self.result.done() or (error := self._retried_error(inner)) is None:
             self._settle(inner)
             return
@@ -190,11 +190,11 @@ class BackgroundCall:
             self._end()
             self.result._fail_with(exc)
         else:
-            if self.result.done():  # its time has passed since we looked
+            if self.result.done():  # its time has passed since the check
                 self._give_up_attempt()
 
     def _retried_error(self, inner: Future[Any]) -> BaseException | None:
-        """Return what the attempt failed with, if there shall be another."""
+        """Return the error of the attempt if it is to be retried; else `None`."""
         error, received = _received(inner)
         if error is not None:
             return self._backend.translate(error)
@@ -231,25 +231,25 @@ class BackgroundCall:
         self._trace.note_end()
         if self._alarm is not None:
             self._alarm.cancel()
-        # What refers to this object. A failure nobody asks for is told of when its result goes,
-        # which shall not wait for the garbage collector.
+        # Break reference cycles: a failure that nobody asks for is logged when its result is
+        # deleted, and that must not wait for the garbage collector.
         self._inner = ENDED
         self.result._background_call = None
         handle, self._handle = self._handle, None
         if handle is not None:
-            # A thread that the task has left behind may still say something.
+            # A thread that the task has left behind may still send records.
             self._backend.listen(handle, ignore)
             self._backend.drop(handle)
 
 
 ENDED: Final = TaskFuture()
-"""Stands for an attempt that nobody waits for any more."""
+"""Replaces an attempt that nothing waits for any more."""
 
 ENDED.set_result(None)
 
 
 def _unpacked(codec: Codec, received: Any, earlier: list[str]) -> ChunkReport:
-    """Return the report, in which each failure tells how *earlier* attempts ended."""
+    """Return the report; each failure in it has notes on how *earlier* attempts ended."""
     report = codec.unpack(received)
     for failure in report.failures.values():
         note_attempts(failure.error, earlier)
@@ -257,7 +257,7 @@ def _unpacked(codec: Codec, received: Any, earlier: list[str]) -> ChunkReport:
 
 
 def _was_stopped(inner: Future[Any]) -> bool:
-    """Return whether *inner* was stopped on request, which may be heard before `stop` returns."""
+    """Return whether *inner* was stopped on request; it may arrive before `stop` returns."""
     error, _ = _received(inner)
     return isinstance(error, WorkerLost) and isinstance(error.error, CancelledError)
 
@@ -266,6 +266,6 @@ def _received(inner: Future[Any]) -> tuple[BaseException | None, Any]:
     """Return why *inner* has no report, or else the report as it was received."""
     error = inner.exception()
     if isinstance(error, WorkerLost) and error.parts:
-        # Its worker died after the call, and before it could say so.
+        # Its worker died after the call had ended, and before it could report that.
         return None, list(error.parts)
     return (error, None) if error is not None else (None, inner.result())

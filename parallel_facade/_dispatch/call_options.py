@@ -1,4 +1,4 @@
-"""What one call was asked to do, checked against what its back-end can do."""
+"""The options of one call, checked against the capabilities of its back-end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ErrorTypes = tuple[type[BaseException], ...]
 
 
 class Options(NamedTuple):
-    """What one call was asked to do; see `parallel_facade.pmap` for each."""
+    """The options of one call; see `parallel_facade.pmap` for each."""
 
     chunksize: int | None
     timeout: float | None
@@ -37,7 +37,7 @@ class Options(NamedTuple):
 
 
 class Requirement(NamedTuple):
-    """An option, the capability that it needs, and what to say where that is missing."""
+    """An option, the capability that it needs, and the message if that is missing."""
 
     option: str
     capability: str
@@ -59,13 +59,13 @@ LEFT_OUT: Final = frozenset(
     {"task_timeout", "inner_threads", "start_method"}
     | {"max_tasks_per_worker", "max_memory_per_worker"}
 )
-"""Options that a back-end which is forced need not honour."""
+"""Options that a forced back-end may ignore."""
 
 
 def check_capabilities(name: str, capabilities: Capabilities, **wanted: object) -> None:
     """Raise `ConfigurationError` for an option that the back-end called *name* cannot honour."""
     for requirement in REQUIREMENTS:
-        # Who forces a back-end for a test does not know of such options, which change no result.
+        # A test that forces a back-end does not know these options, and they change no result.
         if requirement.option in LEFT_OUT and is_forced():
             continue
         value = wanted.get(requirement.option)
@@ -86,14 +86,14 @@ def make_options(
 ) -> Options:
     """Return the options of a call from its settings and its own arguments.
 
-    A *chunksize* that is only configured is for calls without a *task_timeout*.
+    A *chunksize* from the configuration applies only to calls without a *task_timeout*.
 
     Raises:
         ConfigurationError: An option has a bad value, or contradicts another.
     """
     chunksize = resolved.chunksize
     task_timeout = _or_none(resolved.task_timeout)
-    # Where it is left aside, nothing is timed: chunks are as they were asked for.
+    # Workers and forced back-ends may ignore task_timeout: chunks keep their requested size.
     if task_timeout is not None and not (is_worker() or is_forced()):
         if chunksize_given and chunksize != 1:
             raise ConfigurationError(
@@ -160,7 +160,7 @@ NOT_RUN_BY_CALLING: Final = {
         "collect what it yields in a function: lambda x: list(f(x))",
     ),
 }
-"""Functions that do nothing when they are called, by the flag of their code."""
+"""Kinds of functions that do nothing when they are called, by the flag of their code."""
 
 
 def _code_flags(func: Any) -> int:
@@ -173,7 +173,7 @@ def _code_flags(func: Any) -> int:
 
 
 def check_iterables(iterables: tuple[object, ...]) -> None:
-    """Raise `TypeError` if there are no iterables, or one of them is none, naming its place."""
+    """Raise `TypeError` if there are no iterables, or one is not iterable; name its position."""
     if not iterables:
         raise TypeError("expected at least one iterable after func")
     for place, iterable in enumerate(iterables, start=1):

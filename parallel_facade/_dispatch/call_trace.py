@@ -1,8 +1,8 @@
-"""What one call is seen to do, while somebody makes a timeline.
+"""Records what one call does, while a timeline is made.
 
-Map, Submission ──steps, submissions──► CallTrace ◄──times of chunks── workers
-                                           │
-                                    each open `Trace`
+MapRun, BackgroundCall ──steps, submissions──► CallTrace ◄──times of chunks── workers
+                                                  │
+                                           each open `Trace`
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from parallel_facade.backends.base import Backend
 
 
 class NullTrace:
-    """Stands for the notes of a call that nobody watches."""
+    """A trace that records nothing, for a call without a timeline."""
 
     def traced(self, codec: Codec) -> Codec:
         """Return *codec*."""
@@ -43,21 +43,21 @@ class NullTrace:
         return on_record
 
     def note_submitted(self, first: int) -> None:
-        """Forget it."""
+        """Do nothing."""
 
     def note_lost(self, first: int, items: int, error: BaseException) -> None:
-        """Forget it."""
+        """Do nothing."""
 
     def note_end(self) -> None:
-        """Forget it."""
+        """Do nothing."""
 
 
 class CallTrace:
-    """What one call is seen to do.
+    """Records what one call does.
 
     Args:
         func: The callable.
-        backend: What runs it.
+        backend: The back-end that runs it.
         workers: How many workers it may use.
     """
 
@@ -67,7 +67,7 @@ class CallTrace:
         self.workers = workers
         self.began = time.time()
         self.ended: float | None = None
-        """When it was over; `None` as long as it is not."""
+        """When the call ended; `None` before that."""
         self.steps: list[TimedStep] = []
         self.submissions: list[tuple[int, float]] = []
         """The first item of each chunk that was submitted, and when."""
@@ -75,16 +75,16 @@ class CallTrace:
         self._times: list[bytes] = []
 
     def take_times(self, record: bytes) -> None:
-        """Take what a worker has said of a chunk; in any thread. What is over, is over."""
+        """Take a worker's times of a chunk, in any thread; ignore them after the call has ended."""
         if self.ended is None:
             self._times.append(record)
 
     def traced(self, codec: Codec) -> Codec:
-        """Return what does as *codec*, and has it noted."""
+        """Return a codec that works like *codec* and records its steps here."""
         return TracedCodec(codec, self)
 
     def listener(self, on_record: Callable[[bytes], object]) -> Callable[[bytes], object]:
-        """Return what takes remarks about times, and gives all others to *on_record*."""
+        """Return a listener that takes records of times and passes all others to *on_record*."""
 
         def listen(record: bytes) -> None:
             (self.take_times if is_times(record) else on_record)(record)
@@ -92,31 +92,31 @@ class CallTrace:
         return listen
 
     def note_submitted(self, first: int) -> None:
-        """Note that the chunk that begins with item *first* is the back-end's."""
+        """Note that the chunk that begins with item *first* is submitted to the back-end."""
         self.submissions.append((first, time.time()))
 
     def note_lost(self, first: int, items: int, error: BaseException) -> None:
-        """Note that *items* from item *first* on were lost with a worker, or stopped."""
+        """Note that *items* items, from *first* on, were lost with a worker, or stopped."""
         if self.ended is None:
             self.losses.append(Loss(first, items, time.time(), described(error)))
 
     def note_end(self) -> None:
-        """Note that the call is over."""
+        """Note that the call has ended."""
         if self.ended is None:
             self.ended = time.time()
 
     @property
     def chunks(self) -> list[ChunkTimes]:
-        """What workers have done so far."""
+        """The times of the chunks that workers have reported so far."""
         return sorted((unpack_times(one) for one in self._times), key=lambda one: one.received)
 
 
 class TracedCodec:
-    """Notes what a carrier does, and how long it takes.
+    """Records what a codec does, and how long it takes.
 
     Args:
-        codec: Does it.
-        trace: Takes the notes.
+        codec: Does the work.
+        trace: Takes the records.
     """
 
     def __init__(self, codec: Codec, trace: CallTrace) -> None:
@@ -124,12 +124,12 @@ class TracedCodec:
         self._trace = trace
 
     def pack_call(self, call: Call) -> Any:
-        """Have *call* packed, and its workers say what they do."""
+        """Pack *call*, and make workers report their times."""
         began = time.time()
         try:
             packed = self._codec.pack_call(call._replace(take_times=self._trace.take_times))
         except BaseException:
-            self._trace.note_end()  # before there is anything that could
+            self._trace.note_end()  # no other object exists yet that could
             raise
         size = self._codec.size_of(packed)
         self._trace.steps.append(
@@ -138,7 +138,7 @@ class TracedCodec:
         return packed
 
     def pack_chunk(self, chunk: Chunk) -> Any:
-        """Have *chunk* packed."""
+        """Pack *chunk*."""
         began = time.time()
         packed = self._codec.pack_chunk(chunk)
         size = self._codec.size_of(packed)
@@ -148,18 +148,18 @@ class TracedCodec:
         return packed
 
     def size_of(self, packed: Any) -> int:
-        """Return the bytes of what was packed."""
+        """Return the size of *packed* in bytes."""
         return self._codec.size_of(packed)
 
     def deduplicate_buffers(self) -> None:
-        """Have buffers placed once."""
+        """Send a buffer that many items hold only once."""
         self._codec.deduplicate_buffers()
 
     def unpack(self, received: Any, known: int = 0) -> ChunkReport:
-        """Have a report unpacked."""
+        """Unpack a report."""
         began = time.time()
         report = self._codec.unpack(received, known)
-        # What was known has come before, out of a journal.
+        # The known outcomes came earlier, from a journal.
         items = max(0, len(report.values) - known)
         share = items / max(1, len(report.values))
         size = round(sum(map(_size, received)) * share) if self._trace.sends_bytes else 0
@@ -189,11 +189,11 @@ NULL_TRACE: Final = NullTrace()
 Listener = Callable[[CallTrace], object]
 
 listeners: Final[list[Listener]] = []
-"""Called with each call that begins; a watcher that is added sees what begins from then on."""
+"""Called with each call that begins; a new listener sees only calls that begin after that."""
 
 
 def trace_call(func: Callable[..., Any], backend: Backend, workers: int) -> CallTrace | NullTrace:
-    """Return what takes notes of a call that begins, or forgets them if nobody watches.
+    """Return a trace for a call that begins; a null trace if there are no listeners.
 
     Calls that a task makes are a part of the task.
     """

@@ -1,12 +1,12 @@
-"""Where the chunks of a map come from: its input, and what has to be run again.
+"""Gives the chunks of a map: from its input, and from items that have to run again.
 
     input ─pull─► chunk ─pack─► packed ─► next
-                    ▲             │ larger than it shall be by now
+                    ▲             │ larger than it should be by now
     again, later ───┴─────────────┘
 
 Guarantees:
     - An item is pulled only when there is room for it, by the thread that calls `next`.
-    - What has to be run again goes before anything that has not been pulled.
+    - Items that have to run again go before items that have not been pulled.
     - An item that cannot travel is refused alone; its chunk goes on without it.
 
 Assumes:
@@ -30,12 +30,12 @@ from parallel_facade._worker.outcomes import Failure
 from parallel_facade._worker.run_chunk import Chunk
 
 CHECKED_AHEAD_BYTES: Final = 64 << 20
-"""Payloads that an eager map makes before it runs anything, to refuse what cannot travel. More
-would hold the data a second time; behind this point items are refused when their turn comes."""
+"""Payloads that an eager map packs before it runs anything, to refuse items that cannot travel.
+More would hold the data a second time; later items are refused when their turn comes."""
 
 
 class Packed(NamedTuple):
-    """A chunk ready to be submitted; or yet to be packed, if *payload* is `None`."""
+    """A chunk that is ready to submit, or has to be packed first if *payload* is `None`."""
 
     chunk: Chunk
     payload: Any = None
@@ -43,7 +43,7 @@ class Packed(NamedTuple):
     def part(self, first: int, count: int) -> Packed:
         """Return *count* of its items from position *first* on.
 
-        What is the whole of it stays packed: an item may have changed since it was pulled.
+        The whole chunk stays packed, because an item may have changed since it was pulled.
         """
         if (first, count) == (0, len(self.chunk.items)):
             return self
@@ -51,7 +51,7 @@ class Packed(NamedTuple):
         return Packed(self.chunk._replace(first=self.chunk.first + first, items=items))
 
     def singles(self, count: int) -> list[Packed]:
-        """Return each of its first *count* items alone."""
+        """Return its first *count* items, each as a chunk."""
         return [self.part(position, 1) for position in range(count)]
 
 
@@ -61,13 +61,13 @@ class ChunkSource:
     Args:
         items: The input.
         codec: Packs chunks.
-        sizer: Says how large they shall be.
+        sizer: Chooses their size.
         window: How many chunks may be in flight.
         total: How many items there are; `None` if that is not known.
-        buffersize: Items pulled and not yet taken, at most; 0 for as many as the workers need;
+        buffersize: The most items pulled and not yet taken; 0 for as many as the workers need;
             `None` for no bound.
-        is_passive: To pull an item runs no code of the user's, which might change earlier ones.
-        refuse: Called with a chunk of one item that cannot travel, and why.
+        is_passive: Pulling an item runs none of the user's code, which might change earlier items.
+        refuse: Called with a chunk of one item that cannot travel, and the failure.
     """
 
     def __init__(
@@ -86,27 +86,27 @@ class ChunkSource:
         self._codec = codec
         self._sizer = sizer
         self.window = window
-        """As the argument; it may change."""
+        """As the argument; may change."""
         self._total = total
         self._buffersize = buffersize
         self._is_passive = is_passive
         self._refuse = refuse
         self._pulled = 0
-        self._handed_out = 0  # items in chunks that were given, less those that came back
+        self._handed_out = 0  # items in chunks that were given, minus those to run again
         self._again: deque[Packed] = deque()
         self._packed: deque[Packed] = deque()
         self._later: deque[tuple[Deadline, Packed]] = deque()
         self.taken = 0
-        """How many items the consumer has the outcomes of."""
+        """How many outcomes the consumer has."""
         self.is_exhausted = False
-        """Nothing more is pulled."""
+        """Whether nothing more is pulled."""
         self.input_error: Exception | None = None
-        """What the input raised."""
+        """The exception that the input raised."""
 
     # ── giving ────────────────────────────────────────────────────────────────────────────────
 
     def check_ahead(self) -> None:
-        """Pack what comes next, as far as that is sensible, to refuse what cannot travel."""
+        """Pack the next items, up to `CHECKED_AHEAD_BYTES`, to refuse those that cannot travel."""
         size = 0
         while size < CHECKED_AHEAD_BYTES:
             count = self._sizer.size_to_check(self._total or 1)
@@ -116,7 +116,7 @@ class ChunkSource:
             size += self._codec.size_of(packed.payload)
 
     def divide_evenly(self) -> None:
-        """Make all chunks now, while no time is known."""
+        """Make all chunks now, before any time is known."""
         count = self._sizer.share(self._total or 1)
         while (packed := self._pack_next(count)) is not None:
             self._packed.append(packed)
@@ -125,7 +125,7 @@ class ChunkSource:
         """Return the next chunk; `None` if there is none, or no room for it.
 
         Args:
-            as_packed: Give what was packed ahead as it is, however large.
+            as_packed: Return a chunk that was packed ahead as it is, however large.
         """
         size = self._sizer.size(self._left())
         if self._packed and not self._again and not self._due():
@@ -173,17 +173,17 @@ class ChunkSource:
         except Exception as exc:
             if came_from_handler(exc):
                 raise
-            # What was pulled before is run, and its results are given first, as a loop would do.
+            # Items pulled before this are run, and their results come first, as in a loop.
             self.input_error = exc
             self.is_exhausted = True
         first, self._pulled = self._pulled, self._pulled + len(items)
         return Packed(Chunk(first, items, self._sizer.begin_size)) if items else None
 
     def _pull_into(self, items: list[Any], size: int) -> None:
-        """Pull *size* items; or fewer, if one might change when the next is pulled.
+        """Pull *size* items; or fewer, if an item might change when the next one is pulled.
 
-        A generator may fill one array again and again, and yield it each time. What is pulled
-        before such an item is packed has to be packed with it, as it is.
+        A generator may fill one array again and again, and yield it each time. So pulling stops
+        after such an item, at the end of its group of the begin size, and the chunk is packed.
         """
         pulled: Iterator[Any] = islice(self._items, size)
         stopped = False
@@ -197,7 +197,7 @@ class ChunkSource:
             self.is_exhausted = True
 
     def _room(self, size: int) -> int:
-        """Return how many items may be pulled now, for a chunk of *size*."""
+        """Return how many items may be pulled now, for a chunk of *size* items."""
         if self._buffersize is None:
             return size
         held = self._pulled - self.taken
@@ -208,14 +208,14 @@ class ChunkSource:
 
     @property
     def slice_size(self) -> int | None:
-        """How many outcomes a lazy consumer takes at once, so that pulling goes on meanwhile."""
+        """Most outcomes that a lazy consumer takes at once, so that pulling goes on meanwhile."""
         if self._buffersize is None:
             return None
         bound = self._buffersize or self._sizer.size(self._left()) * self.window
         return max(1, bound // SLICES)
 
     def _pack(self, found: Packed) -> Packed | None:
-        """Return *found* packed; `None` if an item cannot travel, which is that item's failure."""
+        """Return *found* packed; `None` if an item cannot travel: only that item then fails."""
         chunk = found.chunk
         try:
             packed = Packed(chunk, self._codec.pack_chunk(chunk))
@@ -231,47 +231,47 @@ class ChunkSource:
     # ── taking back ───────────────────────────────────────────────────────────────────────────
 
     def run_again(self, parts: list[Packed]) -> None:
-        """Give *parts* of what was given before, before anything that was not."""
+        """Give *parts* of earlier chunks again, before all other items."""
         self._handed_out -= sum(len(part.chunk.items) for part in parts)
         self._again.extendleft(reversed(parts))
 
     def run_later(self, parts: list[Packed], delay: float) -> None:
-        """Give *parts* of what was given before, after *delay* seconds."""
+        """Give *parts* of earlier chunks again, after *delay* seconds."""
         self._handed_out -= sum(len(part.chunk.items) for part in parts)
         self._later.extend((Deadline(delay), part) for part in parts)
 
     def drop_from(self, index: int) -> None:
-        """Give no chunk that begins behind item *index*, and pull nothing more."""
+        """Drop all chunks that begin at item *index* or later, and pull nothing more."""
         self.is_exhausted = True
         self._packed = deque(packed for packed in self._packed if packed.chunk.first < index)
         self._again = deque(packed for packed in self._again if packed.chunk.first < index)
         self._later = deque(one for one in self._later if one[1].chunk.first < index)
 
     def drop_all(self) -> None:
-        """Give nothing more."""
+        """Drop all chunks, and pull nothing more."""
         self.is_exhausted = True
         for queue in (self._packed, self._again, self._later):
             queue.clear()
 
-    # ── what there is ─────────────────────────────────────────────────────────────────────────
+    # ── state ─────────────────────────────────────────────────────────────────────────────────
 
     @property
     def is_over(self) -> bool:
-        """Whether there is nothing more to give, now or later."""
+        """Whether there are no more chunks, now or later."""
         return self.is_exhausted and not (self._packed or self._again or self._later)
 
     @property
     def waits(self) -> bool:
-        """Whether there is something that time will bring."""
+        """Whether a part waits for its delay."""
         return bool(self._later)
 
     def seconds_to_next(self) -> float | None:
-        """Return how long it is until that is due; `None` if there is nothing."""
+        """Return the seconds until the next delayed part is due; `None` if there is none."""
         return self._later[0][0].remaining() if self._later else None
 
 
 def _extend_until_may_change(items: list[Any], pulled: Iterator[Any]) -> bool:
-    """Pull items up to the first that may change; return whether there was one."""
+    """Pull items up to and including the first that may change; return whether there was one."""
     for item in pulled:
         items.append(item)
         if type(item) not in ATOMIC_TYPES and _may_change(item):
@@ -280,7 +280,7 @@ def _extend_until_may_change(items: list[Any], pulled: Iterator[Any]) -> bool:
 
 
 def _extend_by_begin_size(items: list[Any], pulled: Iterator[Any], begin_size: int) -> bool:
-    """Pull items up to the end of the first grain with one that may change; return as above."""
+    """Do the same for whole groups: stop after the first group with an item that may change."""
     while True:
         before = len(items)
         items.extend(islice(pulled, begin_size))
@@ -297,4 +297,4 @@ def _may_change(item: Any) -> bool:
 
 
 SLICES: Final = 8
-"""Slices that the outcomes in the window are taken in, at least."""
+"""The outcomes in the window are taken in at least this many slices."""

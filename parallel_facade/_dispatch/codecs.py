@@ -1,4 +1,4 @@
-"""How calls, chunks and reports cross to a back-end and back: as objects, or as payloads."""
+"""Codecs that pass calls, chunks and reports to a back-end and back: as objects or as payloads."""
 
 from __future__ import annotations
 
@@ -31,44 +31,44 @@ from parallel_facade.backends.base import Backend
 
 
 class Codec(Protocol):
-    """What the dispatcher needs to talk to any back-end."""
+    """Converts calls, chunks and reports for any back-end."""
 
     def pack_call(self, call: Call) -> Any:
-        """Return *call* as the back-end takes it."""
+        """Return *call* in the form that the back-end takes."""
         ...
 
     def pack_chunk(self, chunk: Chunk) -> Any:
-        """Return *chunk* as the back-end takes it."""
+        """Return *chunk* in the form that the back-end takes."""
         ...
 
     def size_of(self, packed: Any) -> int:
-        """Return the bytes of a packed chunk; 0 where it is not bytes."""
+        """Return the size of a packed chunk in bytes; 0 if it is not bytes."""
         ...
 
     def deduplicate_buffers(self) -> None:
-        """From now on, nothing changes the items: what many of them hold is sent once."""
+        """Send a buffer that many items hold only once; from now on, nothing changes the items."""
         ...
 
     def unpack(self, received: Any, known: int = 0) -> ChunkReport:
-        """Return the report that the back-end gave.
+        """Return the report in *received*.
 
         Args:
             received: From the back-end.
-            known: Outcomes, from the first, that are known already and need not be rebuilt.
+            known: How many outcomes, from the first, are known already and need not be rebuilt.
         """
         ...
 
     def has_failures(self, received: Any) -> bool:
-        """Return whether the report holds a failure, without running code of the user's."""
+        """Return whether the report holds a failure, without running the user's code."""
         ...
 
     def first_failure(self, received: Any) -> str:
-        """Return the first failure in the report as text, without running code of the user's."""
+        """Return the first failure in the report as text, without running the user's code."""
         ...
 
 
 class ObjectCodec:
-    """Passes everything as it is, within one process."""
+    """Passes all objects unchanged, within one process."""
 
     def pack_call(self, call: Call) -> Call:
         """Return *call* itself."""
@@ -83,7 +83,7 @@ class ObjectCodec:
         return 0
 
     def deduplicate_buffers(self) -> None:
-        """Do nothing: nothing is sent."""
+        """Do nothing, because nothing is sent."""
 
     def unpack(self, received: ChunkReport, known: int = 0) -> ChunkReport:  # noqa: ARG002
         """Return the report itself."""
@@ -100,16 +100,16 @@ class ObjectCodec:
 
 
 class PayloadCodec:
-    """Turns everything into bytes of ours, so that no pool's own pickler meets the user's data.
+    """Encodes all objects as our own bytes, so that no pool's pickler handles the user's data.
 
     Args:
         serializer: As in `Encoder`.
-        segment_pool: The back-end's, which then takes a `Payload`; `None` for one that takes bytes.
+        segment_pool: That of a back-end that takes a `Payload`; `None` for one that takes bytes.
         by_value: As in `Encoder`.
         is_remote: Whether workers may be on other machines.
-        has_children: Whether workers are processes that this one has started.
-        relay: Whether the caller hears what tasks say.
-        has_bar: Whether a bar is on the caller's terminal.
+        has_children: Whether workers are processes that this process has started.
+        relay: Whether workers send the output of tasks to the caller.
+        has_bar: Whether a progress bar is on the caller's terminal.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class PayloadCodec:
         self._form = "one"
 
     def pack_call(self, call: Call, name: str = THE_CALLABLE) -> Any:
-        """Return *call*, which messages call *name*, as a payload."""
+        """Return *call* as a payload; messages call it *name*."""
         self._form = call.form
         payload = self._encoder.encode_callable(
             call[: Call._fields.index("take_times")],
@@ -185,17 +185,17 @@ class PayloadCodec:
         )
 
     def size_of(self, packed: Any) -> int:
-        """Return the length of the payload, with its buffers."""
+        """Return the size of the payload and its buffers."""
         return packed.size if self._takes_segments else len(packed)
 
     def deduplicate_buffers(self) -> None:
-        """Place a buffer once that many items hold."""
+        """Place a buffer that many items hold only once."""
         self._encoder.deduplicate_buffers()
 
     def unpack(self, received: list[Any], known: int = 0) -> ChunkReport:
-        """Return the report whose parts are in *received*."""
+        """Return the report from its parts in *received*."""
         report = decode_report(received, known)
-        # Functions among the results keep their globals themselves.
+        # Functions among the results keep their own globals alive.
         _namespaces.forget(self._encoder.call_id)
         return report
 
@@ -216,9 +216,9 @@ def _working_folder() -> str:
 
 
 def _authkey() -> bytes | None:
-    """Return the key of this process for `multiprocessing`, once managers may have been made.
+    """Return the `multiprocessing` key of this process; `None` if it cannot have made managers.
 
-    The workers are processes of `multiprocess`, which has a key of its own.
+    Workers are processes of `multiprocess`, which has a key of its own.
     """
     if "multiprocessing.managers" not in sys.modules:
         return None
@@ -226,12 +226,12 @@ def _authkey() -> bytes | None:
 
 
 def _import_path() -> list[str]:
-    """Return `sys.path` with the working directory by its name."""
+    """Return `sys.path`, with the working directory in place of an empty entry."""
     return [entry or _working_folder() for entry in sys.path]
 
 
 def codec_for(backend: Backend, options: Options) -> Codec:
-    """Return the carrier that *backend* needs."""
+    """Return the codec that *backend* needs."""
     can = backend.capabilities
     if can.needs_serialization:
         return PayloadCodec(
@@ -253,7 +253,7 @@ def pack_initializer(
     *,
     has_children: bool,
 ) -> bytes:
-    """Return *initializer* as a payload for `_open_call.run_initializer`."""
+    """Return *initializer* as a payload for `loaded_call.run_initializer`."""
     call = Call(initializer, "call", stops_at_failure=True, seed=None)
     codec = PayloadCodec(serializer, by_value=by_value, has_children=has_children)
     packed: bytes = codec.pack_call(call, "the initializer")

@@ -1,9 +1,9 @@
-"""Where what comes of one call arrives, for a consumer that waits in a thread or in a coroutine.
+"""Queues the resolved futures of one call, for a consumer in a thread or in a coroutine.
 
-What tasks say while they run is beside them:
+Relayed records of running tasks are kept beside the futures:
 
-    futures, when they are resolved ──put──► take, in the order of their arrival
-    remarks ──────────────────────────say──► said, with SAID to take
+    resolved futures ──put────────► take, in the order of their arrival
+    relayed records ───put_record─► records, with RECORD_CAME to take
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from contextlib import suppress
 from typing import Any, Final
 
 RECORD_CAME: Final[Future[Any]] = Future()
-"""Comes where something was said."""
+"""Arrives instead of a future when a relayed record has come."""
 
 
 class CompletionQueue:
-    """A queue of resolved futures; anybody may put, one consumer takes."""
+    """A queue of resolved futures; any thread may put, one consumer takes."""
 
     def __init__(self) -> None:
         self.records: deque[bytes] = deque()
-        """Remarks of tasks, not shown yet. Each was there before the future of its chunk."""
+        """Relayed records that are not shown yet. Each arrives before the future of its chunk."""
         self._arrived: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         self._wake: Callable[[], object] | None = None
 
     def put_record(self, record: bytes) -> None:
-        """Deliver *record*; this is called by the thread that has heard it."""
+        """Add *record*; called by the thread that received it."""
         self.records.append(record)
         self.put(RECORD_CAME)
 
     def put(self, future: Future[Any]) -> None:
-        """Deliver *future*; this is called by the thread that resolved it."""
+        """Add *future*; called by the thread that resolved it."""
         self._arrived.put(future)
-        # After the put: a consumer that looked before it finds the bell rung.
+        # After the put, so that a consumer that checked the queue before the put is woken.
         if (wake := self._wake) is not None:
             wake()
 
@@ -54,13 +54,13 @@ class CompletionQueue:
 
     async def arrival(self, timeout: float | None) -> None:
         """Wait in a coroutine until a future can be taken, *timeout* seconds at most."""
-        import asyncio  # whoever comes here has it already, and others need not wait for it
+        import asyncio  # loaded already in a program that uses it; others need not wait for it
 
         loop = asyncio.get_running_loop()
         waker = asyncio.Event()
 
         def wake() -> None:
-            with suppress(RuntimeError):  # the loop was closed, and nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed, and nothing waits in it any more
                 loop.call_soon_threadsafe(waker.set)
 
         self._wake = wake

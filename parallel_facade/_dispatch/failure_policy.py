@@ -1,12 +1,12 @@
-"""What becomes of an item that has ended: a value, a failure, or another attempt.
+"""Decides what an item that has ended becomes: a value, a failure, or another attempt.
 
-    outcome ─┬─ succeed ──► Harvest
-             ├─ may_retry ─► once more, as *retries* says
-             └─ fail ─────► Harvest; the first that does not stay in its place ends the call
+    outcome ─┬─ succeed ──► ResultBuffer
+             ├─ may_retry ─► another attempt, if *retries* allows it
+             └─ fail ─────► ResultBuffer; the first failure that is not kept ends the call
 
 Guarantees:
-    - With several failures the one with the lowest index ends the call, whichever came first.
-    - A failure says which item it is of, and how its earlier attempts ended.
+    - Of several failures, the one with the lowest index ends the call, whichever came first.
+    - A failure names its item, and says how the item's earlier attempts ended.
 
 Assumes:
     - One consumer at a time.
@@ -31,11 +31,11 @@ class FailurePolicy:
     """Decides on the items of one map.
 
     Args:
-        options: Say what is retried, and what stays in its place.
+        options: Say which failures are retried, and which are kept as results.
         buffer: Takes the outcomes.
         total: How many items there are; `None` if that is not known.
-        on_end: Called with the index of each item that ends the call; what is behind it does not
-            matter any more, but what comes before it may still fail, and then ends it instead.
+        on_end: Called with the index of each item that ends the call. Items behind it do not
+            matter any more; an item before it may still fail, and then ends the call instead.
         in_flight: Returns how many items are in flight.
     """
 
@@ -51,12 +51,12 @@ class FailurePolicy:
         self._buffer = buffer
         self._on_end = on_end
         self._reporter = open_reporter(options.progress, total, in_flight)
-        self._attempts: dict[int, list[str]] = {}  # what went wrong with items that are retried
+        self._attempts: dict[int, list[str]] = {}  # how earlier attempts of retried items ended
         self.first_failure: tuple[int, Failure] | None = None
-        """What ends the call, and the index of its item."""
+        """The failure that ends the call, after the index of its item."""
 
     def begin(self) -> None:
-        """Show that the call has begun; again is fine."""
+        """Show that the call has begun; beginning twice is fine."""
         if self._reporter is not None:
             self._reporter.begin()
 
@@ -66,11 +66,11 @@ class FailurePolicy:
             self._reporter.close()
 
     def matters(self, index: int) -> bool:
-        """Return whether item *index* comes before everything that ends the call."""
+        """Return whether item *index* comes before the failure that ends the call, if any."""
         return self.first_failure is None or index < self.first_failure[0]
 
     def succeed(self, index: int, values: list[Any]) -> None:
-        """Take the *values* that the items from *index* on have come to."""
+        """Take the *values* of the items from *index* on."""
         self._buffer.add(index, values)
         if self._attempts and len(values) == 1:
             self._attempts.pop(index, None)
@@ -78,7 +78,7 @@ class FailurePolicy:
             self._reporter.succeed(len(values))
 
     def refuse(self, chunk: Chunk, failure: Failure) -> None:
-        """Take the *failure* of the one item of *chunk*, which cannot be sent."""
+        """Take the *failure* of the only item of *chunk*, which cannot be sent."""
         note_item(failure.error, chunk.first, chunk.items[0], "sending")
         self._end(chunk.first, failure)
 
@@ -97,16 +97,16 @@ class FailurePolicy:
             self._reporter.fail()
 
     def keeps(self, failure: Failure) -> bool:
-        """Return whether *failure* stays in its place instead of ending the call."""
-        # What is no Exception ends a program, on the serial back-end at once: so everywhere.
+        """Return whether *failure* is kept as a result instead of ending the call."""
+        # An error that is no `Exception` ends a program at once on the serial back-end; so on all.
         return self._options.return_exceptions and isinstance(failure.error, Exception)
 
     def is_retried(self, error: BaseException) -> bool:
-        """Return whether what raises *error* may be tried again."""
+        """Return whether an item that raised *error* may be retried."""
         return is_retried(error, self._options.retry_on)
 
     def may_retry(self, index: int, error: BaseException) -> bool:
-        """Return whether item *index*, which failed with *error*, has an attempt left; use it."""
+        """Return whether item *index*, which raised *error*, has an attempt left; use it up."""
         used = len(self._attempts.get(index, ()))
         if used >= self._options.retries:
             return False

@@ -1,20 +1,20 @@
-"""Drives one map from its iterables to its outcomes.
+"""Runs one map from its iterables to its outcomes.
 
-    items ─Supply─► window ─submit─► Backend ─► worker
-                       ▲ bounded                  │
-    outcomes ◄─Harvest◄─Verdicts◄── Mailbox ◄─────┘
+    items ─ChunkSource─► window ─submit─► Backend ──────► worker
+                            ▲ bounded                       │
+    outcomes ◄─ResultBuffer◄─FailurePolicy◄─CompletionQueue◄┘
 
 Guarantees:
     - An item is pulled only when there is room for it, by the thread that asks for results.
-    - Every item ends in one outcome. It runs again only as *retries* says.
-    - No item waits behind one that takes long while a worker is idle, where the back-end can take
-      back what was not begun; and no outcome waits for the rest of its chunk for long.
-    - After `close` nothing of the call waits to run, and its callable is dropped when the last
+    - Every item ends in one outcome. It runs again only as *retries* allows.
+    - If the back-end can take back unstarted items, no item waits behind a slow item while a
+      worker is idle. No outcome waits long for the rest of its chunk.
+    - After `close`, nothing of the call waits to run, and its callable is dropped when the last
       running task has ended.
 
 Assumes:
     - A back-end resolves each future exactly once, from any thread.
-    - One consumer at a time calls `step`, `take` and `close`.
+    - One consumer at a time calls `fill`, `wait`, `take` and `close`.
 """
 
 from __future__ import annotations
@@ -49,15 +49,14 @@ from parallel_facade._worker.run_chunk import THE_ARGUMENTS, Call, Chunk
 from parallel_facade.backends.base import Backend, Stage, TaskFuture, WorkerLost
 
 FIRST_POLL_SECONDS: Final = 0.03
-"""How long a report may be awaited before what runs is looked at: some chunks' worth of work."""
+"""How long to wait for a report before polling the running chunks: the work of a chunk or two."""
 STARVED_POLL_SECONDS: Final = 0.002
-"""The same, where there is nothing more to submit: then the report that came last may have left its
-worker idle. What others have not begun is known at the second look, and two are over in less than
-the last chunks take."""
+"""The same, if there is nothing more to submit: the worker of the last report may then be idle.
+Stealing needs two polls (signal, then read); both must fit into the time of the last chunks."""
 LONGEST_POLL_SECONDS: Final = 0.1
-"""Each look waits twice as long as the one before, up to this: a look costs some 0.05 ms."""
+"""Each poll waits twice as long as the one before, up to this: a poll costs about 0.05 ms."""
 MOST_DOUBLINGS: Final = 10
-"""By then every look is the longest."""
+"""After this many doublings, every wait is the longest."""
 
 
 class InFlight:
@@ -66,7 +65,7 @@ class InFlight:
     Attributes:
         packed: What was submitted.
         settled: How many of its items, from the first, have their outcomes.
-        kept: How many of its items stay where they are; the others were taken back.
+        kept: How many of its items stay with its worker; the others were taken back.
     """
 
     __slots__ = ("kept", "packed", "settled")
@@ -78,11 +77,11 @@ class InFlight:
 
     @property
     def chunk(self) -> Chunk:
-        """What was submitted, as items."""
+        """The chunk that was submitted, with its items."""
         return self.packed.chunk
 
     def left(self) -> Packed:
-        """Return what has no outcome and was not taken back."""
+        """Return the items that have no outcome and were not taken back."""
         return self.packed.part(self.settled, self.kept - self.settled)
 
 
@@ -91,17 +90,17 @@ class MapRun:
 
     Args:
         backend: Runs the chunks.
-        call: What to apply.
-        items: What to apply it to.
-        options: How.
+        call: The callable to apply.
+        items: The items to apply it to.
+        options: The options of the call.
         total: How many items there are; `None` if that is not known.
-        chunksize: Items that are begun together.
-        buffersize: Items pulled and not yet taken, at most; 0 for as many as the workers need;
+        chunksize: Items that begin together.
+        buffersize: The most items pulled and not yet taken; 0 for as many as the workers need;
             `None` for no bound.
-        ordered: Give outcomes in the order of the items, not as they come.
-        submits_all: Hand everything to the back-end at once, without a window.
-        is_passive: To pull an item runs no code of the user's, which might change earlier ones.
-        max_items: Items in one chunk, at most; `None` for as many as are measured to be good.
+        ordered: Give outcomes in the order of the items instead of the order of arrival.
+        submits_all: Submit all chunks at once, without a window.
+        is_passive: Pulling an item runs none of the user's code, which might change earlier items.
+        max_items: The most items in one chunk; `None` to choose by measurement.
     """
 
     def __init__(
@@ -130,13 +129,13 @@ class MapRun:
         self._runs_in_caller = backend.capabilities.runs_in_caller
         self._can_take_back = backend.capabilities.can_take_back and options.task_timeout is None
         self._submits_all = submits_all
-        # What has a time of its own shall not be stopped with another item; and where the caller
-        # runs a lazy map, that is a loop, which does nothing ahead of its turn.
+        # A timed item travels alone. So does an item of a lazy map that runs in the caller: that is
+        # a loop, which does nothing ahead of its turn.
         is_loop = self._runs_in_caller and buffersize is not None
         goes_alone = options.task_timeout is not None or is_loop
         most = 1 if goes_alone else max_items
         if options.chunksize is not None and not backend.capabilities.tells_what_ran:
-            most = options.chunksize  # who chooses what is lost together shall have it so
+            most = options.chunksize  # it bounds how many items one crash can lose
         self._sizer = ChunkSizer(
             chunksize,
             workers,
@@ -160,13 +159,13 @@ class MapRun:
         )
         self._in_flight: dict[TaskFuture, InFlight] = {}
         self.is_too_late: bool = False
-        self._polls = 0  # since a report came
-        self._next_poll: Deadline | None = None  # at what runs
-        self._is_starved = False  # there was room in the window, and nothing to submit
+        self._polls = 0  # since the last report
+        self._next_poll: Deadline | None = None  # of the running chunks
+        self._is_starved = False  # the window had room, but there was nothing to submit
         self._queue = CompletionQueue()
         self._pid = os.getpid()
         if buffersize is None:
-            # All items are there, and none of the user's code runs between one and the next.
+            # All items are pulled already, and none of the user's code runs between two items.
             self._codec.deduplicate_buffers()
         self._handle = backend.put(self._codec.pack_call(call))
         put_record = self._queue.put_record
@@ -175,7 +174,7 @@ class MapRun:
     # ── the consumer's steps ──────────────────────────────────────────────────────────────────
 
     def check_ahead(self) -> None:
-        """Pack what an eager map will send, before anything runs."""
+        """Pull and pack items of an eager map before anything runs; raise the first failure."""
         if self._submits_all:
             self._source.divide_evenly()
         elif self._backend.capabilities.needs_serialization:
@@ -208,27 +207,27 @@ class MapRun:
     def take(self) -> list[Any] | Failure | None:
         """Return the next values, or a failure; `None` if neither has come.
 
-        To be told of by `note_taken` when the consumer has them.
+        Call `note_taken` when the consumer has them.
         """
         return self._buffer.take(self._source.slice_size)
 
     def note_taken(self, count: int) -> None:
-        """Make room for *count* more items, as the consumer has the outcomes of so many."""
+        """Make room for *count* more items, because the consumer has that many more outcomes."""
         self._source.taken += count
 
     @property
     def taken(self) -> int:
-        """How many items the consumer has the outcomes of."""
+        """How many outcomes the consumer has."""
         return self._source.taken
 
     @property
     def has_next(self) -> bool:
-        """Whether `take` has something to give."""
+        """Whether `take` has something to return."""
         return self._buffer.has_next
 
     @property
     def must_wait(self) -> bool:
-        """Whether only the end of a running chunk, or time, can bring the next outcome."""
+        """Whether the next outcome has to wait for a running chunk or a retry delay."""
         return bool(self._in_flight or self._source.waits) and not self.has_next
 
     @property
@@ -237,9 +236,9 @@ class MapRun:
         return self._source.is_over and not self._in_flight and not self._buffer
 
     def values_not_taken(self) -> dict[int, Any]:
-        """Return what items have come to that have ended and were not taken, by index."""
+        """Return the results of items that have ended and were not taken, by index."""
         while (future := self._queue.take(0)) is not None:
-            with suppress(Exception):  # the call has its error
+            with suppress(Exception):  # the call has an error already
                 self._collect(future)
         for future in list(self._in_flight):
             self._settle_so_far(future)
@@ -250,12 +249,12 @@ class MapRun:
         }
 
     def finish(self) -> None:
-        """Raise what the input raised, if anything; to be called when the map is over."""
+        """Raise the exception of the input, if there is one; call this when the map is over."""
         if self._source.input_error is not None:
             raise self._source.input_error
 
     def wait(self) -> None:
-        """Wait for a chunk to end, and collect it and all others that have."""
+        """Wait for a chunk to end, and collect it and all others that have ended."""
         assert self._in_flight or self._source.waits, "there is something to wait for"
         self._policy.begin()  # now that the workers have something to do
         self._receive(self._queue.take(self._seconds_to_wait()))
@@ -267,21 +266,21 @@ class MapRun:
         self._receive(self._queue.take(0))
 
     def close(self, *, stop_running: bool) -> None:
-        """Cancel what has not run; closing twice is fine, and ends what an interrupt cut short.
+        """Cancel chunks that have not run; closing twice is fine, and ends an interrupted close.
 
         Args:
-            stop_running: Also end the tasks that run, where the back-end can.
+            stop_running: Also stop running tasks, if the back-end can.
         """
         self._source.drop_all()
         self._policy.close()
         self._trace.note_end()
         if self._pid != os.getpid():
-            # In a forked child the futures are the parent's, and their locks may be held for ever.
-            # To let go of them would have the child's copy of an engine tell the engine so.
+            # In a forked child, the futures are the parent's, and their locks may be held for ever.
+            # They are kept: releasing them makes the child's copy of an engine notify the engine.
             _parents.append((self._handle, self._in_flight))
             self._in_flight, self._handle = {}, None
             return
-        # A copy: another thread may be about to add one, and gives that up itself.
+        # A copy: another thread may be about to add a future, and then cancels it itself.
         running = [future for future in list(self._in_flight) if not future.cancel()]
         if stop_running:
             for future in running:
@@ -292,11 +291,11 @@ class MapRun:
         self._in_flight.clear()
 
     def _count_in_flight(self) -> int:
-        """Return how many items were submitted, of which nothing has come."""
+        """Return how many submitted items have no outcome yet."""
         return sum(one.kept - one.settled for one in list(self._in_flight.values()))
 
     def _count_workers(self) -> None:
-        """Use workers that have come to a cluster meanwhile, and no more than are left."""
+        """Use workers that have joined a cluster meanwhile, and no more than are left."""
         workers = _workers(self._backend, self._options)
         if workers != self._sizer.workers:
             self._sizer.workers = workers
@@ -324,18 +323,18 @@ class MapRun:
             self._lose(InFlight(packed), exc)
             return
         self._in_flight[future] = InFlight(packed)
-        if self._handle is None:  # closed meanwhile, by somebody who has not seen this one
+        if self._handle is None:  # closed meanwhile, by a thread that has not seen this future
             future.cancel()
         future.add_done_callback(self._queue.put)
         if self._runs_in_caller:
             self.wait()
 
     def _run_again(self, parts: list[Packed]) -> None:
-        """Run *parts* before anything that has not been submitted."""
+        """Run *parts* before items that have not been submitted."""
         self._source.run_again([part for part in parts if self._matters(part)])
 
     def _retry(self, parts: list[Packed]) -> None:
-        """Run *parts*, each an item that has failed, after the delay."""
+        """Run *parts*, each a failed item, after the retry delay."""
         if not (delay := self._options.retry_delay):
             self._run_again(parts)
             return
@@ -356,9 +355,9 @@ class MapRun:
     # ── receiving ─────────────────────────────────────────────────────────────────────────────
 
     def _receive(self, future: Future[Any] | None) -> None:
-        """Collect what has come, of which *future* is the first; or look at what runs.
+        """Collect *future* and all others that have come, and poll running chunks if that is due.
 
-        A task that says something again and again is looked at as often as one that is silent.
+        A task that sends records again and again is polled as often as a silent task.
         """
         if (future is None or future is RECORD_CAME) and self._deadline.has_passed():
             raise self._too_late()
@@ -369,7 +368,8 @@ class MapRun:
     def _collect_all(self, future: Future[Any] | None) -> None:
         """Collect *future* and all others that have come by now.
 
-        Not those that come meanwhile: tasks may say more than can be shown, and a time limit waits.
+        Not those that come meanwhile: tasks may send more records than can be shown, and the time
+        limit has to be checked.
         """
         if future is None:
             return
@@ -380,7 +380,7 @@ class MapRun:
             self._collect(future)
 
     def _poll_running(self) -> None:
-        """No report has come for a while: take what is there, and what an idle worker could run."""
+        """Take outcomes so far, and items for idle workers, after a while without a report."""
         self._next_poll = None
         self._polls = min(self._polls + 1, MOST_DOUBLINGS)
         for future, running in list(self._in_flight.items()):
@@ -408,7 +408,7 @@ class MapRun:
             return
         self._polls, self._next_poll = 0, None
         if future.cancelled():
-            # Not by us: what we cancel leaves _in_flight at once.
+            # Not cancelled by us: a future that we cancel leaves _in_flight at once.
             self._lose(running, PoolClosedError("the pool was closed before the task ran"))
             return
         if (error := future.exception()) is not None:
@@ -425,14 +425,14 @@ class MapRun:
         self._run_rest(running)
 
     def _settle_so_far(self, future: TaskFuture) -> None:
-        """Settle what the running chunk of *future* is done with."""
+        """Settle the outcomes that the running chunk of *future* has so far."""
         if parts := future.progress():
             show_all(self._queue.records)
             running = self._in_flight[future]
             self._settle(running, self._codec.unpack(parts, running.settled))
 
     def _settle(self, running: InFlight, report: ChunkReport) -> None:
-        """Settle the outcomes in *report* that are not settled."""
+        """Settle the outcomes in *report* that are not settled yet."""
         chunk, first = running.chunk, running.settled
         ended = running.settled = max(first, len(report.values))
         failures = report.failures
@@ -451,13 +451,13 @@ class MapRun:
         self._retry(again)
 
     def _run_rest(self, running: InFlight) -> None:
-        """Run what the chunk's worker has left, being told to stop or for its own reasons."""
+        """Run the items that the worker left, on a stop signal or for its own reasons."""
         if running.settled < running.kept:
-            # And not since an item failed: what is behind that does not matter.
+            # If it stopped at a failure, the items behind that do not matter, and are not run.
             self._run_again([running.left()])
 
     def _settle_unread(self, running: InFlight, report: ChunkReport) -> None:
-        """Nothing of the chunk was run: find out which item it is that cannot be rebuilt."""
+        """Find out which item cannot be rebuilt; nothing of the chunk was run."""
         if report.unread == THE_ARGUMENTS and running.kept > 1:
             self._run_again(running.packed.singles(running.kept))
             return
@@ -465,7 +465,7 @@ class MapRun:
             self._policy.fail(running.chunk, position, report.failures[0])
 
     def _lose(self, running: InFlight, error: BaseException) -> None:
-        """The chunk's worker was lost, or stopped for its timeout."""
+        """Handle a chunk after its worker was lost, or was stopped for its timeout."""
         lost = error if isinstance(error, WorkerLost) else WorkerLost(error)
         told = self._backend.translate(lost.error)
         if lost.parts:
@@ -478,18 +478,18 @@ class MapRun:
                 self._run_again([left.part(1, count - 1)])
             self._lose_items(left, 1, told)
         elif lost.stage is Stage.ARGUMENTS and count > 1:
-            # It died while it rebuilt the arguments: find out which.
+            # It died while it rebuilt the arguments: find out which item is the cause.
             self._run_again(left.singles(count))
         else:
             self._lose_items(left, count, told)
 
     def _lose_items(self, left: Packed, count: int, error: BaseException) -> None:
-        """Run the first *count* items of *left* again, where they may; else fail them."""
+        """Run the first *count* items of *left* again if they may be retried; else fail them."""
         chunk = left.chunk
         self._trace.note_lost(chunk.first, count, error)
         again = []
         for position in range(count):
-            # One error each: the notes on it are about one item.
+            # One error for each item, because the notes on an error are about one item.
             own = copy.deepcopy(error) if isinstance(error, ParallelFacadeError) else error
             if isinstance(own, WorkerCrashedError | TaskTimeoutError):
                 own.index = chunk.first + position
@@ -502,7 +502,7 @@ class MapRun:
         self._retry(again)
 
     def _leave_from(self, index: int) -> None:
-        """Leave everything behind item *index* alone; what comes before it goes on."""
+        """Drop all chunks behind item *index*; those before it go on."""
         self._source.drop_from(index)
         for future, running in list(self._in_flight.items()):
             if running.chunk.first > index and future.cancel():
@@ -523,21 +523,21 @@ def _index_of(outcome: tuple[int, Any]) -> int:
 
 
 def _workers(backend: Backend, options: Options) -> int:
-    """Return how many workers the call may use, of those that there are now."""
+    """Return how many of the current workers the call may use."""
     capacity = max(1, backend.capacity())
     return capacity if options.workers is None else min(options.workers, capacity)
 
 
 _parents: Final[list[Any]] = []
-"""What maps of the process had from which this one was forked."""
+"""Handles and futures of the parent's maps, in a forked process."""
 
 
 def _window(backend: Backend, options: Options, workers: int) -> int:
     """Return how many chunks may be in flight."""
     if backend.capabilities.runs_in_caller:
         return 1
-    # Fewer workers than there are: then no more chunks at a time than workers were asked for. And
-    # what is timed shall not wait in an engine's queue, where its time may run already.
+    # If the call uses fewer workers than there are, no more chunks than that may run at a time.
+    # And a timed chunk must not wait in an engine's queue, where its time may already run.
     is_timed = options.task_timeout is not None and not backend.capabilities.tells_what_ran
     if workers < backend.capacity() or is_timed:
         return workers

@@ -1,4 +1,4 @@
-"""From the arguments of a call to what runs it, checked on the way."""
+"""Checks the arguments of a call, and turns them into a map run or a background call."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from parallel_facade._worker.run_chunk import Call
 from parallel_facade.backends.base import Backend
 
 WHAT_WORKERS_NEED: Final = 0
-"""`imap`'s default bound: one chunk runs, one waits so that no worker idles."""
+"""Default bound of `imap`: one chunk runs, and one waits so that no worker idles."""
 
 
 PASSIVE: Final = frozenset(
     {list, tuple, range, str, bytes, set, frozenset, dict, collections.deque}
 )
-"""Inputs that run no code of the user's when they are read."""
+"""Types of inputs that run none of the user's code when they are read."""
 
 
 class Target(NamedTuple):
     """Where a call goes.
 
     Attributes:
-        backend: What runs it.
-        name: How messages call the back-end.
+        backend: The back-end that runs it.
+        name: The name of the back-end in messages.
         max_tasks: Tasks after which a worker is replaced; `None` for never.
     """
 
@@ -135,7 +135,7 @@ def start_background_call(
 def callbacks(
     callback: Callable[[Any], object] | None, error_callback: Callable[..., object] | None
 ) -> Callable[[Any], None] | None:
-    """Return what to call with a result that is there, if anything."""
+    """Return a function to call with a result that has ended; `None` if there is no callback."""
     for name, function in (("callback", callback), ("error_callback", error_callback)):
         if function is not None:
             check_callable(function, name)
@@ -152,7 +152,7 @@ def _call_back(
     if result.cancelled():
         return
     if result._has_failed():
-        # Not asked for otherwise: then it is a failure that nobody was told of.
+        # Without a callback, leave the error: a failure that nobody asks for is logged.
         if error_callback is not None:
             error_callback(result.exception())
     elif callback is not None:
@@ -167,8 +167,8 @@ def _check_options(target: Target, options: Options) -> None:
             task_timeout=options.task_timeout,
             seed=options.seed,
         )
-    # In a worker the outer call's task_timeout is in force; an inner one cannot be kept, and to
-    # refuse it would forbid to nest what works alone.
+    # In a worker, the outer call's task_timeout applies. An inner task_timeout cannot be kept;
+    # refusing it would forbid nesting a call that works alone.
     elif options.seed is not None and not has_private_state():
         raise ConfigurationError(
             f"seed={options.seed!r} is not possible in a worker that may share its random state "
@@ -181,7 +181,7 @@ def _size_of(iterable: Iterable[Any]) -> int | None:
         return None
     try:
         return len(iterable)
-    except TypeError:  # as what wraps a generator says, a bar of tqdm or our own `imap`
+    except TypeError:  # raised by a wrapper of a generator: a tqdm bar or our own `imap`
         return None
 
 
@@ -192,7 +192,7 @@ def _zipped(
     *,
     strict: bool,
 ) -> tuple[Call, Iterator[Any], int | None]:
-    """Return the call, its items, and how many there are, if that is known."""
+    """Return the call, its items, and how many there are; `None` if that is not known."""
     check_callable(func)
     check_iterables(iterables)
     check_switch("strict", strict)

@@ -1,9 +1,9 @@
-"""Outcomes of a map that have come and were not taken.
+"""Holds the outcomes of a map that have come and were not taken.
 
-    chunk's outcomes ─► runs of values, and failures ─► taken in the order of items, or of arrival
+    outcomes of a chunk ─► spans of values, and failures ─► taken in order of items, or of arrival
 
-A run is the values of consecutive items, kept as the list that arrived: nothing is done for each of
-them. A failure is told apart by its index.
+A span holds the values of consecutive items in the list that arrived: there is no work per item. A
+failure has a span of its own, with the index of its item.
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ class ValueSpan:
         """How many of the values were taken."""
 
     def take(self, most: int | None) -> list[Any]:
-        """Return the next values, *most* at most."""
+        """Return the next values, at most *most*."""
         begin = self.begin
         self.begin = len(self.values) if most is None else min(len(self.values), begin + most)
         return self.values if begin == 0 and self.is_taken else self.values[begin : self.begin]
 
     @property
     def is_taken(self) -> bool:
-        """Whether nothing is left."""
+        """Whether all values were taken."""
         return self.begin == len(self.values)
 
 
 class ResultBuffer:
-    """Keeps runs until they are taken.
+    """Keeps spans until they are taken.
 
     Args:
-        ordered: Give outcomes in the order of the items, not as they come.
+        ordered: Give outcomes in the order of the items instead of the order of arrival.
     """
 
     def __init__(self, *, ordered: bool) -> None:
         self._ordered = ordered
         self._by_index: dict[int, ValueSpan] = {}
         self._arrived: deque[int] = deque()
-        self._begun: ValueSpan | None = None  # of which a part was taken
-        self._next = 0  # the index of what is taken next, if in order
+        self._begun: ValueSpan | None = None  # a span of which a part was taken
+        self._next = 0  # the index of the item to take next, if ordered
 
     def add(self, first: int, values: list[Any]) -> None:
-        """Add the values of consecutive items, of which the first has index *first*."""
+        """Add the values of consecutive items, from index *first* on."""
         if values:
             self._add(ValueSpan(first, values))
 
     def add_failure(self, index: int, failure: Failure) -> None:
-        """Add that item *index* failed."""
+        """Add the failure of item *index*."""
         self._add(ValueSpan(index, [None], failure))
 
     def _add(self, span: ValueSpan) -> None:
@@ -68,7 +68,7 @@ class ResultBuffer:
             self._arrived.append(span.first)
 
     def take(self, most: int | None = None) -> list[Any] | Failure | None:
-        """Return the next values, *most* at most, or a failure; `None` if there is nothing."""
+        """Return the next values, at most *most*, or a failure; `None` if there is nothing."""
         if (span := self._front()) is None:
             return None
         taken = span.take(most)
@@ -90,24 +90,24 @@ class ResultBuffer:
 
     @property
     def has_next(self) -> bool:
-        """Whether `take` has something to give."""
+        """Whether `take` has something to return."""
         return self._front() is not None
 
     @property
     def next_index(self) -> int | None:
-        """The index of the item that has to be taken next; `None` if any may be."""
+        """The index of the item that must be taken next; `None` if any item may be."""
         return self._next if self._ordered else None
 
     def __len__(self) -> int:
-        """Return how many outcomes there are."""
+        """Return how many outcomes there are to take."""
         return sum(len(span.values) - span.begin for span in self._by_index.values())
 
     def __bool__(self) -> bool:
-        """Return whether there are any."""
+        """Return whether there are any outcomes to take."""
         return bool(self._by_index)
 
     def outcomes(self) -> Iterator[tuple[int, Any]]:
-        """Yield the index and the value, or the failure, of each."""
+        """Yield the index, and the value or failure, of each outcome."""
         for span in self._by_index.values():
             for position in range(span.begin, len(span.values)):
                 yield span.first + position, span.failure or span.values[position]

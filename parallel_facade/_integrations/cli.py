@@ -13,7 +13,7 @@ from parallel_facade._integrations.info import abilities_report, info_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command in *arguments*; `None` takes those of the process. Return an exit code."""
+    """Run the command in *arguments* (`None`: those of the process) and return the exit code."""
     options = _parser().parse_args(arguments)
     try:
         if options.command == "info":

@@ -21,7 +21,7 @@ TABLE_WIDTH = 64
 
 
 class SourceFacts(NamedTuple):
-    """What was found in one source file."""
+    """The facts about one source file."""
 
     lines: int
     functions: int
@@ -36,8 +36,8 @@ _lock = threading.Lock()  # guards ast.parse
 
 def _parse(source: bytes) -> ast.Module:
     """Return the syntax tree of *source*."""
-    # Python before 3.11.8 and 3.12.2 counts its depth in one place for all threads, and now and
-    # then raises SystemError: "AST constructor recursion depth mismatch" (CPython issue 106905).
+    # Python before 3.11.8 and 3.12.2 has one depth counter for all threads, and sometimes raises
+    # SystemError: "AST constructor recursion depth mismatch" (CPython issue 106905).
     with _lock:
         return ast.parse(source)
 
@@ -66,7 +66,7 @@ class SourceSurvey:
                 warnings.simplefilter("ignore")  # old escapes in the tests of the parser
                 tree = _parse(source)
         except (SyntaxError, ValueError):
-            return SourceFacts(lines, 0, 0, 0, "", digest)  # kept there to test the parser with
+            return SourceFacts(lines, 0, 0, 0, "", digest)  # a test file for the parser
         kinds = Counter(type(node) for node in ast.walk(tree))
         return SourceFacts(
             lines=lines,
@@ -86,7 +86,7 @@ class SourceSurvey:
         return max(spans, default=(0, ""))[1]
 
     def run(self, backend: str, names: Sequence[str], workers: int | None) -> list[SourceFacts]:
-        """Return the facts about each file, found on *backend*."""
+        """Return the facts about each file, computed on *backend*."""
         return pmap(self.analyse, names, backend=backend, workers=workers, progress=f"{backend:8}")
 
 
@@ -109,9 +109,9 @@ def demo_report(
     """Analyse the standard library's source once for each of *backends*, and compare.
 
     Args:
-        backends: Their names; the speed-up is measured against the first.
-        workers: Workers at most; `None` takes the usable CPUs.
-        limit: Analyse this many files only; `None` for all.
+        backends: Names of back-ends; the speed-up is measured against the first.
+        workers: Maximum number of workers; `None` takes the number of usable CPUs.
+        limit: Analyse only this many files; `None` means all.
 
     Raises:
         ConfigurationError: A back-end is not known, or *workers* is not valid.

@@ -31,20 +31,20 @@ FAIL: Final = "fail"
 
 
 class PlannedCrashError(Planned, WorkerCrashedError):
-    """Stands for the end of a worker."""
+    """Stands for the death of a worker."""
 
 
 class PlannedTimeoutError(Planned, TaskTimeoutError):
-    """Stands for an item that runs for ever."""
+    """Stands for an item that never ends."""
 
 
 class Fault(NamedTuple):
-    """What shall happen.
+    """A planned fault.
 
     Attributes:
         kind: `CRASH`, `HANG` or `FAIL`.
-        times: In how many attempts, from the first; `None` for in each.
-        error: What to raise, if it is to fail.
+        times: Number of attempts with the fault, from the first; `None` means every attempt.
+        error: The exception to raise; `None` unless *kind* is `FAIL`.
     """
 
     kind: str
@@ -53,10 +53,10 @@ class Fault(NamedTuple):
 
 
 class Faults:
-    """Faults that the calls of a test shall meet.
+    """The planned faults of the calls of a test.
 
     Args:
-        folder: Where to note what has happened, for workers in other processes too; empty.
+        folder: An empty folder in which all processes note the faults that have happened.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,17 +65,17 @@ class Faults:
         self._calls = itertools.count()
 
     def crash(self, item: int, times: int | None = 1) -> Self:
-        """Have the worker die that runs *item*; in this process, raise `WorkerCrashedError`.
+        """Kill the worker that runs *item*; in this process, raise `WorkerCrashedError`.
 
         Args:
-            item: The index of the item in its map; of a single call, its place among those of the
-                test.
-            times: In how many attempts, from the first; `None` for in each.
+            item: The index of the item in its map; for a single call, its position among the
+                single calls of the test.
+            times: Number of attempts with the fault, from the first; `None` means every attempt.
         """
         return self._plan(item, Fault(CRASH, times, None))
 
     def hang(self, item: int, times: int | None = 1) -> Self:
-        """Have *item* run for ever; in this process, raise `TaskTimeoutError`.
+        """Make *item* run for ever; in this process, raise `TaskTimeoutError`.
 
         Args:
             item: As for `crash`.
@@ -84,11 +84,11 @@ class Faults:
         return self._plan(item, Fault(HANG, times, None))
 
     def fail(self, item: int, error: BaseException, times: int | None = 1) -> Self:
-        """Have *item* raise *error*.
+        """Make *item* raise *error*.
 
         Args:
             item: As for `crash`.
-            error: The exception.
+            error: The exception to raise.
             times: As for `crash`.
         """
         return self._plan(item, Fault(FAIL, times, error))
@@ -103,17 +103,17 @@ class Faults:
         return self
 
     def unmet(self) -> list[int]:
-        """Return the items with a fault that has not happened."""
+        """Return the items with a planned fault that has not happened."""
         met = {int(file.name.partition("-")[0]) for file in self._folder.glob("*/*-*")}
         return sorted(self._planned.keys() - met)
 
     def into_map(self, call: Call, items: Iterator[Any]) -> tuple[Call, Iterator[Any]]:
-        """Return *call* and *items* with what is planned for them."""
+        """Return *call* and *items* with the faults that are planned for them."""
         faulty = Faulty(call.func, call.form, self._planned, self._folder / _fresh())
         return call._replace(func=faulty, form="one"), map(Numbered, enumerate(items))
 
     def into_call(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Return *func* of a single call with what is planned for it."""
+        """Return *func* of a single call with the fault that is planned for it."""
         return FaultyCall(
             Faulty(func, "call", self._planned, self._folder / _fresh()), next(self._calls)
         )
@@ -124,14 +124,14 @@ def _fresh() -> str:
 
 
 class Numbered(tuple[int, Any]):
-    """An item with its index, which looks like the item."""
+    """An item with its index; its repr() is that of the item."""
 
     def __repr__(self) -> str:
         return repr(self[1])
 
 
 class Faulty:
-    """A callable that meets what is planned, and then does what it is for."""
+    """Calls *func*, but first triggers the fault that is planned for the item, if there is one."""
 
     def __init__(
         self, func: Callable[..., Any], form: str, planned: dict[int, Fault], noted: Path
@@ -168,7 +168,7 @@ class Faulty:
             if fault.kind == CRASH:
                 os.kill(os.getpid(), signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
             threading.Event().wait()
-        # Here it would be the test itself that dies, or hangs.
+        # In this process, the test itself would die or hang.
         where = "a worker thread" if is_worker() else "the caller's thread"
         if fault.kind == HANG:
             raise PlannedTimeoutError(f"item {index} was to run for ever, in {where}")
@@ -176,7 +176,7 @@ class Faulty:
 
 
 class FaultyCall:
-    """A `Faulty` for a single call, as which it has a place."""
+    """A `Faulty` for a single call, which has a position among the single calls of the test."""
 
     def __init__(self, faulty: Faulty, place: int) -> None:
         self.__qualname__ = faulty.__qualname__

@@ -1,4 +1,4 @@
-"""What ``python -m parallel_facade info`` and ``... backends`` show."""
+"""The output of ``python -m parallel_facade info`` and ``... backends``."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ ABILITIES: Final = {
     "can_take_back": "an idle worker gets what a busy one has not begun",
     "is_remote": "on other machines",
 }
-"""What users ask of back-ends, by the capability."""
+"""The meaning of each capability, in the words of users."""
 
 
 def abilities_report(names: Iterable[str] | None = None) -> str:
-    """Return a Markdown table of what the back-ends *names* can do, as far as they are installed.
+    """Return a Markdown table of what the back-ends *names* can do, if they are installed.
 
     Args:
-        names: Back-ends; `None` for all that are known.
+        names: Names of back-ends; `None` means all known back-ends.
     """
     found = {}
     for name in sorted({*BUILT_IN, *plug_ins()} if names is None else names):

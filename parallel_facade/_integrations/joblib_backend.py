@@ -3,7 +3,7 @@
     Parallel ─batches─► apply_async ─► the warm pool of the back-end that the settings choose
        └◄── callback ◄──────┘
 
-It needs joblib.
+Requires joblib.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ REFUSED: Final = {
 OF_JOBLIB: Final = frozenset(
     {"max_nbytes", "mmap_mode", "temp_folder", "prefer", "require", "verbose", "context"}
 )
-"""What `joblib.Parallel` tells every back-end, and what is for those that map files or make pools
-by themselves."""
+"""Options that `joblib.Parallel` passes to every back-end, and options for back-ends that map files
+or make pools themselves."""
 
 
 def register(*, make_default: bool = False) -> None:
-    """Make the back-end ``"parallel_facade"`` known to joblib.
+    """Register the back-end ``"parallel_facade"`` with joblib.
 
-    Then ``joblib.parallel_config(backend="parallel_facade")`` chooses it for all that runs on
-    joblib. It takes the settings of `config` as well, such as ``task_timeout=60, retries=1``;
-    where the tasks run is chosen as everywhere, by ``PARALLEL_FACADE_BACKEND`` or `configure`.
+    Then ``joblib.parallel_config(backend="parallel_facade")`` chooses it for all code that runs on
+    joblib. It also takes the settings of `config`, for example ``task_timeout=60, retries=1``. As
+    everywhere, ``PARALLEL_FACADE_BACKEND`` or `configure` chooses where the tasks run.
 
     Args:
-        make_default: Use it also where no back-end is chosen.
+        make_default: Use this back-end also where no back-end is chosen.
 
     >>> import joblib
     >>> from parallel_facade.joblib import register
@@ -74,12 +74,12 @@ _Waiting = tuple[Callable[[], Any], Callback | None]
 
 
 class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
-    """Runs the batches of `joblib.Parallel` as single calls; joblib makes it by its name.
+    """Runs the batches of `joblib.Parallel` as single calls; joblib creates it by its name.
 
     Args:
-        nesting_level: How many calls of joblib it is inside of.
-        inner_max_num_threads: Threads for BLAS and its like in each worker.
-        **settings: As of `config`.
+        nesting_level: The number of joblib calls that enclose it.
+        inner_max_num_threads: Threads for libraries such as BLAS in each worker.
+        **settings: Settings of `config`.
     """
 
     supports_retrieve_callback = True
@@ -95,9 +95,9 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
         self._settings = _checked(settings)
         self._workers: int | None = None
         self._context = copy_context()
-        self._lock = threading.RLock()  # guards the three below; R for a `__del__` that runs a call
+        self._lock = threading.RLock()  # guards the three below; RLock: a `__del__` may run a call
         self._waiting: deque[_Waiting] = deque()
-        self._begun = 0  # batches that workers have, or that are about to begin
+        self._begun = 0  # batches that workers have or that are about to begin
         self._running: set[AsyncResult[Any]] = set()
 
     @property
@@ -110,9 +110,11 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
         """Whether tasks run in the caller's process."""
         return self.supports_sharedmem
 
-    # What joblib's base class returns is not typed, and so taken for nothing.
-    def effective_n_jobs(self, n_jobs: int | None) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return how many workers *n_jobs* means, counted from the end if it is negative."""
+    # joblib's base class has no types; pyright takes its return value for `None`.
+    def effective_n_jobs(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, n_jobs: int | None
+    ) -> int:
+        """Return the number of workers for *n_jobs*; negative numbers count back from all."""
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         if n_jobs is None or is_worker():
@@ -122,7 +124,7 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
     def configure(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, n_jobs: int = 1, parallel: Any = None, **settings: Any
     ) -> int:
-        """Get ready for a call, and return the number of workers."""
+        """Prepare for a call, and return the number of workers."""
         self._settings |= _checked(settings)
         if (seed := resolve({}).seed) is not None:
             _checked({"seed": seed})
@@ -131,13 +133,13 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
         self.parallel = parallel
         self._workers = workers
-        # joblib submits most batches from the thread for callbacks, where the caller's settings
-        # and context variables are not in force.
+        # joblib submits most batches from the callback thread, where the caller's settings and
+        # context variables do not apply.
         self._context = copy_context()
         return workers
 
     def submit(self, func: Callable[[], Any], callback: Callback | None = None) -> Future[Any]:
-        """Run a batch, when its turn comes: the pool may have more workers than are asked for."""
+        """Run a batch when its turn comes: the pool may have more workers than were asked for."""
         waiting: Future[Any] = Future()
         with self._lock:
             self._waiting.append((func, callback))
@@ -145,7 +147,7 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
         return waiting
 
     def _go_on(self) -> None:
-        """Begin what there is a worker for."""
+        """Begin batches while there is a worker for them."""
         while (batch := self._next()) is not None:
             func, callback = batch
             try:
@@ -180,29 +182,30 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
             return apply_async(_Batch(func), workers=self._workers)
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
-        """Return what the batch came to, or raise what it raised."""
+        """Return the result of the batch, or raise its exception."""
         return out.result()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """End what runs and what waits; the pool itself goes on."""
+        """Stop the running batches and drop the waiting batches; the pool itself stays open."""
         del ensure_ready
         with self._lock:
             self._waiting.clear()
             running = list(self._running)
         for result in running:
-            result._was_asked = True  # joblib has its error already
+            result._was_asked = True  # joblib already has its error
             if not result.cancel():
                 result.stop()
 
     def terminate(self) -> None:
-        """Forget the call; the pool stays warm."""
-        # Nothing of this call waits any more. What does is another's: joblib gives one back-end to
-        # all calls in a ``with parallel_config(...)``, and generators of several run at once.
+        """Reset the statistics of the call; the pool stays warm."""
+        # No batch of this call waits any more. Batches that wait belong to another call: joblib
+        # gives one back-end to all calls in a ``with parallel_config(...)``, and generators of
+        # several calls run at once.
         self.reset_batch_stats()
 
     def _in_force(self) -> dict[str, Any]:
-        """Return the settings that calls are made with."""
-        # joblib sets this attribute when the back-end is there already.
+        """Return the settings for the calls of this back-end."""
+        # joblib sets this attribute after it has created the back-end.
         inner_threads = self.inner_max_num_threads
         return (
             self._settings
@@ -211,7 +214,7 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
         )
 
     def _all_workers(self) -> int:
-        """Return how many workers there are; a cluster has to be asked."""
+        """Return how many workers there are; this asks the pool if the number is not configured."""
         with config(**self._in_force()):
             if (workers := resolve({}).workers) is not None:
                 return workers
@@ -223,9 +226,9 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
 
 
 def _fail(error: Exception, callback: Callback | None) -> None:
-    """Tell joblib of a batch that cannot be sent.
+    """Report a batch that cannot be sent to joblib.
 
-    Most batches are submitted from joblib's callback, where nobody would take the exception, and
+    Most batches are submitted from joblib's callback. Nobody would catch the exception there, and
     joblib would wait for the batch for ever.
     """
     failed: Future[Any] = Future()
@@ -235,13 +238,13 @@ def _fail(error: Exception, callback: Callback | None) -> None:
 
 
 def _notify(callback: Callback, result: Any) -> None:
-    """Tell joblib of *result*; of several failures it asks for one."""
+    """Pass *result* to joblib and mark it as asked for: joblib asks for one of several failures."""
     callback(result)
     result._was_asked = True
 
 
 class _Batch:
-    """A batch, in whose worker this back-end is known by its name, too."""
+    """A batch that registers this back-end by its name in its worker."""
 
     def __init__(self, func: Callable[[], Any]) -> None:
         self._func = func
@@ -253,7 +256,7 @@ class _Batch:
 
 
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return those of *settings* that are for `config`."""
+    """Check *settings* and return the settings that are for `config`."""
     ours = {name: value for name, value in settings.items() if name not in OF_JOBLIB}
     for name, value in ours.items():
         if name in REFUSED:

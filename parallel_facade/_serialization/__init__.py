@@ -1,1 +1,1 @@
-"""Objects to bytes and back."""
+"""Convert objects to bytes and back."""

@@ -1,9 +1,9 @@
-"""Room for deep recursion: nested data has as many levels as it has.
+"""Pickle deeply nested data, which may have any number of levels.
 
-    RecursionError in the C pickler ──► the same in Python, on a thread with a large stack
+    RecursionError in the C pickler ──► retry in Python, on a thread with a large stack
 
 Assumes:
-    - A level of Python's recursion takes no more than a few kilobytes of stack.
+    - One level of Python recursion uses no more than a few kilobytes of stack.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any, Final, TypeVar
 R = TypeVar("R")
 
 LEVELS: Final = 50_000
-"""Calls in calls. Fewer: shallower data. More: objects that recurse without end take more memory
-before they are refused."""
+"""The recursion limit. Lower: only shallower data can be sent. Higher: objects that recurse without
+end use more memory before they are refused."""
 STACK_BYTES: Final = 256 << 20
-"""What so many levels may need; only what is used of it is taken from the system."""
+"""Stack for that many levels; the system allocates only the part that is used."""
 
 _lock = threading.Lock()  # guards the stack size of new threads, _users and _usual_limit
 _users = 0
@@ -29,11 +29,11 @@ _here = threading.local()
 
 
 FEW_FRAMES: Final = 100
-"""Frames that a traceback has if it was the pickler that went deep, which has no frames in it."""
+"""A traceback has at most this many frames if the C pickler recursed, because it adds no frames."""
 
 
 def is_of_pickler(error: RecursionError) -> bool:
-    """Return whether *error* comes from the depth of data, not from code that calls itself."""
+    """Return whether *error* comes from deep data, not from code that calls itself."""
     frames, tb = 0, error.__traceback__
     while tb is not None and frames <= FEW_FRAMES:
         frames, tb = frames + 1, tb.tb_next
@@ -41,7 +41,7 @@ def is_of_pickler(error: RecursionError) -> bool:
 
 
 def with_room(function: Callable[[], R]) -> R:
-    """Return what *function* returns, or raise what it raises, run with room for recursion."""
+    """Run *function* with room for deep recursion; return its result or raise its error."""
     if getattr(_here, "has_room", False):
         return function()
     outcome: list[Any] = []

@@ -1,9 +1,9 @@
-"""What dill carries and pickle does not: code objects and the rarer built-in types.
+"""Pickle with dill the types that pickle does not support: code objects and rare built-in types.
 
 Guarantees:
-    - dill is asked for single objects, never to walk data; what leads back to functions and
-      classes is handed to the rules of this library.
-    - `dill.settings` is not touched: options are passed with each call.
+    - dill pickles single objects and never walks data; the rules of this library handle the
+      functions and classes that the objects refer to.
+    - `dill.settings` is not changed: options are passed with each call.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Reduce = Callable[[Any], Any]
 
 
 def is_carried_by_dill(kind: type) -> bool:
-    """Return whether dill has a way of its own to carry objects of *kind*."""
+    """Return whether dill supports objects of *kind* and pickle does not."""
     # By identity: a metaclass may define __eq__ and __hash__, which must not run here.
     return id(kind) in _ids_of(len(_dispatch()))
 
 
 def dump_by_dill(obj: Any, reduce: Reduce) -> bytes:
-    """Return *obj* written by dill, with the functions and classes in it by *reduce*."""
+    """Return *obj* as dill pickles it; *reduce* handles the functions and classes in it."""
     buffer = io.BytesIO()
     pickler = _code_pickler()(buffer, PROTOCOL, recurse=True, byref=False, fmode=0)
     pickler._reduce = reduce
@@ -40,17 +40,17 @@ def dump_by_dill(obj: Any, reduce: Reduce) -> bytes:
 
 
 def load_nested(payload: bytes) -> Any:
-    """Return what dill wrote into a payload."""
+    """Return the object that dill wrote into a payload."""
     return pickle.loads(payload)
 
 
-# ── code objects, which never change: each is taken apart and put together once ───────────────────
+# ── code objects never change, so each is pickled and rebuilt only once ───────────────────────────
 
 CACHED_CODE_BYTES: Final = 1 << 16
-"""Code whose payload is larger is not kept: one with constants of megabytes would stay for ever."""
+"""Larger payloads are not cached: code with megabytes of constants would stay forever."""
 
 MOST_CACHED: Final = 1024
-"""Code objects that are kept on either side."""
+"""Limit of cached code objects on each side."""
 
 _dumped: dict[int, tuple[weakref.ref[types.CodeType], bytes]] = {}  # by id: `==` ignores the file
 
@@ -69,7 +69,7 @@ def dump_code(code: types.CodeType, reduce: Reduce) -> bytes:
 
 
 def _is_plain(code: types.CodeType) -> bool:
-    """Return whether what is written of *code* depends on nothing but itself."""
+    """Return whether the pickle of *code* depends on *code* alone."""
     return all(
         _is_plain(one) if type(one) is types.CodeType else is_plain(one) for one in code.co_consts
     )
@@ -80,11 +80,11 @@ CODE_FIELDS: Final = (
     *("consts", "names", "varnames", "filename", "name", "qualname", "firstlineno", "linetable"),
     *("exceptiontable", "freevars", "cellvars"),
 )
-"""What `types.CodeType` is made from, in order, from Python 3.11 on; attributes begin ``co_``."""
+"""Arguments of `types.CodeType`, in order, from Python 3.11 on; attributes begin with ``co_``."""
 
 
 def reduce_code(code: types.CodeType) -> tuple[Any, ...]:
-    """Return how to rebuild *code* from its fields, where dill cannot."""
+    """Return how to rebuild *code* from its fields, for where dill cannot pickle it."""
     return new_code, tuple(getattr(code, f"co_{field}") for field in CODE_FIELDS)
 
 
@@ -95,7 +95,7 @@ def new_code(*fields: Any) -> types.CodeType:
 
 @functools.cache
 def dill_carries_code() -> bool:
-    """Return whether dill can take code apart: 0.4.1 reads a field that Python 3.15 has not."""
+    """Return whether dill can pickle code: 0.4.1 reads a field that Python 3.15 does not have."""
     import dill
 
     try:
@@ -116,7 +116,7 @@ def _load_small_code(payload: bytes) -> types.CodeType:
     return code
 
 
-# ── what dill carries ─────────────────────────────────────────────────────────────────────────────
+# ── types that dill supports ──────────────────────────────────────────────────────────────────────
 
 
 def _dispatch() -> dict[type, Any]:
@@ -128,13 +128,12 @@ def _dispatch() -> dict[type, Any]:
 
 @functools.lru_cache(maxsize=1)
 def _ids_of(_: int) -> frozenset[int]:
-    """Return the ids of the types that dill alone carries, for a table of the given length."""
-    # The length, since types are registered with dill at any time, by users too.
+    """Return the ids of the types that only dill supports, for a table of the given length."""
+    # The length is the cache's key, because users and dill may register types at any time.
     return frozenset(map(id, _dispatch().keys() - CARRIED_BY_PICKLE))
 
 
-# Not asked of pickle itself: when dill is imported, it adds its types to the table of pickle's
-# Python version.
+# Not read from pickle: importing dill adds dill's types to the table of pickle's Python version.
 CARRIED_BY_PICKLE: Final[frozenset[type]] = frozenset(
     {
         type(None),
@@ -162,7 +161,7 @@ CARRIED_BY_PICKLE: Final[frozenset[type]] = frozenset(
         *((type(sentinel("any")),) if (sentinel := getattr(builtins, "sentinel", None)) else ()),
     }
 )
-"""Types in dill's table that pickle does as well, and faster."""
+"""Types in dill's table that pickle also supports, and handles faster."""
 
 
 @functools.cache
@@ -170,7 +169,7 @@ def _code_pickler() -> Any:
     import dill
 
     class CodePickler(dill.Pickler):  # type: ignore[misc]  # dill has no types
-        """dill's pickler, leaving functions and classes to the rules of this library."""
+        """dill's pickler, but the rules of this library handle functions and classes."""
 
         _reduce: Reduce
 

@@ -1,10 +1,10 @@
-"""Objects to bytes and back: what is sent, and what is said when something cannot be.
+"""Encode objects as payloads and decode them; explain why an object cannot be encoded.
 
-    object ──► bytes, with large buffers in shared memory beside them where there is a shelf
+    object ──► bytes, with large buffers beside them if there is a segment pool or a store
 
 Guarantees:
-    - Whatever goes wrong is a `SerializationError` that names each part that cannot travel.
-    - What an object was when it was encoded is what arrives, however it is changed after that.
+    - If encoding fails, a `SerializationError` names each part that cannot travel.
+    - An object arrives in the state that it had when it was encoded; later changes do not matter.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from parallel_facade._serialization.pickler import (
 )
 
 MOST_SEGMENTS: Final = 200
-"""In one payload; a message takes 253 descriptors. Other buffers are in the bytes."""
+"""Limit in one payload; a message carries 253 descriptors. Further buffers are in the bytes."""
 
 
 class Payload(NamedTuple):
-    """An object as it travels.
+    """An object in its encoded form.
 
     Attributes:
-        data: The payload.
+        data: The pickled bytes.
         segments: Buffers that the data refers to, in order, each a `SharedSegment` or `BufferRef`.
     """
 
@@ -59,16 +59,16 @@ class Payload(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes, all in all."""
+        """Total bytes, including the segments."""
         return len(self.data) + sum(int(segment.size) for segment in self.segments)
 
 
 def decode(data: Any, mapped_segments: tuple[MappedSegment | FetchedBuffer, ...] = ()) -> Any:
-    """Return the object that a payload holds; raises whatever the object's own code raises.
+    """Return the object that a payload holds; raise whatever the object's own code raises.
 
     Args:
-        data: The payload.
-        mapped_segments: The buffers that it refers to, in order.
+        data: The pickled bytes.
+        mapped_segments: The buffers that the data refers to, in order.
     """
     if not mapped_segments:
         return pickle.loads(data)
@@ -79,14 +79,14 @@ Parts = Callable[[], Mapping[str, Any]]
 
 
 class Encoder:
-    """Turns the objects of one call into payloads.
+    """Encodes the objects of one call as payloads.
 
     Args:
-        call_id: The call's name, from `new_call_id`.
-        serializer: ``"dill"``, or ``"pickle"`` for the standard library alone.
+        call_id: The call's id, from `new_call_id`.
+        serializer: ``"dill"``, or ``"pickle"`` to use the standard library alone.
         returning: Whether the payloads go back to the side that owns the received classes.
-        segment_pool: Where large buffers are placed; `None` for in the payload.
-        by_value: Modules and packages whose code is sent along.
+        segment_pool: Where large buffers are placed; `None` to keep them in the payload.
+        by_value: Modules and packages that travel by value, with their code.
     """
 
     def __init__(
@@ -107,17 +107,17 @@ class Encoder:
         self._known: dict[int, tuple[weakref.ref[Any], Callable[[], Any]]] | None = None
 
     def deduplicate_buffers(self) -> None:
-        """From now on, place a buffer once that is in many objects, as nothing changes them."""
+        """From now on, place a buffer of many objects only once: nothing changes the objects."""
         self._known = {}
 
     def encode(self, obj: Any, name: str, parts: Parts | None = None) -> Payload:
-        """Return *obj* as it travels.
+        """Return *obj* as a payload.
 
         Args:
-            obj: What shall travel.
-            name: What *obj* is in the user's words, for the error message.
-            parts: Returns what the user knows of it, by the names that paths to parts begin with;
-                `None` for *obj* itself.
+            obj: The object to send.
+            name: The user's words for *obj*, for the error message.
+            parts: Returns the parts of *obj* that the user knows, by the names with which the paths
+                to parts begin; `None` for *obj* itself.
 
         Raises:
             SerializationError: *obj*, or something in it, cannot travel.
@@ -125,19 +125,19 @@ class Encoder:
         return self._encode(obj, name, parts, self._segment_pool)[0]
 
     def encode_callable(self, obj: Any, name: str, parts: Parts) -> Payload:
-        """Return *obj* as `encode` does; later payloads only name the classes that it defines."""
-        # What an engine's store would hold of it goes there as a part of the whole.
+        """Encode *obj* as `encode` does; later payloads only refer to the classes it defines."""
+        # An engine's store holds the whole payload, so the buffers stay in it.
         segment_pool = self._segment_pool if isinstance(self._segment_pool, SegmentPool) else None
         payload, defined = self._encode(obj, name, parts, segment_pool)
         self._everywhere |= defined
         return payload
 
     def offenders(self, parts: Mapping[str, Any]) -> list[Offender]:
-        """Return what in *parts* cannot travel, in the order of their distance."""
+        """Return the objects in *parts* that cannot travel, nearest first."""
         return find_offenders(parts, self.dump, self._reducer(set(self._everywhere)))
 
     def dump(self, obj: Any) -> bytes:
-        """Return *obj* as bytes alone; raises whatever goes wrong."""
+        """Return *obj* as bytes alone; raise the original error if it cannot be pickled."""
         return self._dump(obj, None)[0].data
 
     def _encode(
@@ -146,7 +146,7 @@ class Encoder:
         try:
             return self._dump(obj, segment_pool)
         except BaseException as exc:
-            # SystemExit too, which an object raised while it was pickled: it is no wish to end.
+            # Also SystemExit: an object raised it while it was pickled; it is no wish to exit.
             if not self.returning:
                 if isinstance(exc, KeyboardInterrupt):
                     raise
@@ -174,7 +174,7 @@ class Encoder:
         return Reducer(self.call_id, defined, returning=self.returning)
 
     def _dump(self, obj: Any, segment_pool: SegmentPool | Store | None) -> tuple[Payload, set[str]]:
-        """Return *obj* as it travels, and the tokens of the classes that it defines there."""
+        """Return *obj* as a payload, and the tokens of the classes that the receiver then knows."""
         before = remember_answers({}), send_by_value(self._by_value)
         try:
             return self._dump_fitting(obj, segment_pool)
@@ -185,7 +185,7 @@ class Encoder:
     def _dump_fitting(
         self, obj: Any, segment_pool: SegmentPool | Store | None
     ) -> tuple[Payload, set[str]]:
-        """Do so by the C pickler or, for what is too deep for that, in Python."""
+        """Encode with the C pickler, or in Python if the data is too deep for it."""
         try:
             return self._dump_by(TravelPickler, obj, segment_pool)
         except RecursionError as exc:
@@ -213,7 +213,7 @@ class Encoder:
         segments: list[SharedSegment | BufferRef],
         buffer: pickle.PickleBuffer,
     ) -> bool:
-        """Return whether *buffer* shall be in the payload itself, and not beside it."""
+        """Return whether *buffer* stays in the payload; if not, add it to *segments*."""
         view = buffer.raw()
         if view.nbytes < PLACED_BYTES or len(segments) == MOST_SEGMENTS:
             return True
@@ -227,7 +227,7 @@ class Encoder:
         return False
 
     def _known_segment(self, view: memoryview) -> tuple[bool, Any]:
-        """Return whether *view* was met before, and where it was placed, if it was."""
+        """Return whether *view* was met before, and its segment if it was placed."""
         if self._known is None:
             return False, None
         owner, segment = self._known.get(id(view.obj), (None, None))
@@ -238,9 +238,9 @@ class Encoder:
     def _remember(self, view: memoryview, segment: SharedSegment | BufferRef | None) -> None:
         if self._known is None:
             return
-        # What an engine's store holds is kept for the call: it costs as much as to send it.
+        # A buffer reference is kept for the whole call: storing costs as much as sending.
         found: Callable[[], Any] = (
             weakref.ref(segment) if isinstance(segment, SharedSegment) else lambda: segment
         )
-        with suppress(TypeError):  # of an object that cannot be referred to weakly
+        with suppress(TypeError):  # the object does not support weak references
             self._known[id(view.obj)] = weakref.ref(view.obj), found

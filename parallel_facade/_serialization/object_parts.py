@@ -1,7 +1,8 @@
-"""What an object is made of, as the pickler of this library sees it.
+"""List the parts of an object, as the pickler of this library sees them.
 
 Guarantees:
-    - Only what pickling runs is run: `__reduce_ex__`, `__getstate__` and their like, no property.
+    - Only code that pickling also runs is run: `__reduce_ex__`, `__getstate__` and similar methods,
+      but no property.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from parallel_facade._serialization.rules.methods import find_definition
 
 LEAF_TYPES: Final = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray, range})
 NEW: Final = frozenset({"__newobj__", "__newobj_ex__", "_reconstructor"})
-"""Functions of `copyreg` that make an object from its class."""
+"""Functions of `copyreg` that create an object from its class."""
 
 
 class Label(NamedTuple):
-    """How a part is reached from its whole.
+    """How to reach a part from the object that contains it.
 
     Attributes:
-        text: In the user's words, or in Python's.
-        is_place: Whether *text* alone says where it is, without the path to the whole.
+        text: The step to the part, in the user's words or in Python's.
+        is_place: Whether *text* alone says where the part is, without the path to its container.
     """
 
     text: str
@@ -48,11 +49,11 @@ Part = tuple[Label, Any]
 
 
 def parts_of(obj: Any, reducer: Reducer | None) -> Iterator[Part]:
-    """Yield the parts of *obj*; raises what its pickling raises.
+    """Yield the parts of *obj*; raise what pickling it raises.
 
     Args:
-        obj: Anything.
-        reducer: Says how it travels; `None` for pickle alone.
+        obj: Any object.
+        reducer: Decides how *obj* travels; `None` for pickle alone.
     """
     kind = type(obj)
     if kind in {list, tuple}:
@@ -121,7 +122,7 @@ def _of_function(function: types.FunctionType, call_id: str) -> Iterator[Part]:
 
 
 def _of_changes(function: types.FunctionType) -> Iterator[Part]:
-    """Yield what travels beside the name of *function*."""
+    """Yield the values that travel beside the name of *function*."""
     for (module, path), values in (
         ChangeCollector(lambda _: b"").changes_of(function).objects.items()
     ):
@@ -206,7 +207,7 @@ def _of_state(state: Any) -> Iterator[Part]:
 
 
 def _shown(obj: Any) -> str:
-    """Return a short text for *obj*, without running code of the user's."""
+    """Return a short text for *obj* without running the user's code."""
     if type(obj) not in LEAF_TYPES:
         return f"a {type(obj).__qualname__}"
     text = repr(obj)

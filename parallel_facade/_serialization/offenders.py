@@ -1,10 +1,10 @@
-"""Which parts of an object cannot travel, where they are, and what to do.
+"""Find which parts of an object cannot travel, where they are, and what to do.
 
     object ──parts──► parts ──parts──► …, nearest first, each part once
 
 Guarantees:
-    - It ends, on cyclic data too, and raises nothing but `KeyboardInterrupt`.
-    - It looks with the eyes of the pickler that sends: what it calls an offender is refused.
+    - The search ends, also on cyclic data, and raises only `KeyboardInterrupt`.
+    - It uses the pickler that sends, and that pickler refuses every offender that it finds.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from parallel_facade._serialization.object_parts import LEAF_TYPES, Label, parts
 from parallel_facade._serialization.pickler import Reducer
 
 MOST_PARTS: Final = 300_000
-"""Parts that are looked at. More: a search in huge data takes longer. Fewer: it finds less."""
+"""Limit of parts to examine. Higher: a search in huge data takes longer. Lower: it finds less."""
 MOST_LEVELS: Final = 1_000
-"""Parts of parts that are looked at: data can be made of itself without end."""
+"""Limit of nesting levels to examine: data can create further parts without end."""
 CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})
 MOST_OFFENDERS: Final = 20
-"""Parts that are told; the others are mostly of the same kind."""
+"""Limit of parts to report; the others are mostly of the same kind."""
 
 
 class Offender(NamedTuple):
@@ -35,7 +35,7 @@ class Offender(NamedTuple):
         type_name: The name of its type.
         reason: Why it cannot travel.
         remedy: What to do.
-        trail: The names of the parts that lead to it, and of their types.
+        trail: The names and types of the parts that lead to it.
     """
 
     path: str
@@ -52,7 +52,7 @@ class _Node(NamedTuple):
     level: int
 
     def line(self) -> list[_Node]:
-        """Return the nodes from the root to this."""
+        """Return the nodes from the root to this node."""
         line: list[_Node] = []
         node: _Node | None = self
         while node is not None:
@@ -64,12 +64,12 @@ class _Node(NamedTuple):
 def find_offenders(
     roots: Mapping[str, Any], dump: Callable[[Any], bytes], reducer: Reducer | None
 ) -> list[Offender]:
-    """Return what in *roots* cannot travel, nearest first.
+    """Return the parts of *roots* that cannot travel, nearest first.
 
     Args:
         roots: Objects by their names.
-        dump: The pickling itself.
-        reducer: Says how objects travel; `None` for pickle alone.
+        dump: Pickles one object, or raises.
+        reducer: Decides how objects travel; `None` for pickle alone.
     """
     nodes = [_Node(obj, Label(name), None, 0) for name, obj in roots.items()]
     refused = [
@@ -87,7 +87,7 @@ def _search(
     roots: list[_Node], dump: Callable[[Any], bytes], reducer: Reducer | None
 ) -> Iterator[tuple[_Node, BaseException]]:
     queue = deque(roots)
-    # With the objects: the id of a part that was made for the question is used again otherwise.
+    # Keeps the objects too: otherwise the id of a part created by the search could be reused.
     seen = {id(node.obj): node.obj for node in roots}
     told = 0
     while queue and told < MOST_OFFENDERS:
@@ -129,7 +129,7 @@ def _refusal(
 
 
 def _let_through(error: BaseException, reducer: Reducer | None) -> None:
-    """Raise *error* if it is the user's wish to end; in a worker, only objects raise such."""
+    """Raise *error* if the user interrupted the program; in a worker, only objects can raise it."""
     if isinstance(error, KeyboardInterrupt) and not (reducer is not None and reducer.returning):
         raise error
 
@@ -158,7 +158,7 @@ def _path(labels: list[Label]) -> str:
 
 def _type_name(obj: Any) -> str:
     kind = type(obj)
-    # Not by isinstance, which asks an object that claims another class for it.
+    # Not isinstance, which asks the object for its `__class__`; it may claim another class.
     if kind in {types.FunctionType, types.MethodType} or issubclass(kind, type):
         return f"{kind.__name__} {getattr(obj, '__qualname__', '')}".rstrip()
     return kind.__qualname__
@@ -185,14 +185,15 @@ REMEDIES: Final = {
     "traceback": "send its text: traceback.format_tb(...)",
     "Match": "send what it matched: .group(), .span()",
 }
-"""What to do about a part, by the name of its type."""
+"""Remedies for a part, by the name of its type."""
 
 RESOURCE: Final = (
     "leave it out in __getstate__, create it in the worker with Pool(initializer=...), "
     "or use backend='thread'"
 )
 INHERITED: Final = "through inheritance"
-"""Said by `multiprocessing` and `multiprocess` of what only the making of a process hands over."""
+"""Part of the message of `multiprocessing` and `multiprocess` for an object that a process can only
+get when it is started."""
 FROM_MANAGER: Final = (
     "take it from a manager, as in multiprocessing.Manager().Lock(), whose objects travel, or use "
     "backend='thread'"
@@ -210,7 +211,7 @@ def _remedy(obj: Any, error: BaseException, returning: bool) -> str:
 
 
 def tree(offenders: list[Offender]) -> str:
-    """Return *offenders* as a tree for people, with the ways out below."""
+    """Return *offenders* as a readable tree, followed by the remedies."""
     branches: dict[Any, Any] = {}
     for offender in offenders:
         level: dict[Any, Any] = branches

@@ -1,11 +1,11 @@
-"""The pickler of this library: how each kind of object travels.
+"""Pickle objects by the rules of this library: how each kind of object travels.
 
     object ──► TravelPickler (C) ──► payload ──► pickle.loads ──► object
-                  │ function, class, method, cell, module: reducers of ours
-                  └ what only dill carries (code, files, …): dill, inside the payload
+                  │ function, class, method, cell, module: our own reducers
+                  └ types that only dill supports (code, super, …): dill, inside the payload
 
 Guarantees:
-    - A reducer that the user registered with `copyreg` goes before ours.
+    - A reducer that the user registered with `copyreg` takes precedence over ours.
     - `pickle` and `copyreg` are never changed.
 """
 
@@ -93,10 +93,10 @@ _IN_PYTHON: Any = pickle._Pickler
 
 
 class StandardPickler(pickle.Pickler):
-    """The standard library's pickler with the bound-method recipe, and nothing of dill."""
+    """The standard library's pickler with the bound-method recipe, without dill."""
 
     def reducer_override(self, obj: Any) -> Any:
-        """Reduce bound methods; leave all else to pickle."""
+        """Reduce methods; refuse what the main script defines; leave the rest to pickle."""
         if type(obj) is types.MethodType and types.MethodType not in copyreg.dispatch_table:
             return reduce_method(obj)
         if isinstance(obj, types.FunctionType | type) and obj.__module__ in NEVER_IMPORTED:
@@ -110,8 +110,8 @@ class Reducer:
     """Decides how each function, class and special object of one payload travels.
 
     Args:
-        call_id: The call.
-        defined: Tokens of the classes that the other side has been given; it grows.
+        call_id: The id of the call.
+        defined: Tokens of the classes that the receiver knows; the reducer adds new tokens.
         returning: Whether the payload goes back to the side that owns the received classes.
     """
 
@@ -119,12 +119,12 @@ class Reducer:
         self.call_id = call_id
         self.defined = defined
         self.returning = returning
-        # What comes back says nothing of modules: they are the receiver's own.
+        # A returned payload has no module changes: the modules are the receiver's own.
         self.collector = None if returning else ChangeCollector(self.dump)
         self.names = Names()
         self.function_cells: set[int] = set()
-        self.skeletons: set[int] = set()  # functions and classes whose contents are sent elsewhere
-        self._ordinary: set[int] = set()  # ids of types whose instances are the pickler's own work
+        self.skeletons: set[int] = set()  # functions and classes; their contents are sent elsewhere
+        self._ordinary: set[int] = set()  # ids of types that the pickler handles itself
 
     def reduce(self, obj: Any) -> Any:
         """Return the reduction of *obj*, or `NotImplemented` to leave it to the pickler."""
@@ -139,7 +139,7 @@ class Reducer:
         return NotImplemented
 
     def dump(self, obj: Any) -> bytes:
-        """Return *obj* as a payload of its own, which goes with this one."""
+        """Return *obj* as a separate payload, which is sent inside this one."""
         nested = Reducer(self.call_id, set(self.defined), returning=self.returning)
         nested.collector = self.collector
         buffer = io.BytesIO()
@@ -147,7 +147,7 @@ class Reducer:
         return buffer.getvalue()
 
     def reduce_by_dill(self, obj: Any) -> tuple[Any, ...]:
-        """Return how to rebuild *obj* from what dill writes."""
+        """Return how to rebuild *obj* from bytes that dill writes."""
         return load_nested, (dump_by_dill(obj, self._reduce_part),)
 
     def reduce_code(self, code: types.CodeType) -> tuple[Any, ...]:
@@ -155,17 +155,17 @@ class Reducer:
         return load_code, (dump_code(code, self._reduce_part),)
 
     def _reduce_part(self, obj: Any) -> Any:
-        """Return what `reduce` does for the parts of what dill carries."""
+        """Reduce *obj*, a part of an object that dill pickles, if it needs our rules."""
         kind = type(obj)
         return self.reduce(obj) if id(kind) in _BY_ID or issubclass(kind, type) else NotImplemented
 
 
 TakesBuffer = Callable[[pickle.PickleBuffer], Any] | None
-"""Returns whether a large buffer shall be in the payload; `None` for always."""
+"""Returns whether a large buffer stays in the payload; `None` if all buffers do."""
 
 
 class TravelPickler(pickle.Pickler):
-    """The C pickler, asking a `Reducer` about everything that is not plain data."""
+    """The C pickler, which asks a `Reducer` about everything that is not plain data."""
 
     def __init__(self, buffer: io.BytesIO, reducer: Reducer, take: TakesBuffer = None) -> None:
         super().__init__(buffer, PROTOCOL, buffer_callback=take)
@@ -177,14 +177,14 @@ class TravelPickler(pickle.Pickler):
 
 
 class DeepPickler(pickle._Pickler):
-    """The pickler in Python, which can recurse as far as Python may.
+    """The pickler in Python, which can recurse as deeply as Python allows.
 
     Assumes:
-        - Nothing on the way from one level of the data to the next is called with ``*args``: such
-          a call takes room on the stack of C, whose depth cannot be set from Python 3.12 on.
+        - No call between one level of the data and the next uses ``*args``: this would use the C
+          stack, and its depth cannot be set from Python 3.12 on.
     """
 
-    # Without what dill adds to the table of pickle's when it is imported.
+    # Without the entries that dill adds to pickle's table when it is imported.
     dispatch: ClassVar[dict[type, Any]] = {
         kind: method
         for kind, method in _IN_PYTHON.dispatch.items()
@@ -197,7 +197,7 @@ class DeepPickler(pickle._Pickler):
         self._reduce = reducer.reduce
 
     def save(self, obj: Any, save_persistent_id: bool = True) -> None:  # noqa: ARG002
-        """Write *obj*, by the rules of this library."""
+        """Write *obj* by the rules of this library."""
         this = self._this
         this.framer.commit_frame()
         if (known := this.memo.get(id(obj))) is not None:
@@ -222,11 +222,11 @@ class DeepPickler(pickle._Pickler):
 
 
 def _is_registered(kind: type) -> bool:
-    """Return whether the user has told `copyreg` how to reduce objects of *kind*."""
+    """Return whether the user has registered a reducer for *kind* with `copyreg`."""
     if _is_unhashable(kind):
         return False
     registered = copyreg.dispatch_table.get(kind)
-    # tblib, which Dask imports, takes all exceptions there are for its own, and drops fields.
+    # tblib, which Dask imports, registers all exception types, and drops fields.
     return registered is not None and getattr(registered, "__module__", "") != TBLIB
 
 
@@ -238,7 +238,7 @@ def _is_unhashable(kind: type) -> bool:
 
 
 def _has_its_own_way(kind: type) -> bool:
-    """Return whether *kind* travels by value and says itself how its instances do."""
+    """Return whether *kind* travels by value and defines how its instances are reduced."""
     anything: Any = object
     says_how = (
         kind.__reduce_ex__ is not anything.__reduce_ex__
@@ -266,12 +266,12 @@ _ours: dict[int, Any] = {}  # id → a function or class of this library, which 
 
 
 def _reduce_named(reducer: Reducer | None, obj: Any, found: tuple[str, str] | None) -> Any:
-    """Return how to find *obj* by its name, with what it reads in the user's modules.
+    """Return how to find *obj* by its name, with the module changes that it may read.
 
     Args:
-        reducer: Of the payload; `None` for the standard pickler, which brings no news.
+        reducer: The payload's; `None` for the standard pickler, which sends no module changes.
         obj: A function, a class, or a function with a cache.
-        found: The module and path that `find_path` gave; `None` to leave *obj* to pickle.
+        found: The module and path that `find_path` returned; `None` to leave *obj* to pickle.
     """
     if found is None:
         return NotImplemented
@@ -282,17 +282,17 @@ def _reduce_named(reducer: Reducer | None, obj: Any, found: tuple[str, str] | No
         changes = reducer.collector.changes_of(obj)
         if any(changes):
             return object_at, found, (reducer.call_id, changes), None, None, apply_changes_beside
-    # A private function of a class: pickle would look for its name, which is not its attribute's.
+    # For a private method, pickle would look up its name, but the attribute's name differs.
     return NotImplemented if found[1] == obj.__qualname__ else (object_at, found)
 
 
 def apply_changes_beside(_: object, state: tuple[str, ModuleChanges]) -> None:
-    """Take in what travelled beside an object's name."""
+    """Apply the module changes that travelled beside an object's name."""
     apply_changes(*state)
 
 
 def object_at(module: str, path: str) -> Any:
-    """Return what stands at the dotted *path* of *module*."""
+    """Return the object at the dotted *path* of *module*."""
     return functools.reduce(getattr, path.split("."), import_module(module))
 
 
@@ -336,7 +336,7 @@ def _reduce_class_by_value(reducer: Reducer, cls: type) -> Any:
 def _reduce_builtin_class(cls: type) -> Any:
     if getattr(builtins, cls.__name__, None) is cls:
         return NotImplemented
-    # Many are called otherwise where they can be found: "mappingproxy" is types.MappingProxyType.
+    # Many are found under another name: "mappingproxy" is types.MappingProxyType.
     name = _names_in_types().get(cls)
     return NotImplemented if name is None else (object_at, ("types", name))
 
@@ -347,7 +347,7 @@ def _names_in_types() -> dict[type, str]:
 
 
 def _reduce_hierarchy(reducer: Reducer, cls: type) -> Any:
-    """Send *cls* with the classes that it is made from, whose methods may mention it."""
+    """Reduce *cls* with its bases and metaclass, because their methods may mention it."""
     metaclass: type = type(cls)
     makers = [*reversed(cls.__mro__[1:]), *reversed(metaclass.__mro__)]
     hierarchy = [
@@ -367,7 +367,7 @@ def _reduce_hierarchy(reducer: Reducer, cls: type) -> Any:
     reducer.names.bare.update(id(parameter) for parameter, _ in parameters)
     changes = ModuleChanges.none()
     if reducer.collector is not None:
-        # After the class: what the program put in a module of its bases may lead back to it.
+        # After the class: objects that the program put in a base's module may refer to it.
         reducer.collector.note(filter(goes_by_name, makers), changes)
     return _classes.reduce_hierarchy(
         cls,
@@ -386,12 +386,12 @@ def _distinct(classes: list[type]) -> list[type]:
 
 
 def goes_by_name(cls: type) -> bool:
-    """Return whether *cls* is found by its name in a worker."""
+    """Return whether a worker finds *cls* by its name."""
     return cls.__module__ in {"builtins", "_ctypes"} or is_importable(cls)
 
 
 def _reduce_cell(reducer: Reducer, cell: types.CellType) -> Any:
-    # A function fills its own cells once it exists; until then they may not lead back to it.
+    # A function fills its own cells once it exists; until then they must not refer to it.
     if id(cell) in reducer.function_cells:
         return _functions.new_cell, ()
     try:
@@ -417,7 +417,7 @@ MODULE_MACHINERY: Final = frozenset(
 
 
 def fill_space(module: types.ModuleType, values: dict[str, Any]) -> None:
-    """Give a module that travels by value its globals."""
+    """Fill in the globals of a module that travels by value."""
     fill(vars(module), values)
 
 
@@ -428,7 +428,7 @@ def _reduce_lru_cache(reducer: Reducer, wrapper: Any) -> Any:
 
 
 def _reduce_lock(_: Reducer, lock: Any) -> Any:
-    # dill's copy of a reentrant lock is locked, by nobody: its first user would wait for ever.
+    # dill's copy of a reentrant lock is locked without an owner: its first user waits forever.
     if not repr(lock).startswith("<unlocked"):
         raise pickle.PicklingError(f"a lock that is held cannot travel: {lock!r}")
     return (threading.RLock if type(lock) is RLOCK else threading.Lock), ()
@@ -479,7 +479,7 @@ RULES: Final[tuple[tuple[Callable[[type], bool], Handler], ...]] = (
     (is_forward_ref, lambda reducer, obj: reduce_forward_ref(obj, reducer.call_id)),
     (is_array_with_attributes, lambda _, array: reduce_array(array)),
     (lambda kind: issubclass(kind, enum.Enum) or _has_its_own_way(kind), _reduce_instance),
-    # The pickler would look it up in the table of copyreg.
+    # The pickler would look up the type in the table of copyreg, which hashes it.
     (_is_unhashable, lambda _, obj: obj.__reduce_ex__(PROTOCOL)),
 )
-"""Which types need more than the pickler itself, and what is done for them; the first that fits."""
+"""Tests for types that need more than the pickler itself, and handlers; the first match applies."""

@@ -1,1 +1,1 @@
-"""What ran where and when, and what limits it."""
+"""Records what ran where and when, and finds what limits it."""

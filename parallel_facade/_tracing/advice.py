@@ -1,4 +1,4 @@
-"""A sentence that says what limits the calls of a timeline, and what to do about that."""
+"""A sentence on what limits the calls of a timeline, and what to do about it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from parallel_facade._tracing.formatting import as_bytes, as_percent, as_time, c
 from parallel_facade._worker.timings import PACK, PACK_CALLABLE, UNPACK
 
 GOOD_SHARE: Final = 0.8
-"""From here on the function itself is what takes the time."""
+"""From this share on, the function itself takes the time."""
 BUSY: Final = 0.7
-"""Of a CPU: a thread that computes for less waits for something else."""
+"""Share of a CPU: a thread that computes for less waits for something else."""
 ONE_AT_A_TIME: Final = 1.2
-"""CPUs: what threads use of more is in code that lets others run."""
+"""Number of CPUs: threads that use more run code that lets other threads run."""
 
 
 def advice_on(facts: TraceFacts) -> str:
-    """Return what to do about what limits the calls, and what is not known of them."""
+    """Return advice about the limit of the calls, and about losses with unknown times."""
     return _on_limit(facts) + _about_losses(facts)
 
 
@@ -107,7 +107,7 @@ def _on_take(facts: TraceFacts) -> str:
     return f"the caller rebuilds the results: {_about_results(facts)}"
 
 
-def _on_start(facts: TraceFacts) -> str:  # noqa: ARG001 - as the others
+def _on_start(facts: TraceFacts) -> str:  # noqa: ARG001 - same signature as the others
     return (
         "workers start. Later calls find them running; to have that early, make a Pool at the "
         "start of the program."
@@ -190,7 +190,7 @@ def _about_small_items(facts: TraceFacts) -> str:
 
 
 def _about_threads(cost: str, facts: TraceFacts) -> str:
-    """Return that threads would not have *cost*, where they run Python code at the same time."""
+    """Return a hint that threads avoid *cost*, if they can run Python code at the same time."""
     if is_gil_on() or facts.are_threads or cost not in {SERIALIZE, SEND, REBUILD, RETURN, TAKE}:
         return ""
     return " Or use threads, to which nothing is sent: in this Python they run at the same time."

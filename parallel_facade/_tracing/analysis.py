@@ -1,10 +1,10 @@
-"""Where the workers' time went, lane by lane, between the first and the last thing a call did.
+"""Where the workers' time went, lane by lane, from the first to the last step of the calls.
 
     submitted      received         arguments_ready       ran      encoded
     ····│  send  ····│    rebuild    ····│      run     ····│ return ··│   gap: see `Gaps`
 
-A gap is the time of a worker between two chunks. What it waited for follows from what the caller
-did meanwhile: it packed, it unpacked, the chunk was on its way, or none of these.
+A gap is the time of a worker between two chunks. The reason for the wait follows from what happened
+meanwhile: the caller packed, the caller unpacked, the chunk was on its way, or none of these.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class ChunkSpan(NamedTuple):
     """A chunk in its worker.
 
     Attributes:
-        call: Of which it is a part.
+        call: The call that the chunk belongs to.
         times: What the worker did.
-        submitted: When the caller gave it to the back-end.
+        submitted: When the caller submitted it to the back-end.
     """
 
     call: CallTrace
@@ -56,7 +56,7 @@ class ChunkSpan(NamedTuple):
 
 
 class LabelledInterval(NamedTuple):
-    """What a worker did, or waited for, for a while."""
+    """An interval, and what a worker did or waited for in it."""
 
     what: str
     began: float
@@ -64,7 +64,7 @@ class LabelledInterval(NamedTuple):
 
 
 def spans_of(calls: Iterable[CallTrace]) -> dict[WorkerLane, list[ChunkSpan]]:
-    """Return for each worker what it was visited by, in order."""
+    """Return the chunk spans of each worker, in order of time."""
     found: dict[WorkerLane, list[ChunkSpan]] = defaultdict(list)
     for call in calls:
         submitted: dict[int, list[float]] = defaultdict(list)
@@ -82,7 +82,7 @@ def _span(call: CallTrace, times: ChunkTimes, submitted: dict[int, list[float]])
     attempts = submitted.get(times.first, [call.began])
     earlier = [at for at in attempts if at <= times.received]
     if not earlier:
-        # The worker's clock is slow: its chunk cannot have come before it was sent.
+        # The worker's clock is slow: a chunk cannot arrive before it is sent.
         times = _later(times, attempts[0] - times.received)
         earlier = attempts[:1]
     return ChunkSpan(call, times, earlier[-1])
@@ -102,7 +102,7 @@ def _later(times: ChunkTimes, seconds: float) -> ChunkTimes:
 
 
 def labels_of(lanes: Iterable[WorkerLane]) -> dict[WorkerLane, str]:
-    """Return what a reader calls each worker, all different."""
+    """Return a unique label for each worker, for people."""
     lanes = list(lanes)
     hosts = {lane.host for lane in lanes}
     lanes_of = Counter((lane.host, lane.pid) for lane in lanes)
@@ -119,10 +119,10 @@ def labels_of(lanes: Iterable[WorkerLane]) -> dict[WorkerLane, str]:
 
 
 class Gaps:
-    """Tells what a worker waited for.
+    """Finds what workers waited for.
 
     Args:
-        calls: What the caller did.
+        calls: What the caller did in each call.
     """
 
     def __init__(self, calls: list[CallTrace]) -> None:
@@ -137,22 +137,22 @@ class Gaps:
 
     @property
     def seconds(self) -> float:
-        """How long there was a call."""
+        """Seconds in which at least one call was running."""
         return sum(one.seconds for one in self._calls)
 
     @property
     def span(self) -> Interval:
-        """From the first call to the end of the last."""
+        """The interval from the begin of the first call to the end of the last call."""
         return Interval(self._calls[0].began, self._calls[-1].ended)
 
     def waited_for(
         self, gap: Interval, submitted: float | None, ready_since: float
     ) -> dict[str, float]:
-        """Return the seconds of *gap* by what the worker waited for.
+        """Return the seconds of *gap*, divided by the reason for the wait.
 
         Args:
             gap: When it had no chunk.
-            submitted: When the chunk was submitted that ended it; `None` if it was the last.
+            submitted: When the chunk that ended the gap was submitted; `None` for the last gap.
             ready_since: When the worker's process had started.
         """
         start = Interval(gap.began, min(max(ready_since, gap.began), gap.ended))
@@ -171,7 +171,7 @@ class Gaps:
 
 
 def labelled_intervals(spans: list[ChunkSpan]) -> Iterator[LabelledInterval]:
-    """Yield what a worker did, in order, and how long what it was sent was on its way."""
+    """Yield what a worker did, in order, and how long each chunk was on its way to it."""
     free = 0.0
     for span in spans:
         times = span.times
@@ -183,7 +183,7 @@ def labelled_intervals(spans: list[ChunkSpan]) -> Iterator[LabelledInterval]:
 
 
 def divided(spans: list[ChunkSpan]) -> Iterator[LabelledInterval]:
-    """Yield the same, with what the function took first, and what its results took behind it."""
+    """Yield the same, with each run split: time in the function first, then time for results."""
     applied = iter([span.times.applied for span in spans])
     for one in labelled_intervals(spans):
         if one.what == RUN:
@@ -197,18 +197,18 @@ def divided(spans: list[ChunkSpan]) -> Iterator[LabelledInterval]:
 def shares_of_time(
     gaps: Gaps, lanes: dict[WorkerLane, list[ChunkSpan]], workers: int
 ) -> dict[str, float]:
-    """Return for each of `MEANINGS` its share of the time of *workers* workers."""
+    """Return the share of each of `MEANINGS` in the time of *workers* workers."""
     seconds = dict.fromkeys(MEANINGS, 0.0)
     for lane, spans in lanes.items():
         for what, began, ended in divided(spans):
             if what != SEND:
                 seconds[what] += Interval(began, ended).seconds
-        # Where workers follow each other, each was there for a part of the time only.
+        # If workers replace each other, each exists for only a part of the time.
         span = gaps.span if len(lanes) <= workers else _presence(lane, spans)
         for gap, submitted in _gaps_between(span, spans):
             for what, waited in gaps.waited_for(gap, submitted, lane.ready_since).items():
                 seconds[what] += waited
-    for _ in range(workers - len(lanes)):  # those that were given nothing
+    for _ in range(workers - len(lanes)):  # workers that got no chunk
         for what, waited in gaps.waited_for(gaps.span, None, 0.0).items():
             seconds[what] += waited
     if len(lanes) > workers:
@@ -218,7 +218,7 @@ def shares_of_time(
 
 
 def _presence(lane: WorkerLane, spans: list[ChunkSpan]) -> Interval:
-    """Return from when to when a worker was there, as far as that is known."""
+    """Return the interval in which a worker existed, as far as it is known."""
     first = spans[0]
     begin = min(max(first.submitted, lane.ready_since), first.times.received)
     return Interval(begin, spans[-1].times.encoded)
@@ -227,7 +227,7 @@ def _presence(lane: WorkerLane, spans: list[ChunkSpan]) -> Interval:
 def _gaps_between(
     span: Interval, spans: list[ChunkSpan]
 ) -> Iterator[tuple[Interval, float | None]]:
-    """Yield each gap, and when the chunk was submitted that ended it."""
+    """Yield each gap, and the time at which the chunk that ended it was submitted."""
     times = [span.times for span in spans]
     yield Interval(span.began, times[0].received), spans[0].submitted
     for one, following in pairwise(spans):

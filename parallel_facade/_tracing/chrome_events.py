@@ -1,8 +1,8 @@
 """A timeline in the trace-event format, as Perfetto and ``chrome://tracing`` open it.
 
-The format: "Trace Event Format", the Chromium project, 2016. An event of phase X is a stretch of
-time of one thread, in microseconds; one of phase i, a moment; one of phase M gives a process or a
-thread its name.
+The format: "Trace Event Format", the Chromium project, 2016. An event of phase X is an interval of
+one thread, in microseconds; an event of phase i is a moment; an event of phase M names a process or
+a thread.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Event = dict[str, Any]
 
 
 def events_of(calls: list[CallTrace], began: float) -> dict[str, Any]:
-    """Return what `json.dump` takes.
+    """Return the timeline as an object for `json.dump`.
 
     Args:
-        calls: What there was.
+        calls: The calls of the timeline.
         began: When the timeline begins.
     """
     callers = dict.fromkeys(step.thread for call in calls for step in call.steps)

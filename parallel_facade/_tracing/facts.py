@@ -1,4 +1,4 @@
-"""What is known of the calls of a timeline: shares, sizes and counts."""
+"""Facts about the calls of a timeline: shares, sizes and counts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from parallel_facade._tracing.analysis import Gaps, shares_of_time, spans_of
 from parallel_facade._worker.timings import PACK, PACK_CALLABLE, UNPACK, ItemTimes
 
 LARGE_BYTES: Final = 100_000
-"""Of an item or a result: with more, bytes are what costs; with less, it is the number of items."""
+"""Of an item or a result. Above this, the bytes cost the time; below, the number of items does."""
 SMALL_ITEM_SECONDS: Final = 1e-4
-"""With less, what is around an item counts as much as the item."""
+"""Below this, the work around an item counts as much as the item."""
 
 
 class TraceFacts:
-    """What is known of *calls*, of which there is one at least."""
+    """Facts about *calls*; there is at least one call."""
 
     def __init__(self, calls: list[CallTrace]) -> None:
         gaps = Gaps(calls)
@@ -37,17 +37,17 @@ class TraceFacts:
         self.lost = sum(loss.items for call in calls for loss in call.losses)
 
     def per_item(self, what: str) -> float:
-        """Return the bytes of an item."""
+        """Return the bytes of step *what* for each item."""
         return self.sizes[what] / max(1, self.items)
 
     @property
     def seconds_of_item(self) -> float:
-        """How long an item ran."""
+        """How many seconds an item ran, on average."""
         return self.run_seconds / max(1, self.items)
 
     @property
     def are_items_small(self) -> bool:
-        """Whether it is their number that costs, and not their size."""
+        """Whether the number of items costs the time, and not their size."""
         callables = self.sizes[PACK_CALLABLE] / len(self.calls)
         size = max(self.per_item(PACK), self.per_item(UNPACK), callables)
         return self.seconds_of_item < SMALL_ITEM_SECONDS and size < LARGE_BYTES
@@ -61,6 +61,6 @@ class TraceFacts:
         )
 
     def longest(self) -> ItemTimes | None:
-        """Return the item that ran for longest, of those that were noted."""
+        """Return the noted item that ran longest; `None` if no item was noted."""
         noted: Iterable[ItemTimes] = (one for span in self.spans for one in span.times.noted)
         return max(noted, key=lambda one: one.ended - one.began, default=None)

@@ -1,4 +1,4 @@
-"""Stretches of time, and how much of one is in others."""
+"""Intervals of time, and how much of an interval lies in others."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import NamedTuple
 
 
 class Interval(NamedTuple):
-    """From *began* to *ended*."""
+    """The time from *began* to *ended*."""
 
     began: float
     ended: float
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """The length in seconds."""
         return max(0.0, self.ended - self.began)
 
 
 def merged(intervals: Iterable[Interval]) -> list[Interval]:
-    """Return what *intervals* cover together, in order, without overlaps."""
+    """Return the union of *intervals*, in order, without overlaps."""
     found: list[Interval] = []
     for one in sorted(intervals):
         if found and one.began <= found[-1].ended:
@@ -31,7 +31,7 @@ def merged(intervals: Iterable[Interval]) -> list[Interval]:
 
 
 def overlap(interval: Interval, covered: list[Interval]) -> float:
-    """Return how many seconds of *interval* are in *covered*, which `merged` has made."""
+    """Return how many seconds of *interval* lie in *covered*, a result of `merged`."""
     place = max(0, bisect_right(covered, interval.began, key=_began) - 1)
     seconds = 0.0
     for one in covered[place:]:

@@ -1,4 +1,4 @@
-"""The picture of a timeline: a lane for the caller and for each worker."""
+"""The picture of a timeline: a lane for the caller, and a lane for each worker."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COLOURS: Final = {
     RETURN: "#9b5de5",
     TAKE: "#577590",
 }
-"""What is blank is idle."""
+"""Blank time is idle time."""
 
 LANE_INCHES: Final = 0.35
 MOST_LANES: Final = 64

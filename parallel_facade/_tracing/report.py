@@ -1,4 +1,4 @@
-"""What a timeline comes to: shares of the workers' time, and what to do."""
+"""The report on a timeline: shares of the workers' time, and advice."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class TraceReport(NamedTuple):
     """Where the time of the calls of a `trace` went.
 
     Attributes:
-        calls: How many calls there were.
-        items: Items that were run.
-        seconds: How long there was a call.
-        workers: How many workers were, or could have been, in use.
-        shares: Share of the workers' time, from 0 to 1, by what went on: ``"run"``,
+        calls: Number of calls.
+        items: Number of items that were run.
+        seconds: Seconds in which at least one call was running.
+        workers: Number of workers that were, or could have been, in use.
+        shares: Share of the workers' time, from 0 to 1, by activity: ``"run"``,
             ``"serialize"``, ``"send"``, ``"rebuild"``, ``"return"``, ``"take"``, ``"start"`` and
             ``"idle"``.
-        callable_bytes: Size of the callables that were sent.
-        argument_bytes: Size of the arguments that were sent.
-        result_bytes: Size of the results that came back.
-        run_seconds: How long the items ran, all together.
-        lost: Items that were lost with a worker, or stopped, once for each attempt; what they took
-            is in nothing else here.
-        advice: What limits it, and what to do about that.
+        callable_bytes: Bytes of the callables that were sent.
+        argument_bytes: Bytes of the arguments that were sent.
+        result_bytes: Bytes of the results that were received.
+        run_seconds: Seconds that all items ran, added up.
+        lost: Number of items that were lost with a worker, or stopped, counted once for each
+            attempt; no other field includes them.
+        advice: What limits the calls, and what to do about it.
 
     >>> from parallel_facade import pmap, trace
     >>> with trace() as timeline:
@@ -66,12 +66,12 @@ class TraceReport(NamedTuple):
         return "\n".join([head, "", *lines, "", *textwrap.wrap(self.advice, WIDTH)])
 
 
-# Users see it in tracebacks and in help() under the name they import it by.
+# Tracebacks and help() show the name under which users import it.
 TraceReport.__module__ = "parallel_facade"
 
 
 def report_of(calls: list[CallTrace]) -> TraceReport:
-    """Return what *calls* come to."""
+    """Return the report on *calls*."""
     if not calls:
         return TraceReport(
             0, 0, 0.0, 0, dict.fromkeys(MEANINGS, 0.0), 0, 0, 0, 0.0, 0, "no call was made"

@@ -21,7 +21,7 @@ PathLike = str | os.PathLike[str]
 
 
 class Trace:
-    """The timeline of the calls that are made in its block; `trace` makes one.
+    """The timeline of the calls that are made in its block; use `trace` to create it.
 
     >>> from parallel_facade import pmap, trace
     >>> with trace() as timeline:
@@ -41,7 +41,7 @@ class Trace:
                 "a trace takes one block\n\nHint: make another, by calling trace() again."
             )
         if self._file is not None:
-            # Now: that it cannot be written shall not be found out when all has run.
+            # Now, so that a file that cannot be written is reported before everything runs.
             self._file.open("a").close()
         self._began = time.time()
         _call_trace.listeners.append(self._add_call)
@@ -50,7 +50,7 @@ class Trace:
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         _call_trace.listeners.remove(self._add_call)
         for call in self._calls:
-            call.note_end()  # what still runs is seen up to here
+            call.note_end()  # a call that still runs is recorded up to here
         if self._file is None:
             return
         try:
@@ -61,7 +61,7 @@ class Trace:
             error.add_note(f"and the timeline could not be written: {exc}")
 
     def _write(self, file: Path) -> None:
-        """Write all at once, where that can be: another trace may write the same file."""
+        """Write the file in one step, where possible: another trace may write the same file."""
         text = json.dumps(self.events())
         beside = file.with_name(f".{file.name}.{os.urandom(4).hex()}")
         try:
@@ -77,7 +77,7 @@ class Trace:
         self._calls.append(call)
 
     def events(self) -> dict[str, Any]:
-        """Return what the file holds: the timeline in the trace-event format.
+        """Return the content of the file: the timeline in the trace-event format.
 
         >>> from parallel_facade import pmap, trace
         >>> with trace() as timeline:
@@ -88,7 +88,7 @@ class Trace:
         return events_of(self._calls, self._began)
 
     def report(self) -> TraceReport:
-        """Return where the time went, and what to do about it; `print` shows it.
+        """Return a report on where the time went, and what to do about it; `print` shows it.
 
         >>> from parallel_facade import pmap, trace
         >>> with trace() as timeline:
@@ -99,11 +99,11 @@ class Trace:
         return report_of(self._calls)
 
     def plot(self, file: PathLike | None = None) -> Figure:
-        """Return a picture of it: a lane for the caller and for each worker.
+        """Return a picture of the timeline: a lane for the caller, and a lane for each worker.
 
         Args:
-            file: Where to save it, as any format that matplotlib knows by its ending; `None` for
-                nowhere. A notebook shows what is returned.
+            file: Where to save the picture, in any format that matplotlib knows by its ending;
+                `None` does not save it. A notebook shows the returned figure.
 
         Raises:
             ModuleNotFoundError: matplotlib is not installed.
@@ -127,18 +127,18 @@ class Trace:
 
 
 def trace(file: PathLike | None = None) -> Trace:
-    """Return a block that notes what ran where, and when.
+    """Record what ran where and when, in a ``with`` block.
 
-    All calls are in it that this process begins in the block, in whatever thread; those that tasks
-    make are parts of the tasks. Of what still runs when the block ends, those chunks are seen that
-    have ended.
+    The timeline contains all calls that this process begins in the block, in any thread. Calls that
+    a task makes are parts of the task. If a call still runs when the block ends, the timeline
+    contains those of its chunks that have ended.
 
     Args:
         file: Where to write the timeline at the end of the block, in the trace-event format, which
-            https://ui.perfetto.dev and ``chrome://tracing`` open; `None` for nowhere.
+            https://ui.perfetto.dev and ``chrome://tracing`` open; `None` writes no file.
 
     Raises:
-        OSError: The file cannot be written; when the block begins.
+        OSError: The file cannot be written; raised when the block begins.
 
     >>> from parallel_facade import pmap, trace
     >>> with trace() as timeline:
@@ -149,6 +149,6 @@ def trace(file: PathLike | None = None) -> Trace:
     return Trace(file)
 
 
-# Users see these in tracebacks and in help() under the name they import them by.
+# Tracebacks and help() show the name under which users import these.
 for _public in (Trace, trace):
     _public.__module__ = "parallel_facade"

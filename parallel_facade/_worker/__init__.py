@@ -1,1 +1,1 @@
-"""What runs in a worker, whichever back-end has started it."""
+"""Code that runs in a worker, whichever back-end has started it."""

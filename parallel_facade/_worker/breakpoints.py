@@ -1,7 +1,7 @@
-"""A breakpoint in a worker process, where nobody sits at the keyboard.
+"""Explains a breakpoint in a worker process, which has no keyboard.
 
-`pdb` finds the end of its input there and gives up: with `bdb.BdbQuit`, or from Python 3.14 on with
-`SystemExit`, which would end the caller's program without a word.
+`pdb` reads the end of its input there and gives up: with `bdb.BdbQuit`, or from Python 3.14 on with
+`SystemExit`, which would end the caller's program without a message.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ DEBUGGERS: Final = frozenset({"pdb", "bdb", "cmd"})
 
 
 def with_breakpoint_hint(error: BaseException) -> BaseException:
-    """Return *error*, or what says in words that a task has come to a breakpoint in a worker."""
+    """Return *error*, or an error that explains it if a task reached a breakpoint in a worker."""
     last = place = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next

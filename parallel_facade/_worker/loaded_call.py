@@ -1,7 +1,7 @@
-"""A call as a worker knows it: its callable, rebuilt where names mean what they mean to the caller.
+"""A call in a worker: its callable, rebuilt where names mean the same as in the caller.
 
-    call payload ──once per call──► OpenCall ─┐
-    chunk payload ──────────────────────────► run ──► parts of a report
+    call payload ──once per call──► LoadedCall ─┐
+    chunk payload ────────────────────────────► run ──► parts of a report
 
 Guarantees:
     - `LoadedCall.run` returns a report, whatever the user's objects do while they are rebuilt or
@@ -50,16 +50,16 @@ class CallEnvironment(NamedTuple):
     """What a worker needs to know to decode a call.
 
     Attributes:
-        call_id: The call's name.
-        serializer: How to encode what goes back.
-        import_path: The caller's `sys.path`, where its modules are found.
-        folder: The caller's working directory, which relative paths mean.
+        call_id: The id of the call.
+        serializer: How to encode results.
+        import_path: The caller's `sys.path`, to find its modules.
+        folder: The caller's working directory, for relative paths.
         is_remote: Whether the worker has a `sys.path` of its own.
-        output_request: What the caller wants to hear while tasks run; `None` for nothing.
+        output_request: Which output of tasks the caller wants; `None` for none.
         is_timed: Whether the caller makes a timeline.
-        authkey: What lets the worker in at managers of `multiprocessing`, which the caller may have
-            made; `None` for nothing.
-        settings: What the caller has configured, for calls that tasks make.
+        authkey: The key for managers of `multiprocessing`, which the caller may have made; `None`
+            for none.
+        settings: The caller's configuration, for calls that tasks make.
     """
 
     call_id: str
@@ -73,24 +73,24 @@ class CallEnvironment(NamedTuple):
     settings: dict[str, Any] | None = None
 
     def apply(self) -> None:
-        """Make names of modules and files mean here what they mean to the caller."""
+        """Make names of modules and files mean the same here as in the caller."""
         if self.is_remote:
-            # Behind its own: where the two machines share no files, these lead nowhere.
+            # After its own entries: if the two machines share no files, these lead nowhere.
             known = set(sys.path)
             sys.path += [entry for entry in self.import_path if entry not in known]
         elif sys.path != self.import_path:
             sys.path[:] = self.import_path
-        with suppress(OSError):  # on another machine there may be no such folder
+        with suppress(OSError):  # the folder may not exist on another machine
             if self.folder and os.getcwd() != self.folder:
                 os.chdir(self.folder)
         if self.authkey is not None:
-            from multiprocessing import process  # its managers are used here, where few are
+            from multiprocessing import process  # imported here, because few programs use managers
 
             process.current_process().authkey = self.authkey
 
 
 class LoadedCall:
-    """A call as a worker knows it: decoded when its first chunk arrives."""
+    """A call in a worker; it is decoded when its first chunk arrives."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class LoadedCall:
         self._environment = CallEnvironment(*environment)
         self.call_id = self._environment.call_id
         self._output_request: OutputRequest | None = None
-        # In the caller's own process, what a task says reaches it by itself.
+        # In the caller's own process, the output of a task needs no relay.
         if (output_request := self._environment.output_request) is not None and not is_made_here(
             self.call_id
         ):
@@ -112,14 +112,14 @@ class LoadedCall:
             self.call_id, self._environment.serializer, returning=True, segment_pool=segment_pool
         )
         self._call: Call | None = None
-        self._decoding = threading.Lock()  # guards _call, where a worker has several threads
-        self._live: list[Any] = []  # what only weak references of the callable refer to
-        # Context variables that travelled are set here, and for this call alone.
+        self._decoding = threading.Lock()  # guards _call, if a worker has several threads
+        self._live: list[Any] = []  # objects that the callable refers to only weakly
+        # Context variables that travelled are set in this context, for this call alone.
         self._context = copy_context()
         if not is_made_here(self.call_id):
             self._context.run(adopt_settings, self._environment.settings or {})
 
-    def run(  # noqa: PLR0917 - what each kind of worker has of these differs
+    def run(  # noqa: PLR0917 - each kind of worker gives different ones of these
         self,
         payload: Received,
         log: OutcomeLog | None = None,
@@ -131,12 +131,12 @@ class LoadedCall:
         """Run the chunk in *payload*; return the last part of the report, and how many were run.
 
         Args:
-            payload: The chunk, which is not kept.
-            log: Where outcomes are safe from the end of this process; `None` for nowhere.
+            payload: The chunk; it is not kept.
+            log: Keeps outcomes safe if this process dies; `None` for no log.
             send_part: Sends a part of the report at once.
-            on_begin: Called when the callable is there, before the arguments are rebuilt.
-            at_most: Begin no more items once so many were run.
-            send_record: Sends a remark; `None` for nowhere.
+            on_begin: Called when the callable is ready, before the arguments are rebuilt.
+            at_most: Begin no more items once this many were run.
+            send_record: Sends a record to relay; `None` to relay none.
         """
         recorder = OutcomeRecorder(self._encoder, log, send_part)
         stopwatch = Stopwatch(send_record if self._environment.is_timed else None, ready_since())
@@ -146,7 +146,7 @@ class LoadedCall:
         except BaseException as exc:
             return self._unread(THE_CALLABLE, exc)
         stopwatch.mark()
-        # A copy: a context can be entered by one thread only.
+        # A copy: only one thread at a time can enter a context.
         return self._context.copy().run(
             self._run_capturing, send_record, call, payload, recorder, on_begin, at_most, stopwatch
         )
@@ -161,7 +161,7 @@ class LoadedCall:
         ):
             return self._run(*what)
 
-    def _run(  # noqa: PLR0917 - what `run` takes and has made
+    def _run(  # noqa: PLR0917 - the arguments of `run`, and what it made
         self,
         call: Call,
         payload: Received,
@@ -196,7 +196,7 @@ class LoadedCall:
         return self._call is not None
 
     def call(self) -> Call:
-        """Return the call, decoding it on first use."""
+        """Return the call; decode it on first use."""
         self._environment.apply()
         if self._call is None:
             with LiveObjects() as self._live:
@@ -205,7 +205,7 @@ class LoadedCall:
         return self._call
 
     def close(self) -> None:
-        """Forget the callable and its globals."""
+        """Drop the callable and its globals."""
         self._call = None
         self._live = []
         _namespaces.forget(self.call_id)
@@ -227,7 +227,7 @@ def run_initializer(payload: bytes) -> None:
 
 
 def _advice(exc: BaseException) -> str:
-    """Return what to do about *exc*, if that is known."""
+    """Return a hint on what to do about *exc*; empty if there is none."""
     if isinstance(exc, ImportError) and "subinterpreters" in str(exc):
         return "\n\nHint: this module runs in processes and threads only: use backend='process'."
     if not isinstance(exc, ModuleNotFoundError) or not exc.name:

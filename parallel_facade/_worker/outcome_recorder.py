@@ -1,4 +1,4 @@
-"""The outcomes of one chunk, encoded as they come, each safe before the next item is run.
+"""Encodes the outcomes of one chunk as they come; each is safe before the next item runs.
 
     value ──► slot or record in the log (memory that outlives the worker)
       └─────► kept for the report ──► last part of the report
@@ -8,8 +8,8 @@ Guarantees:
     - When `add` or `fail` returns, the outcome is in the log, in a part that was sent, or both.
 
 Assumes:
-    - Places are given one after the other, from 0, for each `open`.
-    - Values of the type that `add` has returned are set into the slots that it has returned.
+    - After each `open`, *place* counts up from 0.
+    - Values of the type that `add` returned are set into the slots that it returned.
 """
 
 from __future__ import annotations
@@ -31,35 +31,35 @@ from parallel_facade._worker.outcomes import (
 )
 
 BLOCK: Final = 1 << 14
-"""Items whose outcomes are in the log together; a longer chunk is reported in parts. More: each
-worker's log has 8 bytes more for each. Fewer: more messages for long chunks of tiny items."""
+"""Items with outcomes in the log at once; a longer chunk is reported in parts. More: each worker's
+log needs 8 more bytes for each item. Fewer: more messages for long chunks of tiny items."""
 
 SLOT_BYTES: Final = 8
 
 GO_ON: Final = b"\0"
-"""What a log's signal to stop is, where there is no log."""
+"""Replaces a log's stop signal if there is no log."""
 
 Slots = tuple[type | None, Any]
-"""A type, and where the values of that type go; `None` if no value goes there."""
+"""A type, and the slots for values of that type; `None` if values go into no slots."""
 
 NO_SLOTS: Final[Slots] = (None, None)
 
 
 class OutcomeLog(Protocol):
-    """Memory that outlives the worker; see `backends._journal`."""
+    """Memory that outlives the worker; see `backends.process.journal`."""
 
     @property
     @abstractmethod
     def stop(self) -> Sequence[int]:
-        """Its one element is zero unless `is_stopped`; to look at it costs less."""
+        """Its only element is zero unless `is_stopped`; this is cheaper to check."""
 
     @property
     @abstractmethod
     def is_stopped(self) -> bool:
-        """Whether no further item shall be begun."""
+        """Whether no further item may begin."""
 
     def enter(self) -> None:
-        """Note that the items are run now."""
+        """Note that the items run now."""
 
     def open_slots(self, kind: type, count: int) -> Any:
         """Return *count* slots for values of type *kind*."""
@@ -79,8 +79,8 @@ class OutcomeRecorder:
     """Collects the outcomes of one chunk.
 
     Args:
-        encoder: Encodes what is not plain.
-        log: Where outcomes are safe; `None` for nowhere.
+        encoder: Encodes values that are not plain.
+        log: Keeps outcomes safe; `None` for no log.
         send_part: Sends a part of the report at once; `None` if there is no log to fill up.
     """
 
@@ -97,7 +97,7 @@ class OutcomeRecorder:
         self._slots: Any = None
         self._count = 0
         self.stop: Sequence[int] = GO_ON if log is None else log.stop
-        """Its one element is zero unless `is_stopped`; to look at it costs less."""
+        """Its only element is zero unless `is_stopped`; this is cheaper to check."""
         self._clear()
 
     def _clear(self) -> None:
@@ -108,7 +108,7 @@ class OutcomeRecorder:
         self._failures: dict[int, SentFailure] = {}
 
     def enter(self) -> None:
-        """Note that the items are run now."""
+        """Note that the items run now."""
         if self._log is not None:
             self._log.enter()
 
@@ -117,7 +117,7 @@ class OutcomeRecorder:
         self._count = count
 
     def add(self, place: int, value: Any) -> Slots:
-        """Take the value of the item at *place*; return where the next ones may go."""
+        """Take the value of the item at *place*; return the slots for the next values."""
         cls = type(value)
         if place == 0 and self._log is not None and (cls is int or cls is float):
             self._kind, self._slots = cls, self._log.open_slots(cls, self._count)
@@ -150,12 +150,12 @@ class OutcomeRecorder:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether no further item shall be begun."""
+        """Whether no further item may begin."""
         return self._log is not None and self._log.is_stopped
 
     @property
     def slots(self) -> Slots:
-        """Where the next values may go."""
+        """The slots for the next values."""
         return (self._kind, self._slots)
 
     @property
@@ -164,12 +164,12 @@ class OutcomeRecorder:
         return bool(self._failures)
 
     def leave_slots(self) -> None:
-        """Let nobody set a slot any more, in a copy of this process."""
+        """Release the slots in a fork of this process, so that nothing sets them there."""
         if self._slots is not None:
             self._slots.release()
 
     def fail(self, place: int, error: BaseException) -> Slots:
-        """Take what the item at *place* raised; return where the next values may go."""
+        """Take the exception of the item at *place*; return the slots for the next values."""
         self._end_slots(place)
         failure = sent_failure(captured(error), self._encoder)
         self._failures[len(self._values)] = failure
@@ -183,7 +183,7 @@ class OutcomeRecorder:
             self._end_slots(count)
 
     def flush(self) -> None:
-        """Send what there is."""
+        """Send the outcomes that were not sent."""
         if self._send_part is not None and self._log is not None:
             self._log.sending()
             self._send_part(self.part())
@@ -202,7 +202,7 @@ class OutcomeRecorder:
         return Payload(data, tuple(self._segments))
 
     def _end_slots(self, count: int) -> None:
-        """Keep the first *count* slots; there will be no more."""
+        """Keep the values of the first *count* slots; no more slots will be set."""
         if self._kind is not None:
             self._prefix = (self._slots.format, bytes(self._slots[:count]))
             self._slots.release()

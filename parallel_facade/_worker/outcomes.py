@@ -1,12 +1,12 @@
-"""What a task came to, as a value: what workers give back, and how it crosses a border.
+"""The outcomes of tasks as values, and how they travel from worker to caller.
 
     worker:  function ──► value or exception ──encode──► parts of a report, as bytes
-    caller:  parts ──decode──► Report: values in order, and a Failure for each item that raised
+    caller:  parts ──decode──► ChunkReport: values in order, and a Failure for each item that raised
 
 Guarantees:
-    - A report can always be encoded: what cannot travel is its own item's failure.
-    - A report can always be decoded: a value that cannot be rebuilt is its own item's failure.
-    - An exception arrives as its own class, or as a `RemoteError` that says which it was.
+    - A report can always be encoded: a value that cannot travel is a failure of its own item.
+    - A report can always be decoded: a value that cannot be rebuilt is a failure of its own item.
+    - An exception arrives as its own class, or as a `RemoteError` that names the class.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from parallel_facade._serialization.rules.exceptions import add_cause, is_like, 
 from parallel_facade._worker.breakpoints import with_breakpoint_hint
 
 PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
-"""Types that cannot fail to travel, so that they need no payload of their own."""
+"""Types that cannot fail to travel, so values of them need no payload of their own."""
 
 CALLS_THE_USER: Final = "parallel_facade._worker.run_chunk"
-"""The module whose frames above the user's are left out of tracebacks."""
+"""The module that calls the user's code; tracebacks leave out its frames above the user's."""
 
 ALL_SUCCEEDED: Final = b"S"
 SOME_FAILED: Final = b"F"
 
 
 class Failure(NamedTuple):
-    """A task raised.
+    """The exception of a task.
 
     Attributes:
         error: The exception.
-        traceback: Where it was raised, as text; empty if *error* itself still knows.
+        traceback: Where it was raised, as text; empty if *error* still has its traceback.
     """
 
     error: BaseException
@@ -61,15 +61,15 @@ class Failure(NamedTuple):
 
 
 class ChunkReport(NamedTuple):
-    """What the items of one chunk came to.
+    """The outcomes of the items of one chunk.
 
     Attributes:
-        values: A value for each item that was run, in order; `None` where it failed. Shorter than
-            the chunk if the run stopped at a failure.
-        failures: What went wrong, by position in the chunk.
-        unread: Which part of the task could not be rebuilt, so that nothing was run; then the
-            one failure, at position 0, says why. Empty otherwise.
-        seconds: How long it took to run them.
+        values: A value for each item that was run, in order; `None` for a failed item. Shorter
+            than the chunk if the run stopped early.
+        failures: The failures, by position in the chunk.
+        unread: The part of the task that could not be rebuilt, so that nothing was run; then the
+            only failure, at position 0, says why. Empty otherwise.
+        seconds: How long it took to run the items.
     """
 
     values: list[Any]
@@ -79,11 +79,11 @@ class ChunkReport(NamedTuple):
 
 
 class Received(NamedTuple):
-    """A part of a report as it arrived.
+    """A part of a report, or a chunk, as it arrived.
 
     Attributes:
         data: The bytes.
-        mapped_segments: The buffers that they refer to.
+        mapped_segments: The buffers that the bytes refer to.
     """
 
     data: Any
@@ -91,7 +91,7 @@ class Received(NamedTuple):
 
 
 class SentFailure(NamedTuple):
-    """A failure as it travels: the exception in its own payload, and what to say without it."""
+    """A failure as it travels: the exception in its own payload, and text for use without it."""
 
     payload: bytes | None
     type_name: str
@@ -99,7 +99,7 @@ class SentFailure(NamedTuple):
     traceback: str
 
 
-def encode_part(  # noqa: PLR0917 - each is a field of what travels
+def encode_part(  # noqa: PLR0917 - each is a field of the message
     prefix: tuple[str, bytes],
     values: list[Any],
     payloads: dict[int, bytes | tuple[bytes, int]],
@@ -111,11 +111,11 @@ def encode_part(  # noqa: PLR0917 - each is a field of what travels
 
     Args:
         prefix: The first values, as an array's type code and bytes; both empty for none.
-        values: The outcomes behind those; `None` for what the next two hold.
-        payloads: Values that are not `PLAIN`, by their place in *values*, each in a payload of its
-            own: one that cannot be rebuilt must not take its neighbours along. With the number
-            of segments that it refers to, if there are any.
-        failures: What went wrong, by place in *values*.
+        values: The outcomes after those; `None` for outcomes in the next two.
+        payloads: Values that are not `PLAIN`, by position in *values*, each in a payload of its
+            own: a value that cannot be rebuilt must not affect its neighbours. With the number of
+            segments that it refers to, if there are any.
+        failures: The failures, by position in *values*.
         unread: As in `ChunkReport`.
         seconds: As in `ChunkReport`.
     """
@@ -124,11 +124,11 @@ def encode_part(  # noqa: PLR0917 - each is a field of what travels
 
 
 def encode_records(prefix: tuple[str, bytes], records: list[Any]) -> bytes:
-    """Return as a part what a dead worker's log held.
+    """Return the outcomes in a worker's log as a part of a report.
 
     Args:
         prefix: As in `encode_part`.
-        records: A plain value as it is, a payload as a tuple of one, a `SentFailure` as a tuple.
+        records: A plain value as it is, a payload as a 1-tuple, a `SentFailure` as a tuple.
     """
     values: list[Any] = []
     payloads: dict[int, bytes | tuple[bytes, int]] = {}
@@ -144,7 +144,7 @@ def encode_records(prefix: tuple[str, bytes], records: list[Any]) -> bytes:
 
 
 def encode_unread(part: str, failure: Failure, encoder: Encoder) -> bytes:
-    """Return the report of a chunk of which *part* could not be rebuilt."""
+    """Return the report of a chunk that did not run because *part* could not be rebuilt."""
     return encode_part(("", b""), [], {}, {0: sent_failure(failure, encoder)}, part)
 
 
@@ -158,7 +158,7 @@ def as_received(part: Any) -> Received:
 
 
 def first_traceback(parts: list[Any]) -> str:
-    """Return the traceback of the first failure in an encoded report, without decoding that."""
+    """Return the traceback of the first failure in an encoded report, without rebuilding it."""
     for part in parts:
         *_, failures, _, _ = pickle.loads(memoryview(as_received(part).data)[1:])
         for failure in failures.values():
@@ -172,7 +172,7 @@ def decode_report(parts: list[Any], known: int = 0) -> ChunkReport:
 
     Args:
         parts: As bytes, or `Received`.
-        known: Outcomes, from the first, that are known already: they are not rebuilt once more.
+        known: How many outcomes, from the first, are known already and are not rebuilt again.
     """
     report = ChunkReport([], {})
     for part in map(as_received, parts):
@@ -198,7 +198,7 @@ def _rebuild(
     mapped_segments: tuple[MappedSegment | FetchedBuffer, ...],
     known: int,
 ) -> None:
-    """Put the values in *payloads*, by place behind *first*, into *report*."""
+    """Put the values in *payloads*, by position after *first*, into *report*."""
     for place, sent in payloads.items():
         payload, count = sent if isinstance(sent, tuple) else (sent, 0)
         lent, mapped_segments = mapped_segments[:count], mapped_segments[count:]
@@ -214,7 +214,7 @@ def _numbers(code: str, data: bytes) -> list[Any]:
 
 
 def encode_result(value: Any, encoder: Encoder) -> Payload | SentFailure:
-    """Return *value* as it travels, or the failure that it cannot."""
+    """Return *value* as it travels; if it cannot travel, return the failure."""
     try:
         return encoder.encode(
             value, f"the result, a {type(value).__qualname__}", lambda: {"result": value}
@@ -235,7 +235,7 @@ def _value_of(
         raise
     except BaseException as exc:
         raise_if_handlers(exc)
-        # Rebuilding runs the user's code; what it raises is told, not let loose here.
+        # Rebuilding runs the user's code; its exception is reported instead of raised here.
         error = SerializationError(
             f"the result could not be rebuilt: {described(exc)}", path="result"
         )
@@ -245,18 +245,18 @@ def _value_of(
 
 
 def captured(error: BaseException) -> Failure:
-    """Return *error*, just caught in a worker, with its traceback as text."""
+    """Return the failure for *error*, just caught in a worker, with its traceback as text."""
     error = with_breakpoint_hint(error)
     tb = error.__traceback__
     while tb is not None and tb.tb_frame.f_globals.get("__name__") == CALLS_THE_USER:
         tb = tb.tb_next
-    # By the method of BaseException, around what a class of the user's may define.
+    # Call the method of BaseException, because a class of the user may override it.
     BaseException.with_traceback(error, tb)
     return Failure(error, describe(error))
 
 
 def describe(error: BaseException) -> str:
-    """Return the traceback of *error* as text, whatever its own code does."""
+    """Return the traceback of *error* as text, even if the error's own code fails."""
     try:
         return "".join(traceback.format_exception(error))
     except BaseException as exc:
@@ -264,7 +264,7 @@ def describe(error: BaseException) -> str:
 
 
 def sent_failure(failure: Failure, encoder: Encoder) -> SentFailure:
-    """Return *failure* as it travels, having seen that the exception can be rebuilt."""
+    """Return *failure* as it travels; its payload is tested to rebuild the exception."""
     error = failure.error
     cls = type(error)
     return SentFailure(
@@ -276,7 +276,7 @@ def sent_failure(failure: Failure, encoder: Encoder) -> SentFailure:
 
 
 def _proven(error: BaseException, encoder: Encoder) -> bytes | None:
-    """Return a payload of *error* that was seen to rebuild it, or `None`."""
+    """Return a payload that is tested to rebuild *error*, or `None`."""
 
     def payload_of(travelling: Any) -> bytes | None:
         with suppress(BaseException):

@@ -1,15 +1,15 @@
-"""What runs in the workers of an engine that is not ours: one function, bytes in, bytes out.
+"""The entry function for the workers of an engine that is not ours: bytes in, bytes out.
 
-    engine's worker:  run_remote ──► is it the same Python? ──► is the call here? ──► OpenCall.run
+    engine's worker:  run_remote ──► is it the same Python? ──► is the call here? ──► LoadedCall.run
                           │                  │ no                    │ no
     caller:               ▼ report           ▼ report that says so   ▼ CALL_IS_MISSING: send it
 
-Engines carry a reference to that function and bytes of ours, so that no pickler of theirs ever
-meets the user's objects, and all errors of engines are about the engine.
+An engine gets only a reference to that function and our own bytes. So its pickler never handles the
+user's objects, and all its errors are about the engine.
 
 Guarantees:
-    - Nothing is unpickled that another version of Python or of this library has made.
-    - A report comes back whatever the user's objects do, `SystemExit` included.
+    - Bytes that another version of Python or of this library has made are never unpickled.
+    - A report is returned whatever the user's objects do, `SystemExit` included.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from parallel_facade._worker.outcomes import Failure, Received, encode_unread
 from parallel_facade._worker.run_chunk import THE_CALLABLE
 
 CALL_IS_MISSING: Final = b""
-"""Comes back in place of a report, which is never empty: the worker does not know the call."""
+"""Returned instead of a report, which is never empty, if the worker does not have the call."""
 
 MOST_LOADED_CALLS: Final = 8
-"""Calls that a worker keeps decoded; engines never tell it when one has ended."""
+"""Calls that a worker keeps decoded; engines never notify it when a call has ended."""
 
 
 class Versions(NamedTuple):
-    """What both sides of a call must have in common.
+    """The versions that both sides of a call must have in common.
 
     Attributes:
-        python: Major and minor version: code is made for exactly one.
+        python: Major and minor version: bytecode is made for exactly one.
         parallel_facade: The release of this library.
         dill: The release of dill.
     """
@@ -54,7 +54,7 @@ class Versions(NamedTuple):
     dill: str
 
     def differences(self, others: Versions) -> list[str]:
-        """Return for each thing that differs who has which."""
+        """Return, for each version that differs, which one is here and in the worker."""
         return [
             f"{name} {here or 'none'} here and {there or 'none'} in the worker"
             for name, here, there in zip(self._fields, self, others, strict=True)
@@ -72,7 +72,7 @@ def versions_here() -> Versions:
 
 
 _loaded_calls: OrderedDict[str, LoadedCall] = OrderedDict()
-_loaded_calls_lock = threading.Lock()  # guards _open_calls, where an engine's workers are threads
+_loaded_calls_lock = threading.Lock()  # guards _loaded_calls; an engine's workers may be threads
 
 
 def run_remote(
@@ -89,14 +89,15 @@ def run_remote(
     Args:
         versions: The caller's `Versions`.
         is_private: Whether this process runs one task at a time; see `Capabilities`.
-        call_id: The call's name, by which it is decoded once per worker.
-        call: The call's payload; `None` for one that the worker has been sent before.
+        call_id: The id of the call, so that it is decoded once per worker.
+        call: The call's payload; `None` if it was sent to the worker before.
         chunk: The chunk's payload.
-        *buffers: What the chunk's payload refers to, in order.
+        *buffers: The buffers that the chunk's payload refers to, in order.
         on_loaded: Called when the callable is there, before the arguments are rebuilt.
 
     Returns:
-        A report as bytes, or `CALL_IS_MISSING`. With remarks, a pair: they and the report.
+        A report as bytes, or `CALL_IS_MISSING`. If there are records to relay, a pair: the records
+        and the report.
     """
     if differences := Versions(*versions).differences(versions_here()):
         return _refusal(f"the worker cannot run this call: {', '.join(differences)}")
@@ -133,6 +134,6 @@ def _opened(call_id: str, payload: Any) -> LoadedCall | None:
 
 
 def _refusal(reason: str) -> bytes:
-    """Return the report of a chunk that is not touched."""
+    """Return the report of a chunk that is not decoded."""
     error = ConfigurationError(f"{reason}\n\nHint: install the same versions on both sides.")
     return encode_unread(THE_CALLABLE, Failure(error), Encoder("", "pickle", returning=True))

@@ -1,11 +1,12 @@
-"""What runs on the far side: a chunk's items through the callable, and never an exception out.
+"""Runs the items of a chunk through the callable, and turns exceptions into outcomes.
 
     Call ──┐
-    Chunk ─► run_recorded ──► Ledger ──► parts of a report
-           └ run_chunk ─────► Report, where it is in the caller's process
+    Chunk ─► run_recorded ──► OutcomeRecorder ──► parts of a report
+           └ run_chunk ─────► ChunkReport, in the caller's process
 
 Guarantees:
-    - What an item does is that item's outcome, `SystemExit` included; the others run.
+    - In a worker, whatever an item raises is the outcome of that item, `SystemExit` included; the
+      other items run.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ class Call(NamedTuple):
     Attributes:
         func: The user's callable.
         form: How an item becomes arguments; a key of `FORMS`.
-        stops_at_failure: Whether the items behind a failure are left alone.
+        stops_at_failure: Whether the items behind a failure are skipped.
         seed: Seeds one random stream per item; `None` leaves random state alone.
-        take_times: Takes what a `Stopwatch` says; `None` if the call has no timeline.
+        take_times: Takes the times from a `Stopwatch`; `None` if the call has no timeline.
     """
 
     func: Callable[..., Any]
@@ -45,13 +46,13 @@ class Call(NamedTuple):
 
 
 def name_of(func: Callable[..., Any]) -> str:
-    """Return what *func* calls itself.
+    """Return the qualified name of *func*, or of its type.
 
-    Not its repr(): that of a bound method holds the repr() of its object, which may be long, slow
-    or broken.
+    Not its repr(): the repr() of a bound method holds the repr() of its object, which may be long,
+    slow or broken.
     """
     name: Any = None
-    with suppress(Exception):  # a proxy may raise whatever it is asked for
+    with suppress(Exception):  # a proxy may raise for any attribute
         name = func.__qualname__
     return name if isinstance(name, str) else type(func).__qualname__
 
@@ -61,8 +62,8 @@ class Chunk(NamedTuple):
 
     Attributes:
         first: The index of the first item.
-        items: The items; what one is, the call's form says.
-        begin_size: How many of them are begun together. The rest can be taken back before that.
+        items: The items; the call's form says what each item is.
+        begin_size: How many of them begin together. Items can be taken back before they begin.
     """
 
     first: int
@@ -83,7 +84,7 @@ def _apply_call(func: Callable[..., Any]) -> Callable[[Any], Any]:
 
 
 FORMS: Final = {"one": _apply_one, "many": _apply_many, "call": _apply_call}
-"""An item is the argument; a tuple of arguments; a pair of arguments and keywords."""
+"""By form, an item is the argument; a tuple of arguments; a pair of arguments and keywords."""
 
 THE_CALLABLE: Final = "the callable"
 THE_ARGUMENTS: Final = "the arguments"
@@ -91,13 +92,13 @@ THE_INITIALIZER: Final = "the initializer"
 
 
 def run_chunk(call: Call, chunk: Chunk, catch: type[BaseException] = BaseException) -> ChunkReport:
-    """Apply *call* to the items of *chunk* and return what they came to.
+    """Apply *call* to the items of *chunk* and return the outcomes.
 
     Args:
-        call: What to apply.
-        chunk: What to apply it to.
-        catch: What counts as an item's failure. In a worker that is everything, since a
-            `SystemExit` would end the worker and with it the innocent items.
+        call: The callable to apply.
+        chunk: The items to apply it to.
+        catch: Which exceptions count as an item's failure. In a worker all do, since a
+            `SystemExit` would end the worker and lose the other items.
     """
     values: list[Any] = []
     failures: dict[int, Failure] = {}
@@ -120,19 +121,19 @@ def run_chunk(call: Call, chunk: Chunk, catch: type[BaseException] = BaseExcepti
 def run_recorded(
     call: Call, chunk: Chunk, recorder: OutcomeRecorder, at_most: float, stopwatch: Stopwatch
 ) -> tuple[int, float]:
-    """Apply *call* to the items of *chunk* and put what they come to into *recorder*.
+    """Apply *call* to the items of *chunk* and put the outcomes into *recorder*.
 
-    Nothing is called for an item whose value goes into a slot: most items of large maps are tiny.
+    A value that goes into a slot needs no function call: most items of large maps are tiny.
 
     Args:
-        call: What to apply.
-        chunk: What to apply it to.
+        call: The callable to apply.
+        chunk: The items to apply it to.
         recorder: Takes the outcomes, and knows when the rest of the items is taken back.
-        at_most: Begin no more items once so many were run.
-        stopwatch: Notes when.
+        at_most: Begin no more items once this many were run.
+        stopwatch: Records the times.
 
     Returns:
-        How many items were run, and the seconds that it took.
+        How many items were run, and how many seconds that took.
     """
     global _recorder
     _recorder = recorder
@@ -168,7 +169,7 @@ def _run_items(
 
 
 def _end_of_stretch(count: int, total: int, begin_size: int, at_most: float) -> int:
-    """Return up to where items are run without a look at anything but the signal to stop."""
+    """Return the end of the items to run with no check except the stop signal."""
     end = min(total, count - count % BLOCK + BLOCK)
     if begin_size == 1:
         return int(min(end, max(at_most, count + 1)))
@@ -176,17 +177,17 @@ def _end_of_stretch(count: int, total: int, begin_size: int, at_most: float) -> 
 
 
 _is_copy = False
-"""This process is a fork of a worker, made by a task: the worker itself has the items."""
+"""True in a process that a task forked; only the original worker reports outcomes."""
 
 _recorder: OutcomeRecorder | None = None
-"""Where the outcomes of the chunk that is run now go."""
+"""The recorder for the outcomes of the chunk that runs now."""
 
 
 def _note_fork() -> None:
     global _is_copy
     _is_copy = is_worker_process()
     if _is_copy and _recorder is not None:
-        # So that the copy need not be asked for with each value that goes into a slot.
+        # So that the loop need not check `_is_copy` for each value that goes into a slot.
         _recorder.leave_slots()
 
 
@@ -195,7 +196,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _end_copy(error: BaseException | None) -> None:
-    """End this process, as the task that was forked has come to its end in it."""
+    """Exit this forked process, because its copy of the task has ended."""
     code = error.code if isinstance(error, SystemExit) else error
     os._exit(code if isinstance(code, int) else int(code is not None))
 
@@ -209,7 +210,7 @@ def _run_stretch(
     recorder: OutcomeRecorder,
     stop: Sequence[int],
 ) -> int:
-    """Run *items*, the first of which has place *first* in the ledger; return how many were run."""
+    """Run *items*, which begin at place *first* in *recorder*; return how many were run."""
     kind, slots = recorder.slots
     place = first
     for place, item in enumerate(items, first):
@@ -237,9 +238,9 @@ def _run_stretch(
 
 
 def item_now() -> int | None:
-    """Return the index of the item that this thread runs; `None` if it runs none, or a call.
+    """Return the index of the item that this thread runs; `None` for no item, or a single call.
 
-    It is read from the loop that runs the items, which for tiny ones cannot afford to note it.
+    It is read from the loop that runs the items; to note it there would be too slow for tiny items.
     """
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code is not _run_stretch.__code__:
@@ -254,7 +255,7 @@ def item_now() -> int | None:
 def _applying(
     call: Call, first: int, stopwatch: Stopwatch
 ) -> AbstractContextManager[Callable[[Any], Any]]:
-    """Give what to call with each item in turn, the first of which has index *first*."""
+    """Return a context of the function to call with each item in turn, from index *first* on."""
     apply = FORMS[call.form](call.func)
     around = nullcontext(apply) if call.seed is None else _seeded(apply, call.seed, first)
     return _timed(around, stopwatch, first) if stopwatch.is_running else around

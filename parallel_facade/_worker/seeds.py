@@ -21,14 +21,14 @@ NUMPY_SEED_BYTES: Final = 4
 def stream_seed(seed: int, index: int) -> bytes:
     """Return the 64-byte seed of the stream for item *index*.
 
-    A cryptographic hash of both numbers: neighbouring indices and seeds give unrelated streams,
-    which adding them would not (seed 1, item 2 would equal seed 2, item 1).
+    A cryptographic hash of both numbers: neighbouring indices and seeds give unrelated streams.
+    Adding the numbers would not (seed 1, item 2 would equal seed 2, item 1).
     """
     return hashlib.sha512(f"parallel_facade:{seed}:{index}".encode()).digest()
 
 
 class _Stream:
-    """The stream of the item that runs now, of which NumPy's generator is made when asked for."""
+    """The random stream of the item that runs now; NumPy's generator is made on first use."""
 
     def __init__(self, seed: bytes) -> None:
         self.seed = seed
@@ -39,7 +39,7 @@ _current: ThreadVariable[_Stream | None] = ThreadVariable("parallel_facade_strea
 
 
 def seed_item(seed: int, index: int) -> None:
-    """Start the streams of `random`, of NumPy where it is installed, and of `rng`."""
+    """Start the streams of `random`, of NumPy if it is installed, and of `rng`."""
     stream = stream_seed(seed, index)
     random.seed(stream)
     if (numpy_random := _numpy_random()) is not None:
@@ -50,8 +50,9 @@ def seed_item(seed: int, index: int) -> None:
 def rng() -> np.random.Generator:
     """Return NumPy's generator for the item that runs now.
 
-    With ``seed=`` it is the item's own, whatever back-end, worker or chunk runs it, and goes on
-    where the item's last use of it ended. Without, and outside of tasks, it is a fresh one.
+    With ``seed=``, it belongs to the item, whatever back-end, worker or chunk runs it, and
+    continues where the item last used it. Without a seed, and outside of tasks, it is a fresh
+    generator.
 
     Raises:
         ModuleNotFoundError: NumPy is not installed.
@@ -75,7 +76,7 @@ def rng() -> np.random.Generator:
 def _numpy_random() -> Any:
     """Return `numpy.random`; `None` if it is not installed, or is broken.
 
-    Loaded also where nobody has done so: a function may import it when it runs.
+    It is loaded even if nothing has imported it: a function may import it when it runs.
     """
     try:
         import numpy.random
@@ -86,7 +87,7 @@ def _numpy_random() -> Any:
 
 @contextmanager
 def kept_state() -> Iterator[None]:
-    """Give the caller's random state back at the end, as if no item had been seeded."""
+    """Restore the caller's random state at the end, as if no item had been seeded."""
     state = random.getstate()
     numpy_random = _numpy_random()
     numpy_state = None if numpy_random is None else numpy_random.get_state()

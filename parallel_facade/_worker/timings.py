@@ -1,10 +1,10 @@
-"""What a timeline is made of: what was done where, and when.
+"""The data of a timeline: what was done where, and when.
 
     caller's thread   ─ pack ─┐                                        ┌─ unpack ─
                               └ submitted ─► received, rebuilt, ran ───┘
                                              worker: one `ChunkTimes` each
 
-All times are seconds since the epoch: the clock that machines have in common.
+All times are seconds since the epoch, because machines have that clock in common.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from parallel_facade._common.plain_data import PROTOCOL
 from parallel_facade._common.threads import ThreadVariable
 
 NOTED_SECONDS: Final = 50e-6
-"""Items that run for less are counted with their chunk, and not noted one by one: a timeline would
-be larger than what it is about."""
+"""Items that run for less are counted with their chunk, and not noted one by one: otherwise a
+timeline would be larger than the data that it describes."""
 
 PACK_CALLABLE: Final = "pack the callable"
 PACK: Final = "pack"
@@ -30,15 +30,15 @@ UNPACK: Final = "unpack"
 
 
 class TimedStep(NamedTuple):
-    """Something that the caller's thread did for a call.
+    """A step that the caller's thread did for a call.
 
     Attributes:
         what: `PACK_CALLABLE`, `PACK` or `UNPACK`.
         began: When it began.
         ended: When it ended.
         first: The index of the first item; 0 for the callable.
-        items: How many items it was about.
-        size: How many bytes were sent or had come; 0 where objects stay what they are.
+        items: How many items the step handled.
+        size: How many bytes were sent or received; 0 if objects are passed unchanged.
         thread: The thread that did it.
     """
 
@@ -52,12 +52,12 @@ class TimedStep(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """Items of which a worker has told nothing, since it was lost or stopped.
+    """Items that a worker did not report, because it was lost or stopped.
 
     Attributes:
-        first: The index of the first.
-        items: How many they are.
-        at: When the caller knew of it.
+        first: The index of the first item.
+        items: How many items were lost.
+        at: When the caller noticed the loss.
         why: The error, in a line.
     """
 
@@ -68,13 +68,13 @@ class Loss(NamedTuple):
 
 
 class WorkerLane(NamedTuple):
-    """Who runs chunks, one at a time.
+    """A worker that runs chunks, one at a time.
 
     Attributes:
         host: The name of the machine.
         pid: The process.
-        thread: The thread, where the process has several that run chunks; else 0.
-        name: What a reader calls it.
+        thread: The thread, if the process has several that run chunks; else 0.
+        name: The name for a reader.
         ready_since: When the worker's process had started; 0 for a thread.
     """
 
@@ -86,7 +86,7 @@ class WorkerLane(NamedTuple):
 
 
 class ItemTimes(NamedTuple):
-    """When an item began and ended to run."""
+    """When an item began and ended."""
 
     item: int
     began: float
@@ -94,21 +94,21 @@ class ItemTimes(NamedTuple):
 
 
 class ChunkTimes(NamedTuple):
-    """What a worker did with a chunk.
+    """The times of a chunk in a worker.
 
     Attributes:
         lane: The worker.
         first: The index of the first item.
         items: How many items were run.
-        received: When the worker had it.
-        callable_ready: When the callable was there; rebuilt, if it was the worker's first chunk.
-        arguments_ready: When the items were.
+        received: When the worker had the chunk.
+        callable_ready: When the callable was ready; it is rebuilt for the worker's first chunk.
+        arguments_ready: When the items were ready.
         ran: When the last item had ended.
         encoded: When the outcomes could be sent.
-        applied: Seconds that the function itself took, of those in which the items ran. The rest
-            is for what they returned, which is serialized item by item.
-        cpu: Seconds that the worker's thread computed while the items ran.
-        noted: Items that ran for `NOTED_SECONDS` at least.
+        applied: Seconds in the function itself, while the items ran. The rest of that time is for
+            the returned values, which are serialized item by item.
+        cpu: CPU seconds of the worker's thread while the items ran.
+        noted: Items that ran for at least `NOTED_SECONDS`.
     """
 
     lane: WorkerLane
@@ -125,7 +125,7 @@ class ChunkTimes(NamedTuple):
 
 
 MARK: Final = b"T"
-"""Leads what a worker says of a chunk's times; other remarks are pickles, which begin otherwise."""
+"""Prefix of a record of a chunk's times; other records are pickles, which begin differently."""
 
 
 def is_times(record: bytes) -> bool:
@@ -134,21 +134,21 @@ def is_times(record: bytes) -> bool:
 
 
 def unpack_times(record: bytes) -> ChunkTimes:
-    """Return what a worker has said of a chunk."""
+    """Return a worker's times of a chunk from *record*."""
     lane, times, noted = pickle.loads(record[len(MARK) :])
     return ChunkTimes._make([WorkerLane(*lane), *times, [ItemTimes(*one) for one in noted]])
 
 
 is_inside: Final = ThreadVariable("parallel_facade_timeline", False)
-"""Whether an item runs whose times are noted. What it calls is a part of it."""
+"""Whether this thread runs an item with noted times. Calls that the item makes are part of it."""
 
 
 class Stopwatch:
-    """Notes when a worker did what with one chunk.
+    """Measures the times of one chunk in a worker.
 
     Args:
-        send_record: Takes what it was; `None` if nobody wants to know.
-        ready_since: When the worker's process had started; 0 if it is none of ours.
+        send_record: Takes the times; `None` if they are not wanted.
+        ready_since: When the worker's process had started; 0 if the process is not ours.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class Stopwatch:
 
     @property
     def is_running(self) -> bool:
-        """Whether somebody wants to know."""
+        """Whether the times are wanted."""
         return self._send_record_now is not None
 
     def mark(self) -> None:
@@ -172,7 +172,7 @@ class Stopwatch:
             self._marks.append(time.time())
 
     def note(self, index: int, began: float, ended: float) -> None:
-        """Note an item; by its index only if it has run for long enough."""
+        """Note an item; its index is noted only if it has run for long enough."""
         self._applied += ended - began
         if ended - began >= NOTED_SECONDS:
             self._noted.append((index, began, ended))
@@ -192,7 +192,7 @@ class Stopwatch:
             self.mark()
 
     def reported(self, first: int, items: int) -> None:
-        """Say it, of a chunk whose first item has index *first* and of which *items* were run."""
+        """Send the times of a chunk that begins at index *first*; *items* of its items were run."""
         if self._send_record_now is None:
             return
         self.mark()

@@ -1,1 +1,1 @@
-"""The ways to run calls; `base` says what a back-end is."""
+"""Ways to run calls; `base` defines what a back-end is."""

@@ -1,7 +1,7 @@
-"""A back-end that belongs to somebody else, used for a time and given back as it was.
+"""A back-end that belongs to another pool, used for a time and returned unchanged.
 
 Guarantees:
-    - `close` ends what was submitted here, and leaves the workers and the work of others alone.
+    - `close` ends the chunks submitted here, and leaves the workers and all other work alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from parallel_facade.backends.base import Backend, TaskFuture
 
 
 class BorrowedBackend(Backend):
-    """Pass everything on to *lent*, remembering what is in flight."""
+    """Pass every call on to *lent*, and remember the chunks in flight."""
 
     owns_workers = False
 
@@ -27,35 +27,35 @@ class BorrowedBackend(Backend):
         self.segment_pool = lent.segment_pool
         self.seconds_in_chunk = lent.seconds_in_chunk
         self.chunks_in_flight = lent.chunks_in_flight
-        self._lock = threading.RLock()  # guards _in_flight and _closed; see Switchboard for why R
+        self._lock = threading.RLock()  # guards _in_flight, _closed; reentrant: see ManagerThread
         self._in_flight: set[TaskFuture] = set()
         self._closed = False
 
     @property
     def is_usable(self) -> bool:
-        """Whether the lender's workers are."""
+        """Whether the lent back-end is usable."""
         return self._lent_backend.is_usable
 
     def capacity(self) -> int:
-        """Return the lender's."""
+        """Return the capacity of the lent back-end."""
         return self._lent_backend.capacity()
 
     def put(self, call: Any) -> Any:
-        """Place *call* at the lender's."""
+        """Put *call* into the lent back-end."""
         return self._lent_backend.put(call)
 
     def listen(self, handle: Any, on_record: Callable[[bytes], object]) -> None:
-        """Listen at the lender's."""
+        """Listen to the records of a call in the lent back-end."""
         self._lent_backend.listen(handle, on_record)
 
     def submit(
         self, handle: Any, chunk: Any, task_timeout: float | None = None, **more: Any
     ) -> TaskFuture:
-        """Submit *chunk* to the lender."""
+        """Submit *chunk* to the lent back-end."""
         with self._lock:
             if self._closed:
                 raise PoolClosedError("the pool is closed")
-        # Outside: a serial back-end runs the task here.
+        # Outside the lock: a serial back-end runs the task in `submit`.
         future = self._lent_backend.submit(handle, chunk, task_timeout, **more)
         with self._lock:
             self._in_flight.add(future)
@@ -63,19 +63,19 @@ class BorrowedBackend(Backend):
         return future
 
     def runs_here(self) -> bool:
-        """Return whether the lender does."""
+        """Return whether the current thread is the lent back-end's own."""
         return self._lent_backend.runs_here()
 
     def drop(self, handle: Any) -> None:
-        """Have the lender forget the call."""
+        """Make the lent back-end forget the call."""
         self._lent_backend.drop(handle)
 
     def translate(self, error: BaseException) -> BaseException:
-        """Return the lender's translation."""
+        """Return the lent back-end's translation."""
         return self._lent_backend.translate(error)
 
     def close(self, *, cancel: bool) -> None:
-        """Wait for what was submitted here or, with *cancel*, give it up."""
+        """Wait for the chunks submitted here or, with *cancel*, give them up."""
         with self._lock:
             self._closed = True
             futures = list(self._in_flight)

@@ -1,7 +1,7 @@
-"""The serial back-end: every task in the caller's own thread, through pathos' `SerialPool`.
+"""The serial back-end: every task runs in the caller's own thread, through pathos' `SerialPool`.
 
 A debugger stops where the user set the breakpoint, `print` prints at once, and Ctrl-C and
-`sys.exit()` do in a task what they do in a loop.
+`sys.exit()` act in a task as they do in a loop.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from parallel_facade.backends.base import Backend, Capabilities, TaskFuture, Wor
 
 
 class SerialBackend(Backend):
-    """Run each chunk at the moment it is submitted."""
+    """Run each chunk as soon as it is submitted."""
 
     owns_workers = False
     capabilities = Capabilities(
@@ -51,9 +51,9 @@ class SerialBackend(Backend):
             raise PoolClosedError("the serial back-end is closed")
         self._initialize()
         future = TaskFuture()
-        # A nested call draws from the seeded state as it does in a worker: in this thread.
+        # A nested call runs in this thread, as in a worker, so it draws from the seeded state.
         with nullcontext() if handle.seed is None else WorkerRole(is_private=True):
-            # Only Exception: what ends a program shall end it here, as in a plain loop.
+            # Only Exception: an exception that ends a program ends it here, as in a plain loop.
             future.set_result(self._pool.pipe(run_chunk, handle, chunk, Exception))
         return future
 

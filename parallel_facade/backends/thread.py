@@ -3,11 +3,11 @@
     submit ──► queue ──► N × loop (each one call of the pathos pool) ──► future
 
 Guarantees:
-    - A task that was cancelled before a loop took it is not run.
-    - `close(cancel=True)` does not wait for a task that runs; its thread ends with it.
+    - A task that was cancelled before a loop took it does not run.
+    - `close(cancel=True)` does not wait for a running task; its thread ends when the task ends.
 
 Assumes:
-    - User code runs with no lock of ours held.
+    - User code runs while no lock of this package is held.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _pool_numbers = itertools.count()
 @dataclass
 class _Handle:
     call: Call
-    context: Context  # the caller's, of which each chunk gets a copy
+    context: Context  # the caller's; each chunk gets a copy
     is_dropped: bool = False
 
 
@@ -52,21 +52,21 @@ class ThreadBackend(Backend):
         self._workers = settings.workers
         self._initializer = settings.initializer
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        # Guards _closed with its order to puts, and _outstanding. Reentrant: a collection may run
-        # anywhere, and in it the user's __del__, which may call us.
+        # Guards _closed, its order relative to puts, and _outstanding. Reentrant: garbage
+        # collection may run anywhere and call the user's __del__, which may call this object.
         self._lock = threading.RLock()
         self._closed = False
         self._outstanding = 0
-        self._broken: BaseException | None = None  # set once, by any thread; then it stays
-        # pathos keeps pools in a table by id: with one of our own, no two back-ends share threads.
+        self._broken: BaseException | None = None  # any thread sets it, once
+        # pathos keeps pools in a table by id: with its own id, no two back-ends share threads.
         self._id = f"parallel_facade-{next(_pool_numbers)}"
-        # In an empty context: where threads inherit one, it would be the caller's, kept for good.
+        # In an empty context: threads that inherit a context would keep the caller's forever.
         self._pool: Any = Context().run(lambda: ThreadPool(nodes=self._workers, id=self._id))
         self._loops = [self._pool.apipe(self._run_tasks) for _ in range(self._workers)]
 
     @property
     def is_usable(self) -> bool:
-        """Whether the threads could be initialized."""
+        """Whether no initializer has failed."""
         return self._broken is None
 
     def capacity(self) -> int:
@@ -74,7 +74,7 @@ class ThreadBackend(Backend):
         return self._workers
 
     def put(self, call: Call) -> _Handle:
-        """Keep the context variables of the caller with the call."""
+        """Store the caller's context variables with the call."""
         return _Handle(call, copy_context())
 
     def submit(
@@ -93,11 +93,11 @@ class ThreadBackend(Backend):
         return future
 
     def drop(self, handle: _Handle) -> None:
-        """Run nothing more of the call: such as its caller was interrupted before it knew of it."""
+        """Run no more of the call, for example if its caller was interrupted inside `submit`."""
         handle.is_dropped = True
 
     def close(self, *, cancel: bool) -> None:
-        """End the threads: after what is queued or, with *cancel*, as soon as they can."""
+        """Stop the threads: after the queued chunks or, with *cancel*, as soon as they can."""
         with self._lock:
             self._closed = True
         if cancel:
@@ -111,7 +111,7 @@ class ThreadBackend(Backend):
             self._abandon(pool)
         else:
             pool.clear()
-        # Files of theirs close when the last reference goes, which the user's to us may outlive.
+        # The pool's files close with the last reference, and the user may keep this object.
         self._pool = None
         self._loops = []
 
@@ -128,8 +128,8 @@ class ThreadBackend(Backend):
     def _abandon(self, pool: Any) -> None:
         """Let the pool's own threads end although a task still runs.
 
-        They wait for the results of the loops, which a task that never ends would keep from
-        them for ever; so the loops' results are settled here.
+        They wait for the results of the loops, and a task that never ends would block them
+        forever. So the results of the loops are settled here.
         """
         for loop in self._loops:
             if not loop.ready():
@@ -142,7 +142,7 @@ class ThreadBackend(Backend):
         while (task := self._tasks.get()) is not None:
             _run(task, error)
             self._end_task()
-            del task  # the results of the last task must not live until the next one
+            del task  # so that its results do not live until the next task
 
     def _end_task(self) -> None:
         with self._lock:
@@ -175,9 +175,9 @@ def _run(task: _Task, broken: BaseException | None) -> None:
 
 
 def settle(result: Any) -> None:
-    """Complete a pathos pool's call by hand, so that the pool does not wait for it for ever."""
+    """Complete a call of a pathos pool by hand, so that the pool does not wait for it forever."""
     try:
         result._set(0, (True, None))
     except KeyError:
-        # The pool's own result thread was faster, and has removed it from its table.
+        # The pool's own result thread was faster, and has removed the call from its table.
         return

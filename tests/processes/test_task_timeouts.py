@@ -171,11 +171,11 @@ def test_an_item_that_began_in_time_is_not_ended_by_a_late_look_at_the_clock(
         slow = LoadsSlowly(loading)
         result = pool.apply_async(lambda: running.pass_through(slow(7)), task_timeout=5)
         loading.wait_for_arrivals(1)
-        switchboard = pool._backend._manager
-        listen = switchboard._selector.select
+        manager = pool._backend._manager
+        listen = manager._selector.select
 
         def listen_before_it_begins(seconds):
-            switchboard._wake()
+            manager._wake()
             heard = listen(seconds)
             if not is_late.is_set():
                 loading.open()
@@ -184,7 +184,7 @@ def test_an_item_that_began_in_time_is_not_ended_by_a_late_look_at_the_clock(
                 is_late.set()
             return heard
 
-        monkeypatch.setattr(switchboard._selector, "select", listen_before_it_begins)
+        monkeypatch.setattr(manager._selector, "select", listen_before_it_begins)
         clock.advance(pool, 0)
         assert is_late.wait(PATIENCE)
         running.open()

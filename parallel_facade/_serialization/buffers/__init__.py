@@ -1,1 +1,1 @@
-"""Large buffers beside a payload: in shared memory, or in the store of an engine."""
+"""Send large buffers beside a payload: in shared memory, or in the store of an engine."""

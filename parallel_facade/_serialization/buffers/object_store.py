@@ -1,11 +1,11 @@
-"""Large buffers on their way through an engine: beside the message, or in the engine's store.
+"""Send large buffers through an engine: beside the message, or in the engine's store.
 
-    caller:  array ──first time───► Parcel, which goes with the chunk and is not copied ──┐
-               └─────second time──► Store.place ──► the engine's store ──┐                │
-    worker:  Fetched ◄────── once each, copied for each chunk ◄──────────┴────────────────┘
+    caller:  array ──first time───► OutOfBandBytes, sent with the chunk, not copied ──┐
+               └─────second time──► Store.place ──► the engine's store ──┐            │
+    worker:  FetchedBuffer ◄── once each, copied for each chunk ◄────────┴────────────┘
 
-To put a buffer into the store costs as much as to send it. So only what is met a second time is
-placed: an array that many items hold.
+Putting a buffer into the store costs as much as sending it. So only a buffer that is met a second
+time is placed: an array that many items hold.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 OUT_OF_BAND_BYTES: Final = 1 << 16
-"""Fewer bytes are copied sooner than they are kept apart."""
+"""Fewer bytes are faster to copy than to keep apart."""
 
 
 class OutOfBandBytes:
-    """Bytes that an engine need not copy into its message, at no station on their way.
+    """Bytes that an engine need not copy into its message, at any hop on their way.
 
     Args:
         data: The bytes, or a view of them.
@@ -29,32 +29,32 @@ class OutOfBandBytes:
         self.data = data
 
     def __sizeof__(self) -> int:
-        """Return the bytes that it holds, by which engines count what workers keep."""
+        """Return the size with the held bytes; engines count by it what workers keep."""
         return object.__sizeof__(self) + len(self.data)
 
     def __bytes__(self) -> bytes:
-        """Return a copy of what it holds."""
+        """Return a copy of the bytes."""
         return bytes(self.data)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        """Travel as a buffer beside the message, where the engine's pickler can do that."""
+        """Travel as a buffer beside the message, if the engine's pickler supports that."""
         if protocol < 5 or len(self.data) < OUT_OF_BAND_BYTES:
             return bytes, (bytes(self.data),)
-        # As a parcel once more: a scheduler that passes it on pickles it again.
+        # Wrapped again: a scheduler that passes the bytes on pickles them again.
         return OutOfBandBytes, (pickle.PickleBuffer(self.data),)
 
 
 def unwrapped(sent: Any) -> Any:
-    """Return the bytes that were sent, in a parcel or as they are."""
+    """Return the bytes that were sent, either as `OutOfBandBytes` or as they are."""
     return sent.data if isinstance(sent, OutOfBandBytes) else sent
 
 
 class BufferRef(NamedTuple):
-    """A buffer of a chunk, which is not in the chunk's payload.
+    """A buffer of a chunk that is not in the chunk's payload.
 
     Attributes:
-        size: Its bytes.
-        stored: The buffer itself, or what an engine's store gave for it.
+        size: Its size in bytes.
+        stored: The buffer itself, or the reference that an engine's store returned for it.
     """
 
     size: int
@@ -62,36 +62,36 @@ class BufferRef(NamedTuple):
 
 
 class Store:
-    """Places buffers, as `SegmentPool` does in shared memory.
+    """Places buffers in an engine's store, as `SegmentPool` does in shared memory.
 
     Args:
-        put: Puts bytes into the engine's store; returns what stands for them.
+        put: Puts bytes into the engine's store; returns a reference to them.
     """
 
     def __init__(self, put: Callable[[bytes], Any]) -> None:
         self._put = put
 
     def place(self, buffer: memoryview) -> BufferRef:
-        """Return what stands for a copy of *buffer*."""
+        """Store a copy of *buffer*; return a reference to it."""
         return BufferRef(buffer.nbytes, self._put(buffer.tobytes()))
 
 
 class FetchedBuffer(NamedTuple):
-    """A stored buffer in a worker, as `MappedSegment` is a segment there.
+    """A buffer that an engine gave to a worker; its counterpart is `MappedSegment`.
 
     Attributes:
-        data: What the engine gave.
+        data: The buffer as the engine gave it.
     """
 
     data: Any
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The size in bytes."""
         return memoryview(self.data).nbytes
 
     def open(self) -> memoryview:
-        """Return the buffer, which may be changed, as that changes nothing for others."""
+        """Return the buffer, which may be changed without effect on others."""
         view = memoryview(self.data)
-        # What others have too, an engine gives to be read only.
+        # If others also have the buffer, an engine gives it as read-only.
         return memoryview(bytearray(view)) if view.readonly else view

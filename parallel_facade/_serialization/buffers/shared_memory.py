@@ -1,23 +1,26 @@
-"""Large buffers in shared memory: placed once by their owner, mapped by whoever they are lent to.
+"""Share large buffers in memory: the owner places a buffer once, and borrowers map it.
 
-    owner:     array ──copy──► Segment ──descriptor──► borrower
-                                  ▲                       │ maps it, copy-on-write
-               Shelf ◄── nobody refers to it any more ◄───┘ returned when the mapping is gone
+    owner:     array ──copy──► SharedSegment ──descriptor──► borrower
+                                     ▲                          │ maps it, copy-on-write
+         SegmentPool ◄── no references are left ◄───────────────┘ returned when it is unmapped
 
-A segment is memory without a name, known by descriptors only: when the last process that has it
-ends or lets go of it, in whatever way, the memory is free. `/dev/shm` is not used, nor its limits.
+A segment is memory without a name, known only by descriptors: when the last process that has it
+exits or releases it, in whatever way, the memory is freed. `/dev/shm` is not used, so its limits do
+not apply.
 
 Memory that was filled before is several times faster to fill than new memory, which the system has
-to find and clear. So a shelf keeps segments that nobody has any more, for the next buffer.
+to find and clear. So a segment pool keeps unused segments for the next buffers.
 
 Guarantees:
-    - What a borrower has changed is seen by itself alone.
-    - A segment is filled again only when no process can have it mapped: each borrower has said so,
-      and had made no copy of itself meanwhile by `os.fork`.
-    - If memory cannot be shared, `place` says so and `MappedSegment.open` copies: nothing fails.
+    - Only the borrower itself sees its changes.
+    - A segment is filled again only when no process can have it mapped: each borrower has returned
+      it, and has not called `os.fork` while it had the segment.
+    - If memory cannot be shared, `place` returns `None` and `MappedSegment.open` copies; neither
+      fails.
 
 Assumes:
-    - Processes are copied by `os.fork`; one that C code forks and that runs on is not known of.
+    - Processes fork through `os.fork`; a process that C code forks and that keeps running is not
+      detected.
 """
 
 from __future__ import annotations
@@ -38,23 +41,23 @@ MAP_POPULATE: Final[int] = getattr(mmap, "MAP_POPULATE", 0)
 CAN_SHARE: Final = hasattr(os, "memfd_create")
 
 PLACED_BYTES: Final = 1 << 17
-"""A smaller buffer goes with the message: to make, send, map and unmap memory for it takes some
-system calls on either side, and a page fault for each 64 KiB. Measured by
-`benchmarks/bench_placing.py`: at this size arguments take as long either way, and results 1.6
-times as long in the message; at 64 KiB the message is as fast or faster, at 1 MiB 3 to 4 times
-slower."""
+"""A smaller buffer is sent in the message, because creating, sending, mapping and unmapping memory
+for it takes some system calls on either side, and a page fault for each 64 KiB. Measured by
+`benchmarks/bench_placing.py`: at this size arguments take equally long either way, and results take
+1.6 times as long in the message; at 64 KiB the message is as fast or faster, at 1 MiB it is 3 to 4
+times slower."""
 
 POOL_BYTES: Final = 256 << 20
-"""Memory that a shelf keeps for the next buffers: to fill new memory takes three times as long
-(100 MB: 55 ms, where a copy into memory that was filled before takes 17). It is held for as long as
-the pool is open."""
+"""Memory that a segment pool keeps for the next buffers: filling new memory takes three times as
+long (100 MB: 55 ms, against 17 ms for memory that was filled before). It is held as long as the
+pool is open."""
 
 SPARE_FACTOR: Final = 2
-"""A kept segment is used for buffers of at least so small a part of its size."""
+"""A kept segment is used only for buffers of at least its size divided by this factor."""
 
 
 class _Memory:
-    """Shared memory without a name, which is filled once and again."""
+    """Shared memory without a name, which can be filled many times."""
 
     def __init__(self, fd: int) -> None:
         self.fd: int = fd
@@ -62,11 +65,11 @@ class _Memory:
         self._mapping: Any = None
 
     def fill(self, buffer: memoryview) -> bool:
-        """Return whether it holds a copy of *buffer*; not, if there is not so much memory."""
+        """Copy *buffer* into the memory; return whether there was enough memory."""
         if 0 < buffer.nbytes <= self.capacity and self._is_mapped():
             memoryview(self._mapping).cast("B")[: buffer.nbytes] = buffer
             return True
-        # New memory by writing, not by mapping: if there is none that is an error, and no signal.
+        # Get new memory by writing, not by mapping: if there is none, that is an error, no signal.
         done = 0
         with suppress(OSError):
             while done < buffer.nbytes:
@@ -76,12 +79,12 @@ class _Memory:
 
     def _is_mapped(self) -> bool:
         if self._mapping is None:
-            # All at once: what is there needs no page faults, which take longer than the copy.
+            # Populate it all at once: this avoids page faults, which take longer than the copy.
             self._mapping = _mapped(self.fd, self.capacity, MAP_SHARED | MAP_POPULATE)
         return self._mapping is not None
 
     def close(self) -> None:
-        """Give it back; closing twice is fine."""
+        """Free the memory; closing twice is fine."""
         if self._mapping is not None:
             _library().munmap(ctypes.addressof(self._mapping), ctypes.sizeof(self._mapping))
             self._mapping = None
@@ -91,42 +94,42 @@ class _Memory:
 
 
 class SharedSegment:
-    """A buffer in shared memory; given back to its shelf when the last reference goes."""
+    """A buffer in shared memory; it returns to its segment pool when no reference is left."""
 
     def __init__(self, segment_pool: SegmentPool, memory: _Memory, number: int, size: int) -> None:
         self._segment_pool = segment_pool
         self._memory = memory
         self.number: int = number
-        """Which filling it is; another each time."""
+        """The number of this filling; each filling has another number."""
         self.size: int = size
         self.must_not_reuse: bool = False
-        """Somebody may have it for longer than can be known: it is not filled again."""
+        """A process may have it for an unknown time, so it is not filled again."""
 
     @property
     def fd(self) -> int:
-        """A descriptor of it."""
+        """A descriptor of the memory."""
         return self._memory.fd
 
     def __del__(self) -> None:
         self._segment_pool.reclaim(self._memory, must_not_reuse=self.must_not_reuse)
 
     def disown(self) -> None:
-        """Leave the memory to the process of which this one is a copy."""
+        """Release the memory in a forked process; its parent keeps the memory."""
         self._memory.close()
 
 
 class SegmentPool:
-    """Places buffers.
+    """Places buffers in shared memory.
 
     Args:
-        kept_bytes: Memory to keep for the next buffers.
+        kept_bytes: Memory to keep for the next buffers, at most.
     """
 
     def __init__(self, kept_bytes: int = POOL_BYTES) -> None:
         self._kept_bytes = kept_bytes
-        # Guards _kept and _number. Reentrant: a collection in `place` may take a segment back.
+        # Guards _kept and _number. Reentrant: garbage collection in `place` may reclaim a segment.
         self._lock = threading.RLock()
-        # By a collection too, in any thread and with any lock held: so only noted there.
+        # Also filled by garbage collection, in any thread and with any lock held: so only noted.
         self._returned: deque[_Memory] = deque()
         self._kept: list[_Memory] = []  # the smallest first
         self._number = 0
@@ -148,7 +151,7 @@ class SegmentPool:
         return None if segment.must_not_reuse else segment
 
     def reclaim(self, memory: _Memory, *, must_not_reuse: bool) -> None:
-        """Keep memory that nobody has any more, or give it back."""
+        """Keep memory that is no longer used, or free it."""
         if must_not_reuse or memory.capacity > self._kept_bytes:
             memory.close()
             return
@@ -157,7 +160,7 @@ class SegmentPool:
             self.close()
 
     def close(self) -> None:
-        """Give the memory back of what is kept; closing twice is fine."""
+        """Free the kept memory; closing twice is fine."""
         self._is_closed = True
         with self._lock:
             self._sort_in()
@@ -166,11 +169,11 @@ class SegmentPool:
             memory.close()
 
     def replace_lock(self) -> None:
-        """Take a new lock, in a copy of this process: another thread may have held the old one."""
+        """Create a new lock in a forked process: another thread may have held the old lock."""
         self._lock = threading.RLock()
 
     def _sort_in(self) -> None:
-        """Keep what was returned, and give back what is too much."""
+        """Keep the returned memory, and free what exceeds the limit."""
         while self._returned:
             self._kept.append(self._returned.popleft())
         self._kept.sort(key=_capacity)
@@ -178,7 +181,7 @@ class SegmentPool:
             self._kept.pop().close()
 
     def _find(self, size: int) -> _Memory | None:
-        """Return the smallest memory that fits, and of equals the last, of which most is cached."""
+        """Return the smallest memory that fits; among equals the last, as most of it is cached."""
         place = bisect_left(self._kept, size, key=_capacity)
         if place == len(self._kept) or self._kept[place].capacity > size * SPARE_FACTOR:
             return None
@@ -199,11 +202,11 @@ def _new() -> _Memory | None:
 
 
 class Returned(NamedTuple):
-    """A segment whose borrower has let go of it.
+    """A segment that its borrower has released.
 
     Attributes:
-        number: Which filling.
-        must_not_reuse: A copy of the borrower may still have it.
+        number: The number of the filling.
+        must_not_reuse: Whether a copy of the borrower may still have it.
     """
 
     number: int
@@ -211,13 +214,13 @@ class Returned(NamedTuple):
 
 
 class MappedSegment:
-    """Somebody else's segment.
+    """A segment that another process owns.
 
     Args:
-        fd: A descriptor of it, which is closed here.
-        number: Which filling.
-        size: Bytes.
-        returned: Where to note that it is not needed any more.
+        fd: A descriptor of the segment, which is closed here.
+        number: The number of the filling.
+        size: The size in bytes.
+        returned: Where to note that the segment is no longer needed.
     """
 
     def __init__(self, fd: int, number: int, size: int, returned: deque[Returned]) -> None:
@@ -226,9 +229,9 @@ class MappedSegment:
         self._entry: _Entry | None = _Entry(number, returned)
 
     def open(self) -> memoryview:
-        """Return the buffer, which may be changed, as that changes nothing for others.
+        """Return the buffer, which may be changed without effect on others.
 
-        To be called once. The memory is there for as long as anything refers to it.
+        Call it only once. The memory exists as long as anything refers to it.
         """
         fd, self._fd = self._fd, -1
         entry = self._entry
@@ -255,7 +258,7 @@ class MappedSegment:
 
 
 class _Entry:
-    """A loan as its lender is told of it."""
+    """Notes the end of a mapped segment, for its owner."""
 
     __slots__ = ("_number", "_returned", "must_not_reuse")
 
@@ -269,7 +272,7 @@ class _Entry:
 
 
 _live: dict[int, _Entry] = {}
-"""What is mapped now, by the entry's id."""
+"""Entries of the segments that are mapped now, by the entry's id."""
 
 
 def _unmap(address: int, size: int, entry: _Entry) -> None:
@@ -279,7 +282,7 @@ def _unmap(address: int, size: int, entry: _Entry) -> None:
 
 
 def _forbid_reuse() -> None:
-    """A copy of this process has everything that is mapped now, for as long as it likes."""
+    """Mark all mapped segments before a fork: the copy may keep them for any time."""
     for entry in list(_live.values()):
         entry.must_not_reuse = True
 
@@ -289,7 +292,7 @@ _segments: weakref.WeakSet[SharedSegment] = weakref.WeakSet()
 
 
 def _disown_all() -> None:
-    """Hold, in a copy of this process, no memory that the process has given away."""
+    """Release in a forked process all memory that its parent has placed."""
     for segment in list(_segments):
         segment.disown()
     for segment_pool in list(_pools):
@@ -302,9 +305,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def _mapped(fd: int, size: int, sharing: int) -> Any:
-    """Return an array of bytes that is the file, shared or private; `None` if that cannot be.
+    """Map the file as an array of bytes, shared or private; return `None` if that fails.
 
-    Not by `mmap.mmap`, which keeps a descriptor for each mapping: results are kept in thousands.
+    `mmap.mmap` is not used, because it keeps a descriptor for each mapping, and callers may keep
+    thousands of results.
     """
     address = _library().mmap(None, size, PROT_READ | PROT_WRITE, sharing, fd, 0)
     if address in (None, FAILED):

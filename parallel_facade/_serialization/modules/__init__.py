@@ -1,1 +1,1 @@
-"""Which modules a worker can import, and what the caller changed in them."""
+"""Decide which modules a worker can import, and send what the caller changed in them."""

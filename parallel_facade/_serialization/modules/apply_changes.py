@@ -1,9 +1,9 @@
-"""What workers are told of the user's modules, and how they take it in.
+"""Describe changes of the user's modules, and apply them in a worker.
 
 Guarantees:
-    - A list, dictionary or set is brought up to date in place: who imported it sees it too.
-    - What tasks and initializers set stays as long as the caller's value stays as it was.
-    - The side that made the call never has its modules changed by what comes back.
+    - A list, dictionary or set is updated in place, so modules that imported it see the update.
+    - A value that a task or initializer set stays as long as the caller's value does not change.
+    - A payload that comes back never changes the modules of the side that made the call.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from parallel_facade._common.plain_data import is_same
 from parallel_facade._serialization.modules.call_globals import pinned_in
 
 ChangedPlace = tuple[str, str]
-"""A module, and the dotted path of a class or function in it, or nothing."""
+"""A module, and the dotted path of a class or function in it, or an empty path."""
 
 
 class ModuleChanges(NamedTuple):
-    """What a payload has to say about the user's modules.
+    """The changes of the user's modules that a payload carries.
 
     Attributes:
         plain: Place → name → plain value, pickled.
-        objects: Place → name → value of another kind.
-        entries: (module, name of a container) → what the script put in it, such as its plug-ins.
-        deleted: Place → names that it had in an earlier call.
-        variables: Context variables, with the values of the caller's context, as payloads.
+        objects: Place → name → value that is not plain.
+        entries: (module, name of a container) → entries that the script added, such as plug-ins.
+        deleted: Place → names that existed in an earlier call and are now deleted.
+        variables: Context variables, with their values in the caller's context, as payloads.
     """
 
     plain: dict[ChangedPlace, dict[str, bytes]]
@@ -41,17 +41,17 @@ class ModuleChanges(NamedTuple):
 
     @classmethod
     def none(cls) -> ModuleChanges:
-        """Return a record to be filled."""
+        """Return an empty record to fill."""
         return cls({}, {}, {}, {}, [])
 
 
-_applied: dict[tuple[str, str, str], bytes] = {}  # what the last call brought for each name
-_settled: dict[str, set[tuple[str, str, str]]] = {}  # scope → places and names that it brought
+_applied: dict[tuple[str, str, str], bytes] = {}  # (module, path, name) → last pickle
+_settled: dict[str, set[tuple[str, str, str]]] = {}  # call id → places and names done
 _MISSING: Final = object()
 
 
 def apply_changes(call_id: str, changes: ModuleChanges) -> None:
-    """Make the modules of this worker hold what the caller's do."""
+    """Give the modules of this worker the values of the caller's modules."""
     if is_made_here(call_id):
         return
     for place, values in changes.plain.items():
@@ -84,7 +84,7 @@ def _apply_objects(call_id: str, place: ChangedPlace, objects: dict[str, Any]) -
 
 
 def _must_apply(call_id: str, place: ChangedPlace, name: str) -> bool:
-    """Return whether *name* is to be set: once in a call, and not what an initializer set."""
+    """Return whether to set *name*: once in a call, and never a name that an initializer set."""
     module, path = place
     if not path and name in pinned_in(module):
         return False
@@ -110,7 +110,7 @@ def _holder(place: ChangedPlace) -> Any:
 
 
 def _forget_results(module: types.ModuleType) -> None:
-    """Clear the caches of functions of *module*, which may have read what was changed."""
+    """Clear the function caches of *module*, because the functions may have read old values."""
     for value in list(vars(module).values()):
         if isinstance(value, functools._lru_cache_wrapper):
             value.cache_clear()
@@ -132,12 +132,12 @@ def _add_entries(container: Any, entries: Any) -> None:
 
 
 def forget(call_id: str) -> None:
-    """Forget which values a call that has ended had brought."""
+    """Forget which values were applied for a call that has ended."""
     _settled.pop(call_id, None)
 
 
 def _put(holder: Any, name: str, value: Any) -> bool:
-    """Set *name* of *holder*, containers in place; return whether it was another before."""
+    """Set *name* of *holder*, updating containers in place; return whether the value changed."""
     is_function = isinstance(holder, types.FunctionType)
     current = getattr(holder, name) if is_function else vars(holder).get(name, _MISSING)
     if is_same(value, current):

@@ -1,15 +1,16 @@
-"""The globals of functions that travelled by value: one module per call for the script's own.
+"""Hold the globals of functions that travelled by value: per call, one module for the script.
 
     caller: f.__globals__ of __main__ ─┐
     caller: g.__globals__ of __main__ ─┴─► worker: one module, shared by f and g, for this call
-    caller: h.__globals__ of helpers  ───► worker: the module helpers, as it imports it
+    caller: h.__globals__ of helpers  ───► worker: its own import of helpers
 
 Guarantees:
-    - Functions of one module share their globals, so a `global` statement in one is seen by all.
-    - Each call starts from the caller's values of now: nothing stale is carried from call to call.
-    - While a call runs, `__main__` is the module of its script: what looks names up there
-      (pickle, `typing.get_type_hints`, `import __main__`) finds what travelled.
-    - What `Pool(initializer=...)` set stays set for the worker's life, whatever the caller's value.
+    - Functions of one module share their globals: all see what a `global` statement in one sets.
+    - Each call starts with the caller's current values; no old value is kept from call to call.
+    - While a call runs, `__main__` is the module of its script: code that looks up names there
+      (pickle, `typing.get_type_hints`, `import __main__`) finds the names that travelled.
+    - Names that `Pool(initializer=...)` set keep their values for the worker's life, whatever the
+      caller's values are.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
-_spaces: dict[str, dict[str, types.ModuleType]] = {}  # scope → key → module
-_pinned: dict[str, dict[str, Any]] = {}  # module name → what the initializer set in it
+_spaces: dict[str, dict[str, types.ModuleType]] = {}  # call id → key → module
+_pinned: dict[str, dict[str, Any]] = {}  # module name → values that the initializer set
 
 MAIN: Final = "__main__"
 
 
 def space_module(call_id: str, key: str, header: dict[str, Any]) -> types.ModuleType:
-    """Return the module that stands in the call *call_id* for the one known as *key*."""
+    """Return the module that represents the caller's module *key* in the call *call_id*."""
     spaces = _spaces.setdefault(call_id, {})
     if (module := spaces.get(key)) is None:
         name = str(header.get("__name__"))
@@ -43,22 +44,22 @@ def space_module(call_id: str, key: str, header: dict[str, Any]) -> types.Module
 
 
 def fill(space: dict[str, Any], values: dict[str, Any]) -> None:
-    """Add *values* that *space* has not; what the call's functions changed meanwhile stays."""
+    """Add the *values* that *space* lacks; names that the call's functions changed stay."""
     for name, value in values.items():
         space.setdefault(name, value)
 
 
 def expose_in_main(call_id: str, cls: type) -> None:
-    """Let *cls*, of the script, be found by its name in `__main__`."""
+    """Expose *cls*, a class of the script, by its name in `__main__`."""
     if cls.__module__ == MAIN and "." not in cls.__qualname__:
         main = vars(space_module(call_id, MAIN, {"__name__": MAIN}))
-        # Not as a global: the script may call something else by this name by now, as it does when
-        # a class was defined once more and instances of the old one are still about.
+        # Not as a global: the script may use this name for another object by now, for example
+        # when a class was defined again and instances of the old class still exist.
         main.setdefault("__getattr__", _ExposedInMain()).classes[cls.__name__] = cls
 
 
 class _ExposedInMain:
-    """The `__getattr__` of a module: finds classes that are not among its globals."""
+    """The `__getattr__` of a module, which finds classes that are not among its globals."""
 
     def __init__(self) -> None:
         self.classes: dict[str, type] = {}
@@ -70,7 +71,7 @@ class _ExposedInMain:
 
 
 def as_main(call_id: str) -> AbstractContextManager[None]:
-    """Let `__main__` mean the script of the call *call_id* in the block."""
+    """Make `__main__` the script of the call *call_id* inside the block."""
     module = _spaces.get(call_id, {}).get(MAIN)
     return nullcontext() if module is None else _with_main(module)
 
@@ -86,7 +87,7 @@ def _with_main(module: types.ModuleType) -> Iterator[None]:
         yield
     finally:
         with _mains_lock:
-            # Not what was there before: threads of a worker leave in any order.
+            # Not the module from before the block: threads of a worker leave in any order.
             del _mains[_last_key(module)]
             if (current := _mains[-1]) is not None:
                 sys.modules[MAIN] = current
@@ -108,18 +109,18 @@ def forget(call_id: str) -> None:
 
 
 def pinned_in(module_name: str) -> dict[str, Any]:
-    """Return what the initializer set in the module called *module_name*."""
+    """Return the values that the initializer set in the module called *module_name*."""
     return _pinned.get(module_name, {})
 
 
 @contextmanager
 def pinning(call_id: str, module_name: str) -> Iterator[None]:
-    """Keep for the worker's life what changes inside the block.
+    """Keep the globals that change inside the block for the worker's life.
 
     Args:
-        call_id: The call whose functions' globals are watched.
-        module_name: A module to watch as well, if it is imported: the initializer may live there,
-            and set globals that a lambda of that module reads.
+        call_id: The call; the globals of its functions are watched.
+        module_name: A module to watch as well, if it is imported: the initializer may be defined
+            there, and set globals that a lambda of that module reads.
     """
     modules = {id(module): module for module in _spaces.get(call_id, {}).values()}
     if (imported := sys.modules.get(module_name)) is not None:
@@ -137,7 +138,7 @@ def pinning(call_id: str, module_name: str) -> Iterator[None]:
 
 
 def _may_have_changed(value: Any) -> bool:
-    """Return whether *value*, which an initializer can reach, may hold what it put there."""
+    """Return whether *value*, which an initializer can reach, may hold data from it."""
     return not isinstance(value, UNCHANGING)
 
 
@@ -156,4 +157,4 @@ UNCHANGING: Final = (
     types.FunctionType,
     types.BuiltinFunctionType,
 )
-"""What keeps its value, or is brought up to date in place."""
+"""Types of objects that keep their value, or that are updated in place."""

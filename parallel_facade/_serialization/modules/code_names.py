@@ -1,4 +1,4 @@
-"""Which names a function's code may look up."""
+"""Find the names that a function's code may look up."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ GLOBAL_OPERATIONS: Final = frozenset(
     {"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
 )
 LOOKS_UP_TEXT: Final = frozenset({"globals", "eval", "exec", "vars", "getattr", "attrgetter"})
-"""What code uses that looks up names written as text."""
+"""Functions that look up names given as text."""
 
 REACHES_MAIN: Final = frozenset({"__main__", "modules", "__import__", "import_module"})
-"""What code mentions that reaches the module of the script."""
+"""Words in code that can reach the module of the script."""
 
 VALUE: Final = 1
-"""Of `annotationlib.Format`: what a function that returns annotations is asked for."""
+"""The format, of `annotationlib.Format`, requested from a function that returns annotations."""
 
 WORD: Final = re.compile(r"[^\W\d]\w*")
 
@@ -28,9 +28,9 @@ WORD: Final = re.compile(r"[^\W\d]\w*")
 def global_names(code: types.CodeType) -> frozenset[str]:
     """Return the global names that *code*, or a code object inside it, reads or writes.
 
-    In code that calls `globals`, `eval` or the like, the words of its literal texts count too.
+    If code calls `globals`, `eval` or similar, the words in its string literals are included.
     """
-    # dill.detect finds them by redirecting sys.stdout, which loses what other threads print.
+    # Not by dill.detect, which redirects sys.stdout and so loses what other threads print.
     names: set[str] = set()
     for one in codes_in(code):
         names.update(
@@ -41,13 +41,13 @@ def global_names(code: types.CodeType) -> frozenset[str]:
 
 @functools.lru_cache(maxsize=4096)
 def words_in(code: types.CodeType) -> frozenset[str]:
-    """Return all names in *code* and the code inside it, of attributes too."""
+    """Return all names in *code* and the code inside it, including attributes."""
     names = {name for one in codes_in(code) for name in one.co_names}
     return frozenset(names).union(_words_of_texts(code))
 
 
 def names_in_main(code: types.CodeType) -> frozenset[str]:
-    """Return the names that *code* may look up in the module `__main__`, if it does."""
+    """Return the names that *code* may look up in `__main__`; none if it cannot reach it."""
     words = words_in(code)
     texts = {const for one in codes_in(code) for const in one.co_consts if type(const) is str}
     looks = not REACHES_MAIN.isdisjoint(words | texts)
@@ -55,21 +55,21 @@ def names_in_main(code: types.CodeType) -> frozenset[str]:
 
 
 def names_in_annotations(annotations: dict[str, Any]) -> set[str]:
-    """Return the words of those *annotations* that are text, or were before `typing` saw them."""
+    """Return the words in the *annotations* that are text, or that `typing` made from text."""
     texts = (getattr(value, "__forward_arg__", value) for value in annotations.values())
     return _words_of(text for text in texts if type(text) is str)
 
 
 @functools.lru_cache(maxsize=4096)
 def names_in_texts(code: types.CodeType) -> frozenset[str]:
-    """Return the words of the texts in *code*, such as quoted annotations in what returns them."""
+    """Return the words in the strings of *code*, such as quoted annotations that it returns."""
     consts = (const for one in codes_in(code) for const in one.co_consts)
     return frozenset(_words_of(const for const in consts if type(const) is str))
 
 
 @functools.lru_cache(maxsize=4096)
 def names_used(code: types.CodeType) -> frozenset[str]:
-    """Return the names that *code*, or code inside it, has for anything at all."""
+    """Return the names that *code*, or code inside it, uses for any purpose."""
     return frozenset(name for one in codes_in(code) for name in (*one.co_names, *one.co_freevars))
 
 

@@ -1,11 +1,11 @@
-"""What the caller changed in a module of its own since workers imported it.
+"""Collect what the caller changed in the user's modules since workers imported them.
 
     caller: helpers.RATE = 3; pmap(helpers.f, …) ──("helpers", RATE = 3), by name: f──► worker
 
-A function that goes by name runs with the globals of the worker's own import. So the plain values
-that it reads, itself or through functions of the user's modules, travel beside its name, and what
-the program put in the place of others: where the source says `MODEL = None` and it is a model by
-now, or where it was another object in an earlier call.
+A function that travels by name runs with the globals of the worker's own import. So the plain
+values that it reads, directly or through functions of the user's modules, travel beside its name.
+Other values also travel if the program replaced them: the source says `MODEL = None` but the value
+is now a model, or the value was another object in an earlier call.
 
 Guarantees:
     - Modules of Python and of installed packages are left alone.
@@ -40,12 +40,12 @@ from parallel_facade._serialization.modules.replaced import (
 from parallel_facade._serialization.modules.source_literals import names_of_literals
 
 _had: dict[ChangedPlace, set[str]] = {}  # place → names that a call has read there
-_sent: set[tuple[ChangedPlace, str]] = set()  # names for which workers were given an object once
-_first_ids: dict[tuple[ChangedPlace, str], int] = {}  # the objects at first sight
+_sent: set[tuple[ChangedPlace, str]] = set()  # names for which workers once received an object
+_first_ids: dict[tuple[ChangedPlace, str], int] = {}  # of objects when first seen
 
 
 class ChangeCollector:
-    """Collects what one payload has to say about the user's modules.
+    """Collects the changes of the user's modules for one payload.
 
     Args:
         dump: Returns an object as a payload.
@@ -54,31 +54,31 @@ class ChangeCollector:
     def __init__(self, dump: Callable[[Any], bytes]) -> None:
         self._dump = dump
         self._visited: set[int] = set()
-        self._goes_by_name: Any = None  # what was found by its name just now
-        # Each name once in a payload: told again inside its own value, it would be brought while
-        # that value is still being rebuilt.
-        self._noted: dict[tuple[ChangedPlace, str], bool] = {}  # whether the news have its value
+        self._goes_by_name: Any = None  # the object of the last `changes_of`
+        # Each name is sent once in a payload: sent again inside its own value, it would be applied
+        # while that value is still being rebuilt.
+        self._noted: dict[tuple[ChangedPlace, str], bool] = {}  # whether the value is sent
 
     def changes_of(self, obj: Any) -> ModuleChanges:
-        """Return what *obj*, which goes by name, reads in the user's modules."""
+        """Return the module changes that *obj*, which travels by name, reads."""
         changes = ModuleChanges.none()
         self._goes_by_name = obj
         self.note([obj], changes)
         return changes
 
     def note(self, objects: Iterable[Any], changes: ModuleChanges) -> None:
-        """Put what *objects*, which go by name, read in the user's modules in *changes*."""
+        """Add to *changes* what *objects*, which travel by name, read in the user's modules."""
         self._follow(list(objects), changes)
 
     def note_globals(
         self, function: types.FunctionType, reads: dict[str, Any], changes: ModuleChanges
     ) -> None:
-        """Put *reads*, the globals that *function* uses, in *changes*.
+        """Add *reads*, the globals that *function* uses, to *changes*.
 
         Args:
-            function: Lives in a module that workers import, and travels by value.
-            reads: What it uses there.
-            changes: Gets them, and what the functions read that it calls.
+            function: Belongs to a module that workers import, but travels by value.
+            reads: The globals that it uses there.
+            changes: Receives them, and the values that the functions it calls read.
         """
         module = function.__globals__["__name__"]
         if not is_of_user(module):
@@ -87,7 +87,7 @@ class ChangeCollector:
         _note_deleted(changes, place, function.__globals__, global_names(function.__code__))
         rest = dict(self._others(changes, place, reads))
         natives = {name: value for name, value in rest.items() if _is_native(value)}
-        # All else, in its state of now; but for what is told already.
+        # Everything else in its current state, unless its value is already sent.
         for name, value in reads.items():
             is_collected = self._noted[place, name] or _is_native(value)
             if not is_collected and type(value) is not ContextVar:
@@ -101,7 +101,7 @@ class ChangeCollector:
     def note_modules(
         self, within_reach: list[Any], code: types.CodeType, changes: ModuleChanges
     ) -> None:
-        """Put in *changes* what *code* may read as attributes of modules *within_reach*."""
+        """Add to *changes* what *code* may read as attributes of modules *within_reach*."""
         for module in within_reach:
             if type(module) is types.ModuleType:
                 self._follow(list(self._in_module(module, code, changes)), changes)
@@ -124,7 +124,7 @@ class ChangeCollector:
                 stack += self._in_class(one, changes)
 
     def _in_function(self, function: types.FunctionType, changes: ModuleChanges) -> Iterator[Any]:
-        """Put what *function* reads in *changes*; yield what to follow from there."""
+        """Add what *function* reads to *changes*; yield the objects to follow next."""
         name, code, space = str(function.__module__), function.__code__, function.__globals__
         if not is_of_user(name) or vars(sys.modules[name]) is not space:
             return
@@ -139,7 +139,7 @@ class ChangeCollector:
         self, function: types.FunctionType, place: ChangedPlace, changes: ModuleChanges
     ) -> Iterator[Any]:
         defaults = {part: getattr(function, part) for part in ("__defaults__", "__kwdefaults__")}
-        # Most functions have none, and never had.
+        # Most functions have no defaults, and never had any.
         if place in _had or any(defaults.values()):
             _had.setdefault(place, set())
             yield from dict(self._others(changes, place, defaults)).values()
@@ -154,7 +154,7 @@ class ChangeCollector:
     def _in_space(
         self, module: str, space: Mapping[str, Any], names: AbstractSet[str], changes: ModuleChanges
     ) -> list[Any]:
-        """Put what *space* has of *names* in *changes*; return what to follow there."""
+        """Add the *names* in *space* to *changes*; return the objects to follow next."""
         reads = {name: space[name] for name in names if name in space}
         _note_deleted(changes, (module, ""), space, names)
         return [value for _, value in self._others(changes, (module, ""), reads)]
@@ -175,7 +175,7 @@ class ChangeCollector:
     def _others(
         self, changes: ModuleChanges, place: ChangedPlace, reads: dict[str, Any]
     ) -> Iterator[tuple[str, Any]]:
-        """Put those of *reads* in *changes* that workers may not have; yield the others."""
+        """Add those of *reads* that workers may lack to *changes*; yield the others."""
         module, path = place
         for name, value in reads.items():
             if (place, name) in self._noted:
@@ -184,7 +184,7 @@ class ChangeCollector:
             if type(value) is ContextVar:
                 changes.variables.append(self._dump(value))
             if self._noted[place, name]:
-                # If it is no plain value some time, workers must not be left with this one.
+                # If it is replaced by a value that is not plain, workers must not keep this one.
                 _first_ids.setdefault((place, name), id(value))
                 blob = pickle.dumps(value, PROTOCOL)
                 changes.plain.setdefault(place, {})[name] = blob
@@ -207,7 +207,7 @@ class ChangeCollector:
                 yield name, value
 
     def _can_travel(self, value: Any) -> bool:
-        # If not, it may be a connection, say, that each worker opens when it first needs it.
+        # If not, it may be a connection, for example, that each worker opens on first use.
         try:
             self._dump(value)
         except KeyboardInterrupt:
@@ -218,7 +218,7 @@ class ChangeCollector:
 
 
 def _is_native(value: Any) -> bool:
-    """Return whether a module has *value* by being imported, if the value was not replaced."""
+    """Return whether importing a module creates *value*, if the value was not replaced."""
     return isinstance(value, types.FunctionType | type | types.ModuleType)
 
 
@@ -246,13 +246,13 @@ NATIVES: Final = (
     types.GetSetDescriptorType,
     functools._lru_cache_wrapper,
 )
-"""What modules and classes are made of; it is not state of a program."""
+"""Types that modules and classes are made of; their objects are not state of a program."""
 
 
 def _note_deleted(
     changes: ModuleChanges, place: ChangedPlace, space: Mapping[str, Any], names: AbstractSet[str]
 ) -> None:
-    """Put those of *names* in *changes* that *space* had in an earlier call, and has no more."""
+    """Add to *changes* the *names* that *space* had in an earlier call and no longer has."""
     had = _had.setdefault(place, set())
     if deleted := [name for name in names & had if name not in space]:
         changes.deleted.setdefault(place, []).extend(deleted)
@@ -260,7 +260,7 @@ def _note_deleted(
 
 
 def _is_of_script(value: Any) -> bool:
-    """Return whether importing a module cannot have brought *value*, code of the script."""
+    """Return whether *value* is code of the script, which importing a module cannot create."""
     code = function_in(value)
     return (
         isinstance(code, types.FunctionType | type)
@@ -269,7 +269,7 @@ def _is_of_script(value: Any) -> bool:
 
 
 def _is_foreign(value: Any, module: str) -> bool:
-    """Return whether *value* is a function that another module made: a patch, or a decorator's."""
+    """Return whether *value* is a function made by another module: a patch, or a decorator's."""
     code = function_in(value)
     return (
         isinstance(code, types.FunctionType)
@@ -279,11 +279,11 @@ def _is_foreign(value: Any, module: str) -> bool:
 
 
 def _entries_of_script(value: Any) -> Any:
-    """Return what the script put into the container *value* of a module: functions, classes."""
+    """Return the functions and classes of the script in *value*, a container of a module."""
     if type(value) is dict and len(value) <= MOST_ELEMENTS:
         return {key: one for key, one in list(value.items()) if _is_of_script(one)}
     if type(value) in {list, set} and len(value) <= MOST_ELEMENTS:
-        # Functions are copies, and would be more with each call.
+        # Classes only: functions arrive as copies, so each call would add more of them.
         return [one for one in list(value) if isinstance(one, type) and _is_of_script(one)]
     return None
 
@@ -292,4 +292,4 @@ CLASS_MACHINERY: Final = frozenset(
     {"__module__", "__qualname__", "__doc__", "__slots__", "__match_args__", "__firstlineno__"}
     | {"__static_attributes__", "__annotations__", "__dataclass_fields__", "__parameters__"}
 )
-"""Attributes of classes that the source alone decides."""
+"""Attributes of classes that only the source determines."""

@@ -1,9 +1,10 @@
-"""Whether a worker can find a module, function or class by its name alone.
+"""Decide whether a worker can find a module, function or class by its name alone.
 
 Guarantees:
-    - A name is only trusted if an import in a new process would lead to the object of now: not for
-      modules made at run time, loaded from a place of their own, or whose file is gone, and not
-      for what was replaced since a worker may have imported it (`_replaced`).
+    - A name is trusted only if an import in a new process would find the current object. So it is
+      not trusted for a module that was made at run time, was loaded from a place where the import
+      system does not look, or has lost its file; nor for an object that was replaced after a
+      worker may have imported it (`replaced`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from parallel_facade._serialization.modules.replaced import (
 )
 
 NEVER_IMPORTED: Final = frozenset({"__main__", "__mp_main__"})
-"""The user's main module is not imported in a worker: that would run the script again."""
+"""A worker does not import the user's main module: that would run the script again."""
 
 
 def is_importable(obj: Any) -> bool:
@@ -35,12 +36,12 @@ def is_importable(obj: Any) -> bool:
 
 
 def find_path(obj: Any) -> tuple[str, str] | None:
-    """Return the module and the dotted path under which a worker finds *obj*, if there is one."""
+    """Return the module and the dotted path under which a worker finds *obj*, or `None`."""
     module_name = getattr(obj, "__module__", None)
     qualname = getattr(obj, "__qualname__", None)
     if not isinstance(module_name, str) or not isinstance(qualname, str):
         return None
-    # By the name that a worker would use: Python 3.11 calls its module _io "io".
+    # Use the name that a worker would use: Python 3.11 calls its module _io "io".
     if not is_importable_name(module_name):
         return None
     module = sys.modules[module_name]
@@ -60,7 +61,7 @@ def is_importable_module(module: types.ModuleType) -> bool:
 
 
 class _Memo(threading.local):
-    """What was answered to this thread about modules, while it is asked for one payload."""
+    """One thread's answers about modules, kept while it encodes one payload."""
 
     answers: dict[str, bool] | None = None
     by_value: tuple[str, ...] = ()
@@ -70,19 +71,19 @@ _memo = _Memo()
 
 
 def remember_answers(answers: dict[str, bool] | None) -> dict[str, bool] | None:
-    """Look at each module once, and keep what was seen in *answers*; return those before.
+    """Check each module only once, and keep the results in *answers*; return the previous ones.
 
-    A payload asks for the same few modules again and again, and each answer asks the file system.
+    A payload needs the same few modules again and again, and each check uses the file system.
 
     Args:
-        answers: Where to keep them; `None` to look each time.
+        answers: Where to keep the results; `None` to check each time.
     """
     before, _memo.answers = _memo.answers, answers
     return before
 
 
 def send_by_value(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Take no worker to have the modules and packages *names*; return those before."""
+    """Assume that workers lack the modules and packages *names*; return the previous names."""
     before, _memo.by_value = _memo.by_value, names
     return before
 
@@ -105,7 +106,7 @@ def is_importable_name(name: str) -> bool:
 def _is_importable_now(name: str) -> bool:
     if name in NEVER_IMPORTED or _is_by_value(name):
         return False
-    # Modules made at run time have no spec, or one without a place to load from.
+    # Modules made at run time have no spec, or a spec without a place to load from.
     spec = getattr(sys.modules.get(name), "__spec__", None)
     if spec is None or getattr(spec, "_initializing", False):
         return False
@@ -120,7 +121,7 @@ def _is_importable_now(name: str) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _is_found(name: str, origin: str, path: tuple[str, ...]) -> bool:
     """Return whether the import system finds *name* at *origin*, and not elsewhere."""
-    # PathFinder last: others, as those of editable installations, have their places beside it.
+    # PathFinder last: others, such as those of editable installations, have their own places.
     for finder in sorted(sys.meta_path, key=lambda finder: finder is PathFinder):
         with suppress(Exception):
             spec = finder.find_spec(name, list(path))
@@ -130,7 +131,7 @@ def _is_found(name: str, origin: str, path: tuple[str, ...]) -> bool:
 
 
 def _exists(file: str) -> bool:
-    """Return whether *file* is there, perhaps inside an archive."""
+    """Return whether *file* exists, perhaps inside an archive."""
     return os.path.exists(file) or os.path.isfile(os.path.dirname(file))
 
 
@@ -143,18 +144,18 @@ def _path_for(name: str) -> tuple[str, ...]:
 
 
 def _absolute(path: str) -> str:
-    """Return *path* as `os.path.abspath` does, which takes long and is asked for in each call."""
+    """Return *path* as the slow `os.path.abspath` does, but cached: each call needs it."""
     return _normalized(path) or os.path.abspath(path)
 
 
 @functools.lru_cache(maxsize=4096)
 def _normalized(path: str) -> str:
-    """Return an absolute *path* without detours; of another, nothing: it depends on the folder."""
+    """Return an absolute *path* normalized; else an empty text: it depends on the folder."""
     return os.path.normpath(path) if os.path.isabs(path) else ""
 
 
 def _other_name(module: types.ModuleType, cls: Any) -> str | None:
-    """Return the global of *module* that is the class *cls*, which calls itself otherwise."""
+    """Return the name of the global of *module* that holds the class *cls* under another name."""
     if not isinstance(cls, type):
         return None
     return next((name for name, value in list(vars(module).items()) if value is cls), None)
@@ -165,7 +166,7 @@ def _follow(module: types.ModuleType, names: list[str], target: Any) -> str | No
     path = []
     for name in names:
         if isinstance(found, type):
-            # The attribute of a private method carries the class's name; its qualname does not.
+            # The attribute of a private method contains the class's name; its qualname does not.
             name = mangle(name, found)  # noqa: PLW2901
         try:
             found = getattr(found, name)

@@ -1,4 +1,4 @@
-"""Whose a module is: this library's, an installed package's or Python's, or the user's."""
+"""Decide who owns a module: this library, an installed package or Python, or the user."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OURSELVES: Final = "parallel_facade"
 LIBRARIES: Final = ("stdlib", "platstdlib")
 STANDARD: Final = tuple(os.path.join(sysconfig.get_path(kind), "") for kind in LIBRARIES)
 INSTALLED: Final = re.compile(r"[/\\](site|dist)-packages[/\\]")
-"""Where the modules are that do not change while a program runs."""
+"""Paths of modules that do not change while a program runs."""
 
 
 def is_ours(name: str) -> bool:
@@ -22,7 +22,7 @@ def is_ours(name: str) -> bool:
 
 
 def is_of_user(name: str) -> bool:
-    """Return whether the module *name* is loaded, and not Python's or an installed package's."""
+    """Return whether the module *name* is loaded and not ours, Python's or a package's."""
     if is_ours(name):
         return False
     file = getattr(sys.modules.get(name), "__file__", None)

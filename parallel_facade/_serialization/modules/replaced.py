@@ -1,8 +1,8 @@
-"""What was replaced in a module since a worker may have imported it.
+"""Detect what was replaced in a module since a worker may have imported it.
 
 Guarantees:
-    - What a name has led to otherwise, at first sight or in a warm worker, is not trusted again,
-      also when the first object is put back.
+    - A name that led to another object, when first seen or in a warm worker, is not trusted again,
+      even if the first object is put back.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from parallel_facade._serialization.modules.ownership import is_of_user
 
 _marked_changed: set[tuple[str, str]] = (
     set()
-)  # modules and paths of what workers were given another of
-_first_codes: dict[tuple[str, str], tuple[types.CodeType, ...]] = {}  # (module, path) → at sight
+)  # (module, path) of names for which workers received another object
+_first_codes: dict[tuple[str, str], tuple[types.CodeType, ...]] = {}  # (module, path) → at first
 _first_seen: dict[str, dict[str, Callable[[], Any]]] = {}  # module → name → function or class
 
 
 def mark_changed(module: str, path: str) -> None:
-    """Note that workers are given another object for the dotted *path* of *module*.
+    """Note that workers receive another object for the dotted *path* of *module*.
 
-    When the first one is put back, its name leads to the other in workers that are warm.
+    If the first object is put back, its name still leads to the other object in warm workers.
     """
     _marked_changed.add((module, path))
 
 
 def is_marked_changed(module: str, path: str) -> bool:
-    """Return whether workers were given another object for the dotted *path* of *module*."""
+    """Return whether workers received another object for the dotted *path* of *module*."""
     return (module, path) in _marked_changed
 
 
 def was_replaced(module: types.ModuleType, name: str) -> bool:
-    """Return whether the function or class *name* of *module* is another than at first sight.
+    """Return whether the function or class *name* of *module* differs from the first one seen.
 
-    Workers that imported the module before still have the one of then.
+    Workers that imported the module earlier still have the earlier object.
     """
     if not is_of_user(module.__name__):
         return False
@@ -49,7 +49,7 @@ def was_replaced(module: types.ModuleType, name: str) -> bool:
     if name not in seen and not isinstance(value, types.FunctionType | type):
         return False
     if name not in seen or seen[name]() is not value or was_recoded(module.__name__, name, value):
-        # For good: when it is put back, workers still have what replaced it.
+        # Permanent: if it is put back, workers still have its replacement.
         seen[name] = _nothing
         return True
     return False
@@ -58,18 +58,18 @@ def was_replaced(module: types.ModuleType, name: str) -> bool:
 def was_recoded(module: str, path: str, value: Any) -> bool:
     """Return whether the function at the dotted *path* of *module* has other code than at first.
 
-    That is how IPython's autoreload brings new code into functions and methods that are there.
+    IPython's autoreload puts new code into existing functions and methods in this way.
     """
     codes = _codes_in(value)
     return bool(codes) and _first_codes.setdefault((module, path), codes) != codes
 
 
 def _nothing() -> None:
-    """Stand for a reference to what is no longer the first."""
+    """Act as a dead reference: the first object was replaced."""
 
 
 def _codes_in(value: Any) -> tuple[types.CodeType, ...]:
-    """Return the code of the functions that *value* is made of, and of those that they wrap."""
+    """Return the code of the functions in *value*, and of the functions that they wrap."""
     codes: list[types.CodeType] = []
     stack, visited = _functions_in(value), set()
     while stack:
@@ -84,12 +84,12 @@ def _codes_in(value: Any) -> tuple[types.CodeType, ...]:
 
 
 def function_in(value: Any) -> Any:
-    """Return the function that the attribute *value* of a class is made of, or else *value*."""
+    """Return the function in *value*, an attribute of a class, or else *value* itself."""
     return _functions_in(value)[0]
 
 
 def _functions_in(value: Any) -> list[Any]:
-    # By its type: to ask a user's object for an attribute may run code of the user's.
+    # By its type: reading an attribute of a user's object may run the user's code.
     for kind, names in _MADE_OF.items():
         if issubclass(type(value), kind):
             return [getattr(value, name) for name in names]
@@ -107,7 +107,7 @@ _MADE_OF: Final[dict[type, tuple[str, ...]]] = {
 
 
 def _seen_in(module: types.ModuleType) -> dict[str, Callable[[], Any]]:
-    """Return the functions and classes of *module*, whose code is noted."""
+    """Return the functions and classes of *module*, and note their code."""
     seen: dict[str, Callable[[], Any]] = {}
     for name, value in list(vars(module).items()):
         if isinstance(value, types.FunctionType | type):

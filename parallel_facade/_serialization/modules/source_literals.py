@@ -1,4 +1,4 @@
-"""What the source of a module says its globals and class attributes are at first."""
+"""Find the globals and class attributes to which the source of a module gives only literals."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from contextlib import suppress
 from typing import Final
 
 ATTEMPTS_TO_PARSE: Final = 20
-_parsing = threading.Lock()  # held by the one of our threads that parses
+_parsing = threading.Lock()  # only one of our threads parses at a time
 
 STATEMENTS_WITHOUT_SCOPE = (ast.If, ast.For, ast.While, ast.Try, ast.With)
 
 
 def names_of_literals(module: str) -> dict[str, frozenset[str]]:
-    """Return the names that the source of *module* gives nothing but literals, such as `None`.
+    """Return the names to which the source of *module* assigns only literals, such as `None`.
 
     Returns:
-        For the module itself, as ``""``, and for each class in it, by its qualified name.
+        The names of the module itself, under ``""``, and of each class, under its qualified name.
     """
     return _names_in(str(getattr(sys.modules.get(module), "__file__", "")))
 
@@ -36,10 +36,10 @@ def _names_in(file: str) -> dict[str, frozenset[str]]:
 
 
 def _parsed(source: bytes) -> ast.Module:
-    """Return *source* parsed, whatever other threads parse meanwhile.
+    """Parse *source*, even while other threads parse.
 
-    Up to Python 3.12 the parser counts its recursion for all threads together, and raises
-    SystemError if that does not add up at the end: CPython issue 106905.
+    Up to Python 3.12 the parser counts the recursion of all threads together, and raises
+    SystemError if the count does not match at the end: CPython issue 106905.
     """
     for _ in range(ATTEMPTS_TO_PARSE):
         with suppress(SystemError), _parsing:

@@ -1,1 +1,1 @@
-"""How each kind of object travels."""
+"""Rules that say how each kind of object travels."""

@@ -1,8 +1,8 @@
-"""Built-in values that pickle refuses: views, weak references.
+"""Built-in values that pickle refuses, such as views and weak references.
 
 Guarantees:
-    - A view or a weak reference shows the very object that travels beside it, if one does.
-    - What is only weakly referred to in a payload lives until `LiveObjects` ends.
+    - A view or a weak reference refers to the same object that travels beside it, if one does.
+    - An object that a payload only refers to weakly lives as long as the list of `LiveObjects`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _live_here = _Live()
 
 
 class LiveObjects:
-    """A block that gives a list of what was rebuilt in it and may be referred to weakly only."""
+    """A block that gives a list of objects rebuilt in it that may have only weak references."""
 
     def __enter__(self) -> list[Any]:
         self._before, _live_here.kept = _live_here.kept, []
@@ -39,13 +39,13 @@ class LiveObjects:
 
 
 def reduce_memoryview(view: memoryview) -> tuple[Any, ...]:
-    """Return how to rebuild *view* over a copy of what it shows."""
+    """Return how to rebuild *view* over a copy of its contents."""
     contents = view.tobytes() if view.readonly else bytearray(view.tobytes())
     return new_memoryview, (contents, view.format, view.shape)
 
 
 def new_memoryview(contents: Any, item: str, shape: tuple[int, ...]) -> memoryview:
-    """Return a view of *contents*, with the given format of an item and shape."""
+    """Return a view of *contents* with the given item format and shape."""
     view = memoryview(contents)
     if (view.format, view.shape) == (item, shape):
         return view
@@ -58,17 +58,17 @@ def reduce_proxy(proxy: types.MappingProxyType[Any, Any]) -> tuple[Any, ...]:
 
 
 def reduce_view(view: Any) -> tuple[Any, ...]:
-    """Return how to rebuild *view*, of the keys, values or items of a dictionary."""
+    """Return how to rebuild *view*, a view of the keys, values or items of a dictionary."""
     return new_view, (_shown(view), type(view).__name__.removeprefix("dict_"))
 
 
 def new_view(mapping: dict[Any, Any], part: str) -> Any:
-    """Return the view of *mapping* that its method called *part* gives."""
+    """Return the view of *mapping* that its method *part* returns."""
     return getattr(mapping, part)()
 
 
 def _shown(view: Any) -> Any:
-    # A view has no attribute with the dictionary itself; the collector knows it.
+    # A view has no attribute with the dictionary itself; the garbage collector knows it.
     return gc.get_referents(view)[0]
 
 
@@ -79,7 +79,7 @@ def reduce_weakref(reference: weakref.ref[Any]) -> tuple[Any, ...]:
 
 
 def reduce_weakproxy(proxy: Any) -> tuple[Any, ...]:
-    """Return how to rebuild *proxy*; raises `ReferenceError` if its object is gone."""
+    """Return how to rebuild *proxy*; raise `ReferenceError` if its object no longer exists."""
     return new_weakref, (weakref.proxy, proxy.__reduce_ex__.__self__)
 
 
@@ -91,9 +91,10 @@ WEAK_COLLECTIONS: Final = (
 
 
 def refuse_finalizer(*, returning: bool) -> Any:
-    """Refuse to return a finalizer, such as that of a temporary folder: it runs where it was made.
+    """Refuse to return a finalizer, for example of a temporary folder: it runs where it was made.
 
-    Sent to a worker, it does nothing there, and goes on to guard what is the caller's.
+    A finalizer that is sent to a worker does nothing there. The caller's finalizer still guards
+    the caller's object.
     """
     if returning:
         raise pickle.PicklingError("what is removed when its owner goes cannot be returned")
@@ -122,16 +123,16 @@ def new_weakref(kind: Callable[[Any], Any], referent: Any) -> Any:
 
 
 def dead_reference() -> Any:
-    """Return a weak reference whose object is gone."""
+    """Return a weak reference whose object no longer exists."""
     return weakref.ref(_DeadReferent())
 
 
 class _DeadReferent:
-    """Nobody holds an instance of this."""
+    """A class whose instances nothing keeps alive."""
 
 
 def keep_alive(referent: Any) -> None:
-    """Let *referent* live as long as what is rebuilt in a `LiveObjects`; elsewhere do nothing."""
+    """Keep *referent* alive with the list of the current `LiveObjects`; outside, do nothing."""
     if _live_here.kept is not None:
         _live_here.kept.append(referent)
 
@@ -155,20 +156,20 @@ def reduce_descriptor(descriptor: Any) -> tuple[Any, ...]:
 
 
 def new_descriptor(kind: Any, base: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-    """Return a descriptor of *kind*, made as *base*, of the standard library, is."""
-    # The Pythons differ in which of the two takes the arguments; each wants to see them.
+    """Return a descriptor of *kind*, made in the same way as its standard-library class *base*."""
+    # Python versions differ in which of the two uses the arguments; both must get them.
     descriptor = base.__new__(kind, *args, **keywords)
     base.__init__(descriptor, *args, **keywords)
     return descriptor
 
 
 def fill_descriptor(descriptor: Any, state: dict[str, Any]) -> None:
-    """Give *descriptor* the attributes of its own."""
+    """Give *descriptor* its own attributes."""
     descriptor.__dict__.update(state)
 
 
 def is_array_with_attributes(kind: type) -> bool:
-    """Return whether *kind* is a user's class of NumPy arrays, whose attributes NumPy drops."""
+    """Return whether *kind* is a user's NumPy array class, whose attributes NumPy drops."""
     numpy = sys.modules.get("numpy")
     return (
         numpy is not None
@@ -186,7 +187,7 @@ def reduce_array(array: Any) -> tuple[Any, ...]:
 
 
 def fill_array(array: Any, contents: tuple[list[Any], dict[str, Any]]) -> None:
-    """Give *array* its numbers and attributes."""
+    """Give *array* its elements and attributes."""
     state, attributes = contents
     for one in state:
         array.__setstate__(one)
@@ -194,34 +195,34 @@ def fill_array(array: Any, contents: tuple[list[Any], dict[str, Any]]) -> None:
 
 
 LAZY_IMPORT: Final[Any] = getattr(types, "LazyImportType", type("NoLazyImport", (), {}))
-"""What a global is, from Python 3.15 on, from ``lazy import`` until somebody looks at it."""
+"""The type of a global after ``lazy import`` and before its first use (Python 3.15 and later)."""
 
 
 def resolved(value: Any) -> Any:
-    """Return *value*, or what it imports if it is a lazy import that succeeds."""
+    """Return *value*, or the imported object if *value* is a lazy import that succeeds."""
     if type(value) is LAZY_IMPORT:
-        with suppress(Exception):  # it is the task's, if the task comes to it
+        with suppress(Exception):  # the task gets the error if it uses the name
             return value.resolve()
     return value
 
 
 def reduce_lazy_import(value: Any) -> tuple[Any, ...]:
-    """Return how to rebuild what the lazy import *value* stands for, or the import itself."""
+    """Return how to rebuild the object that *value* imports, or else the lazy import itself."""
     if (found := resolved(value)) is not value:
         return resolved, (found,)
-    # It says nowhere else what it imports.
+    # Only its repr says what it imports.
     return new_lazy_import, tuple(repr(value).split("'")[1].rpartition(".")[::2])
 
 
 def new_lazy_import(package: str, name: str) -> Any:
-    """Return a lazy import of *name*, out of *package* unless that is empty."""
+    """Return a lazy import of *name*, from *package* unless that is empty."""
     space: dict[str, Any] = {}
     exec(f"lazy from {package} import {name}" if package else f"lazy import {name}", space)
     return space[name]
 
 
 def reduce_context_manager(manager: Any) -> tuple[Any, ...]:
-    """Return how to make *manager*, of a `contextlib.contextmanager` function, once more."""
+    """Return how to make *manager*, of a `contextlib.contextmanager` function, again."""
     if inspect.getgeneratorstate(manager.gen) != inspect.GEN_CREATED:
         raise pickle.PicklingError("a context manager that was entered cannot travel")
     return type(manager), (manager.func, manager.args, manager.kwds)

@@ -1,14 +1,14 @@
-"""One class, one object, on both sides: which class here is which class there.
+"""Tokens for classes: they say which class here is which class on the other side.
 
-A class that travels by value gets a token. The side that rebuilds it remembers the token, so that
-an instance sent back names the token and arrives as an instance of the class it left as.
+A class that travels by value gets a token. The side that rebuilds the class remembers the token.
+An instance that is sent back names the token, and arrives as an instance of the original class.
 
     caller:  Point ──token 7──► worker: a copy of Point, known as token 7
     caller:  Point ◄──token 7── worker: an instance of token 7
 
 Guarantees:
-    - `class_for(token_for(cls)) is cls` on the side that owns *cls*, for as long as it lives.
-    - A class is not kept alive by its token.
+    - `class_for(token_for(cls)) is cls` on the side that owns *cls*, as long as *cls* lives.
+    - A token does not keep its class alive.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import threading
 import weakref
 from typing import Final
 
-_lock = threading.RLock()  # guards the two tables; reentrant, since a collection may run _forget
+_lock = threading.RLock()  # guards the two tables; reentrant: garbage collection may run forget
 _tokens: dict[int, tuple[weakref.ref[type], str]] = {}
 _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
 _TOKEN_BYTES: Final = 12
 
 
 def token_for(cls: type) -> str:
-    """Return the token of *cls*, making one on first use."""
+    """Return the token of *cls*; make one on first use."""
     with _lock:
         known = known_token(cls)
         return known if known is not None else remember(cls, os.urandom(_TOKEN_BYTES).hex())
@@ -39,7 +39,7 @@ def known_token(cls: type) -> str | None:
 
 
 def remember(cls: type, token: str) -> str:
-    """Make *token* the name of *cls* on this side."""
+    """Register *token* as the token of *cls* on this side."""
     key = id(cls)
 
     def forget(reference: weakref.ref[type]) -> None:
@@ -65,5 +65,5 @@ def _reset_lock_after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    # Another thread may hold the lock at the moment of a fork, and will never release it there.
+    # Another thread may hold the lock during a fork; in the child, nothing releases it.
     os.register_at_fork(after_in_child=_reset_lock_after_fork)

@@ -1,14 +1,14 @@
-"""Classes by value: a skeleton that everything may point to, then its attributes.
+"""Classes by value: first a skeleton that everything may refer to, then its attributes.
 
-    skeletons of the class and of what it is made from
+    skeletons of the class, its bases and its metaclass
         → their methods, without contents, and plain data
-        → the contents, special methods first → other data
+        → the contents of the methods, special methods first → other data
 
 Guarantees:
-    - Instances in the data are rebuilt by classes that have their methods, plain data and empty
-      containers of this call already; nothing is left of an earlier one.
-    - A worker makes one class per token; a later call brings its attributes up to date in place.
-    - The side that owns a class never has it changed by what comes back.
+    - Instances in the data are rebuilt when their classes already have this call's methods, plain
+      data and empty containers; nothing of an earlier call remains.
+    - A worker makes one class per token; a later call updates its attributes in place.
+    - Returned objects never change a class on the side that owns the class.
 """
 
 from __future__ import annotations
@@ -64,45 +64,45 @@ TYPED_DICT: Final[type] = type(_Example)
 """The metaclass of typed dictionaries."""
 
 CLASS_CREATION_NAMES: Final = frozenset({"__orig_bases__"})
-"""Looked at by the hooks of `typing` while a class is made."""
+"""Attributes that the hooks of `typing` read while a class is made."""
 
 RESERVED: Final = frozenset({"__class__", "__name__", "__dict__", "__weakref__", "__mro__"})
-"""Attributes that, once a class is made, can only be set on its metaclass."""
+"""Attributes that, after a class is made, can only be set on its metaclass."""
 
 MAKERS: Final = frozenset({"abc", "typing", "enum", "_ctypes"})
-"""Modules of metaclasses whose work on a class cannot be left out."""
+"""Modules with metaclasses whose work on a class cannot be skipped."""
 
 WITHOUT_HOOKS: Final = frozenset({"builtins", "typing", "abc", "enum"})
-"""Modules whose `__init_subclass__` does no harm to a class that is made again."""
+"""Modules whose `__init_subclass__` does no harm when a class is made again."""
 
 ANNOTATE: Final = "__annotate_func__"
-"""Where a class keeps the function that returns its annotations, from Python 3.14 on."""
+"""The attribute with the function that returns a class's annotations, from Python 3.14 on."""
 
 ANNOTATIONS_RETURNED: Final = "__annotations_cache__"
-"""What that function has returned."""
+"""The attribute with the annotations that this function returned."""
 
 EARLY_TYPES: Final = (types.FunctionType, classmethod, staticmethod, property)
 
 _pinned: dict[str, dict[str, Any]] = {}  # token → attributes that the initializer set
 _received: dict[
     str, tuple[str, frozenset[str]]
-] = {}  # token → scope of its attributes, their names
-_unhooked: set[str] = set()  # tokens of classes of whose making a library was not told
+] = {}  # token → id of the call that set its attributes, their names
+_unhooked: set[str] = set()  # tokens of classes for which a library's hook has not run yet
 
 
 class RebuildStep:
-    """A step of rebuilding: a call that is made when its turn in the payload comes."""
+    """A step of rebuilding: a call that runs when the payload is read up to it."""
 
     def __init__(self, function: Callable[..., object], *args: Any) -> None:
         self._call = function, args
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel as the call itself."""
+        """Pickle as the call itself."""
         return self._call
 
 
 def reduce_skeleton(cls: type) -> tuple[Any, ...]:
-    """Return how to make *cls* without its attributes, which `reduce_hierarchy` sends elsewhere."""
+    """Return how to make *cls* without its attributes, which `reduce_hierarchy` sends."""
     body = split(cls)[0] | {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     return define_class, (token_for(cls), cls.__name__, type(cls), cls.__bases__, body)
 
@@ -117,16 +117,17 @@ def reduce_hierarchy(
     call_id: str,
     collector: ChangeCollector | None,
 ) -> tuple[Any, ...]:
-    """Return how to rebuild *cls* together with the classes that it is made from.
+    """Return how to rebuild *cls* together with its bases and metaclass.
 
     Args:
         cls: The class.
-        hierarchy: Its bases and metaclass that have not been sent, and *cls* itself, at the end.
-        functions: Those of all their methods; the pickler makes them without contents at first.
-        changes: What they read in the user's modules where those define their bases.
-        parameters: Their type parameters, whose bounds may lead back to them.
-        call_id: The call.
-        collector: Sees what the methods read in the user's modules.
+        hierarchy: Those of its bases and metaclasses that travel by value and were not sent yet,
+            and *cls* itself at the end.
+        functions: The functions of all their methods; the pickler first makes them empty.
+        changes: What their importable bases and metaclasses read in the user's modules.
+        parameters: Their type parameters, whose bounds may refer back to them.
+        call_id: The call's id.
+        collector: Collects what the methods read in the user's modules.
     """
     parts = [(member, *split(member)[1:]) for member in hierarchy]
     ordered = sorted(functions, key=_turn_of)
@@ -166,16 +167,16 @@ def reduce_hierarchy(
 
 
 def _turn_of(function: types.FunctionType) -> int:
-    """Return when *function* gets its contents, 0 for first."""
-    # Those by which instances are made and compared come first: the contents of the others may
-    # hold instances, and annotations lead to any class.
+    """Return the turn in which *function* gets its contents; 0 is the first."""
+    # The methods that make and compare instances come first: the contents of the others may hold
+    # instances, and annotations may refer to any class.
     if function.__name__ == "__annotate__":
         return 2
     return 0 if function.__name__.startswith("__") else 1
 
 
 def methods_of(cls: type) -> list[types.FunctionType]:
-    """Return the functions in the body of *cls*, out of properties, class and static methods."""
+    """Return the functions in the body of *cls*, also from properties, class and static methods."""
     found = []
     for attribute in split(cls)[1].values():
         parts = (
@@ -188,11 +189,11 @@ def methods_of(cls: type) -> list[types.FunctionType]:
 
 
 def _rebuilt(cls: type, steps: object) -> None:
-    """Do nothing: the steps were made while they were read."""
+    """Do nothing: the steps ran while they were read."""
 
 
 def reduce_to_token(cls: type) -> tuple[Any, ...]:
-    """Return how to find *cls* on a side that knows it already."""
+    """Return how to find *cls* on a side that already knows it."""
     return class_by_token, (token_for(cls), cls.__qualname__)
 
 
@@ -204,7 +205,7 @@ def came_from_caller(cls: type) -> bool:
 def define_class(
     token: str, name: str, metaclass: type, bases: tuple[type, ...], body: dict[str, Any]
 ) -> type:
-    """Return the class known as *token*, made without its attributes if it is new here."""
+    """Return the class known as *token*; if it is new here, make it without its attributes."""
     if (known := class_for(token)) is not None:
         if token in _received and not _are_same(known.__bases__, bases):
             known.__bases__ = bases
@@ -215,8 +216,8 @@ def define_class(
         if issubclass(metaclass, enum.EnumType)
         else _new_plain(metaclass, name, bases, body)
     )
-    # What comes later names it by its token, and the call may refer to it weakly only, such as in
-    # the registry of an abstract class.
+    # Later parts name the class by its token, and the call may have only weak references to it,
+    # for example in the registry of an abstract class.
     keep_alive(cls)
     remember(cls, token)
     _received[token] = ("", frozenset())
@@ -228,13 +229,14 @@ def define_class(
 def put_methods(
     cls: type, call_id: str, methods: dict[str, Any], placeholders: dict[str, Any]
 ) -> None:
-    """Give *cls* its methods, which may still be without contents, and its plain data.
+    """Give *cls* its methods, which may still be empty, and its plain data.
 
     Args:
         cls: The class.
-        call_id: The call.
-        methods: Also what cannot lead back to an instance.
-        placeholders: Stand for what may: instances in it are rebuilt by the class as it is now.
+        call_id: The call's id.
+        methods: The methods, and other data that cannot refer back to an instance.
+        placeholders: Stand-ins for data that can: instances in it are rebuilt with the class as
+            it is now.
     """
     if _is_due(cls, call_id):
         _put(cls, {**placeholders, **methods})
@@ -242,7 +244,7 @@ def put_methods(
 
 
 def put_data(cls: type, call_id: str, data: dict[str, Any], methods: tuple[str, ...]) -> None:
-    """Give *cls* its other attributes, and take away those that it no longer has."""
+    """Give *cls* its other attributes, and delete those that it no longer has."""
     if not _is_due(cls, call_id):
         return
     token = str(known_token(cls))
@@ -255,11 +257,11 @@ def put_data(cls: type, call_id: str, data: dict[str, Any], methods: tuple[str, 
 
 
 def tell_library(cls: Any, *parts: dict[str, Any]) -> None:
-    """Let the hooks of the bases that were imported see *cls*, now that it is complete."""
+    """Run the `__init_subclass__` of imported bases for *cls*, now that it is complete."""
     token = str(known_token(cls))
     if token in _unhooked:
         _unhooked.discard(token)
-        # Its keywords are not known here, and what it did to the class came with the class.
+        # Its keywords are not known here; what it did to the class travelled with the class.
         with suppress(Exception):
             super(cls, cls).__init_subclass__()
         for part in parts:
@@ -267,14 +269,14 @@ def tell_library(cls: Any, *parts: dict[str, Any]) -> None:
 
 
 def share(call_id: str, names: dict[str, Any]) -> None:
-    """Let `typing.get_type_hints` find *names*, which annotations have as text."""
+    """Let `typing.get_type_hints` find *names*, which annotations contain as text."""
     main = vars(space_module(call_id, MAIN, {"__name__": MAIN}))
     for name, value in names.items():
         main.setdefault(name, value)
 
 
 def register_virtual(cls: Any, subclasses: list[type]) -> None:
-    """Make *subclasses* virtual subclasses of *cls*, as they are at the caller's."""
+    """Make *subclasses* virtual subclasses of *cls*, as they are in the caller."""
     for subclass in subclasses:
         abc.ABCMeta.register(cls, subclass)
 
@@ -287,7 +289,7 @@ def put_member_state(cls: Any, states: dict[str, dict[str, Any]]) -> None:
 
 @contextmanager
 def pinning_attributes(call_id: str) -> Iterator[None]:
-    """Keep for the worker's life the class attributes that change inside the block."""
+    """Keep, for the worker's life, the class attributes that change inside the block."""
     tokens = [token for token, (filled, _) in _received.items() if filled == call_id]
     watched = [(token, cls) for token in tokens if (cls := class_for(token)) is not None]
     before = [dict(cls.__dict__) for _, cls in watched]
@@ -301,7 +303,7 @@ def pinning_attributes(call_id: str) -> Iterator[None]:
 
 
 def _is_due(cls: type, call_id: str) -> bool:
-    """Return whether *cls* is a copy of the caller's class that this call has not filled."""
+    """Return whether *cls* is a copy of the caller's class that this call has not filled yet."""
     token = known_token(cls)
     return token is not None and token in _received and _received[token][0] != call_id
 
@@ -314,7 +316,7 @@ def _put(cls: type, attributes: dict[str, Any]) -> None:
     put = setattr if is_made_by_ctypes(cls) else type.__setattr__
     for name, value in attributes.items():
         if name not in pinned:
-            # By this name, what an earlier one has returned is dropped, too.
+            # To set __annotate__ also drops what an earlier function has returned.
             put(cls, "__annotate__" if name == ANNOTATE else name, value)
 
 
@@ -329,7 +331,7 @@ def class_by_token(token: str, qualname: str) -> type:
 
 
 def split(cls: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Return the attributes of *cls* in three parts: for its making, its methods, its data."""
+    """Return the attributes of *cls* in three parts: needed to make it, set early, other data."""
     body, others = split_enum(cls) if isinstance(cls, enum.EnumType) else _split_plain(cls)
     methods = {
         name: value
@@ -340,12 +342,12 @@ def split(cls: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
 
 
 def _comes_early(value: Any) -> bool:
-    """Return whether *value* cannot lead back to an instance, which may need it."""
+    """Return whether *value* can be set early: it cannot refer to an instance that needs it."""
     return type(value) in EARLY_TYPES or is_plain(value)
 
 
 def _placeholders(data: dict[str, Any]) -> dict[str, Any]:
-    """Return what stands for *data* while the instances in it are rebuilt."""
+    """Return stand-ins for *data* to use while the instances in it are rebuilt."""
     return {
         name: type(value)() if type(value) in {dict, list, set} else None
         for name, value in data.items()
@@ -353,7 +355,7 @@ def _placeholders(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _names_in_hints(cls: type) -> dict[str, Any]:
-    """Return the classes of the script that the annotations of *cls* name as text."""
+    """Return the types in the script that the annotations of *cls* name as text."""
     if cls.__module__ != MAIN:
         return {}
     annotations = cls.__dict__.get("__annotations__", {})  # noqa: RUF063 - runs no code
@@ -362,7 +364,7 @@ def _names_in_hints(cls: type) -> dict[str, Any]:
 
 
 def _split_plain(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what the making of *cls* needs, and its other attributes."""
+    """Return the attributes that creation of *cls* needs, and its other attributes."""
     own = dict(cls.__dict__)
     body = {name: own[name] for name in CLASS_CREATION_NAMES if name in own}
     for name in RESERVED & own.keys():
@@ -399,15 +401,15 @@ def _virtual(cls: type) -> list[type]:
 
 
 def _new_plain(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
-    # Not by a metaclass of a program: its work on the class was done at the caller's, with all
-    # attributes there, and what that work left is among them.
+    # The program's own metaclass is not called: it did its work in the caller, with all attributes
+    # there, and the results of that work are among the attributes.
     maker = next(one for one in metaclass.__mro__ if _must_make(one))
     if maker is TYPED_DICT:
-        maker = type  # it takes its own kind for bases only, which a finished class has no more
+        maker = type  # it accepts only typed dictionaries as bases; a finished class has none
     with _without_hooks(bases):
         made: type = maker.__new__(metaclass, name, bases, body)
         if is_made_by_ctypes(made):
-            # From Python 3.13 on it is there that the layout is made.
+            # From Python 3.13 on, `__init__` makes the layout.
             maker.__init__(made, name, bases, body)
     return made
 
@@ -417,7 +419,7 @@ def _must_make(metaclass: type) -> bool:
 
 
 def _has_library_hook(bases: tuple[type, ...]) -> bool:
-    """Return whether a base that was imported wants to be told of its subclasses."""
+    """Return whether an imported base has an `__init_subclass__` that has to run later."""
     return any(
         "__init_subclass__" in one.__dict__
         and one.__module__ not in WITHOUT_HOOKS
@@ -434,7 +436,7 @@ def _are_same(these: tuple[type, ...], those: tuple[type, ...]) -> bool:
 
 @contextmanager
 def _without_hooks(bases: tuple[type, ...]) -> Iterator[None]:
-    """Keep `__init_subclass__` from running, without its keywords and on an empty class."""
+    """Disable `__init_subclass__`: it would run without its keywords, on an empty class."""
     hierarchy = {id(one): one for base in bases for one in base.__mro__}.values()
     hooks = [
         (one, one.__dict__["__init_subclass__"])

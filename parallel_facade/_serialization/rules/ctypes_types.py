@@ -1,6 +1,6 @@
 """Classes of `ctypes`: structures and unions by their fields, arrays and pointers by their parts.
 
-What `ctypes` derives from the fields (their descriptors, the size) it derives again.
+`ctypes` derives descriptors and size from the fields. It derives them again when rebuilding.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ LAYOUT_NAMES: Final = frozenset(
     {"_type_", "_length_", "_pack_", "_anonymous_", "_align_", "_layout_", "_swappedbytes_"}
     | {"_flags_", "_argtypes_", "_restype_"}
 )
-"""What a class must have in its body; `_fields_` may come later, and then may name the class."""
+"""Attributes that must be in the class body; `_fields_` may come later, and may name the class."""
 
 
 def is_made_by_ctypes(cls: type) -> bool:
@@ -22,7 +22,7 @@ def is_made_by_ctypes(cls: type) -> bool:
 
 
 def split_ctypes(own: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    """Return what the making needs out of the attributes *own*, and which not to carry."""
+    """Return those of the attributes *own* that creation needs, and the names not to send."""
     body = {name: own[name] for name in LAYOUT_NAMES if name in own}
     derived = {name for name, value in own.items() if type(value).__name__ == "CField"}
     return body, derived | body.keys()
@@ -31,13 +31,13 @@ def split_ctypes(own: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
 def finish_ctypes(cls: Any, attributes: dict[str, Any]) -> dict[str, Any]:
     """Give *cls* its fields, once, and return the other *attributes*."""
     if "_fields_" not in cls.__dict__:
-        # By its metaclass, which computes the layout.
+        # Through its metaclass, which computes the layout.
         cls._fields_ = attributes["_fields_"]
     return {name: value for name, value in attributes.items() if name != "_fields_"}
 
 
 def reduce_metaclass(cls: type) -> tuple[Any, ...]:
-    """Return how to find *cls*, a metaclass of `ctypes`, which has no name of its own there."""
+    """Return how to find *cls*, a metaclass of `ctypes`, which has no name there."""
     import ctypes
 
     foreign: Any = ctypes
@@ -47,7 +47,7 @@ def reduce_metaclass(cls: type) -> tuple[Any, ...]:
 
 
 def reduce_derived(cls: Any) -> tuple[Any, ...] | None:
-    """Return how to derive *cls* from another type, if it is an array or pointer type."""
+    """Return how to derive *cls* from another type, if it is an array, pointer or swapped type."""
     import ctypes
 
     foreign: Any = ctypes
@@ -62,7 +62,7 @@ def reduce_derived(cls: Any) -> tuple[Any, ...] | None:
 
 
 def _reduce_swapped(cls: Any) -> tuple[Any, ...] | None:
-    """Return how to find *cls* as another type with its bytes in the other order, if it is that."""
+    """Return how to find *cls* as the byte-swapped form of another type, if it is one."""
     for native, order in (("__ctype_le__", "__ctype_be__"), ("__ctype_be__", "__ctype_le__")):
         base = getattr(cls, native, cls)
         if base is not cls and getattr(base, order, None) is cls:
@@ -82,7 +82,7 @@ def is_library(kind: type) -> bool:
 
 
 def reduce_library(library: Any) -> tuple[Any, ...]:
-    """Return how to load *library* again: its handle is an address in this process."""
+    """Return how to load *library* again, because its handle is an address in this process."""
     functions = {
         name: {part: getattr(found, part) for part in DECLARED if getattr(found, part, None)}
         for name, found in vars(library).items()
@@ -92,11 +92,11 @@ def reduce_library(library: Any) -> tuple[Any, ...]:
 
 
 DECLARED: Final = ("restype", "argtypes", "errcheck")
-"""What a program says of a function of a library."""
+"""Attributes that a program sets on a library's function."""
 
 
 def declare(library: Any, functions: dict[str, dict[str, Any]]) -> None:
-    """Say again of the *functions* of *library* what the program said of them."""
+    """Set on the functions of *library* the attributes in *functions*."""
     for name, parts in functions.items():
         for part, value in parts.items():
             setattr(getattr(library, name), part, value)

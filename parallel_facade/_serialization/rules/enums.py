@@ -1,8 +1,8 @@
-"""Enums by value: the members as they are, without running what made them.
+"""Enums by value: the members as they are, without running the code that made them.
 
 Guarantees:
-    - A member travels by its name, whatever its value is.
-    - The `__new__` and `__init__` of the enum are not run again.
+    - A member travels by its name, whatever its value.
+    - The `__new__` and `__init__` of the enum do not run again.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ ENUM_MACHINERY: Final = frozenset(
         "__new__",
     }
 )
-"""What `enum.EnumType` derives from the members."""
+"""Attributes that `enum.EnumType` derives from the members."""
 
 MEMBER_MACHINERY: Final = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_"})
-"""What `enum.EnumType` gives each member."""
+"""Attributes that `enum.EnumType` gives each member."""
 
 NOT_CARRIED: Final = frozenset({"__dict__", "__weakref__", "_abc_impl", "__slots__"})
-"""Made anew by the interpreter for each class, or given to the skeleton."""
+"""Attributes that the interpreter makes for each class, or that the skeleton receives."""
 
 COPIES: Final[dict[type, Any]] = {
     int: int.__index__,
@@ -44,7 +44,7 @@ COPIES: Final[dict[type, Any]] = {
     bytes: lambda member: bytes.__getitem__(member, slice(None)),
     tuple: lambda member: tuple.__getitem__(member, slice(None)),
 }
-"""What turns a member that is a number or text too into just that, past methods of its own."""
+"""Functions that return the number or text that a member also is, bypassing its own methods."""
 
 
 def reduce_member(member: enum.Enum) -> tuple[Any, ...] | None:
@@ -60,7 +60,7 @@ def member_of(cls: Any, name: str) -> Any:
 
 
 def split_enum(cls: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what the making of *cls* needs, and its other attributes."""
+    """Return what creation of *cls* needs, and its other attributes."""
     members = [
         (name, _data_of(cls, member), member._value_) for name, member in cls._member_map_.items()
     ]
@@ -72,7 +72,7 @@ def split_enum(cls: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _data_of(cls: Any, member: Any) -> tuple[Any, ...]:
-    """Return what the data type of *cls* makes the data of *member* from."""
+    """Return the arguments from which the data type of *cls* makes the data of *member*."""
     for kind in cls._member_type_.__mro__:
         if (copy := COPIES.get(kind)) is not None:
             return (copy(member),)
@@ -85,7 +85,7 @@ MethodDescriptor: Final = types.MethodDescriptorType
 
 
 def new_enum(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
-    """Return an enum with its members, and nothing else of what it has."""
+    """Return an enum with its members, but without its other attributes."""
     members = body.pop("members")
     boundary = body.pop("boundary", None)
     pending = iter(members)
@@ -113,11 +113,11 @@ def new_enum(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str,
 
 
 def _leave_alone(_: Any, *__: Any) -> None:
-    """Stand for the `__init__` of the enum."""
+    """Stand in for the `__init__` of the enum."""
 
 
 def _maker_of(cls: Any) -> Any:
-    """Return the class whose own `__new__` makes the data of members."""
+    """Return the class with the built-in `__new__` that makes the data of members."""
     return next(
         one
         for one in cls.__mro__
@@ -126,7 +126,7 @@ def _maker_of(cls: Any) -> Any:
 
 
 def states_of(cls: Any) -> dict[str, dict[str, Any]]:
-    """Return the attributes of the members of *cls*, if it is an enum, beside what enum makes."""
+    """Return the attributes of members of *cls* that `enum` does not set; empty if not an enum."""
     if not isinstance(cls, enum.EnumType):
         return {}
     members: dict[str, Any] = dict(cls._member_map_)
@@ -142,7 +142,7 @@ def states_of(cls: Any) -> dict[str, dict[str, Any]]:
 
 
 IS_MADE_BY_A_CLASS_STATEMENT: Final = 1 << 9
-"""Py_TPFLAGS_HEAPTYPE; the fields of other types are the data that the member was made from."""
+"""Py_TPFLAGS_HEAPTYPE. In other types, fields are the data from which the member was made."""
 
 
 def _slots_of(member: Any) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Exceptions by their contents, not by their `__init__`.
 
-Pickle calls the class with `args`, which is wrong for a class whose `__init__` takes other
-arguments than it hands on: too few make an error, and a message is formatted twice. It drops causes
-too. Here an exception is made without `__init__`, then given everything that it had.
+Pickle calls the class with `args`. That is wrong if `__init__` takes other arguments than it passes
+on: too few arguments raise an error, and a message is formatted twice. Pickle also drops causes.
+Here an exception is made without `__init__`, then receives all its contents.
 
 Guarantees:
     - `__cause__`, `__context__`, notes and the members of groups travel; tracebacks do not.
-    - A class that says itself how it is pickled keeps its say.
+    - A class that defines its own pickling keeps it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ ELSEWHERE: Final = frozenset(
     {"args", "__dict__", "__weakref__", "__traceback__", "__cause__", "__context__", "obj"}
     | {"__suppress_context__", "__class__", "exceptions", "message"}
 )
-"""Fields that travel otherwise or, as `AttributeError.obj`, may be anything and are left behind."""
+"""Fields that travel in another way; `AttributeError.obj` may be anything and is left behind."""
 LINKS: Final = ("__cause__", "__context__", "__suppress_context__")
 OWN_WAYS: Final = ("__reduce_ex__", "__reduce__", "__getstate__", "__setstate__", "__getnewargs__")
 
 
 def is_reduced_here(cls: type) -> bool:
-    """Return whether exceptions of *cls* have no way of their own to be pickled."""
+    """Return whether exceptions of *cls* do not define their own pickling."""
     holders = (
         next((one for one in cls.__mro__ if way in one.__dict__), object) for way in OWN_WAYS
     )
@@ -48,7 +48,7 @@ def reduce_exception(error: BaseException) -> tuple[Any, ...]:
 
 
 def reduce_with_links(error: BaseException, reduced: Any) -> Any:
-    """Return *reduced*, what the class of *error* says itself, with causes added."""
+    """Return *reduced*, which the class of *error* returned, with causes added."""
     links = links_of(error)
     if not any(links) or not isinstance(reduced, tuple) or len(reduced) not in {2, 3}:
         return reduced
@@ -56,7 +56,7 @@ def reduce_with_links(error: BaseException, reduced: Any) -> Any:
 
 
 def args_of(error: BaseException) -> tuple[Any, ...]:
-    """Return the arguments of *error*, past what its class may define."""
+    """Return the arguments of *error*, bypassing overrides in its class."""
     args: tuple[Any, ...] = BaseException.args.__get__(error)  # type: ignore[attr-defined]
     return args
 
@@ -67,9 +67,9 @@ def contents_of(error: BaseException) -> dict[str, Any]:
     for one in type(error).__mro__:
         for name, descriptor in vars(one).items():
             if isinstance(descriptor, DESCRIPTORS) and name not in ELSEWHERE:
-                with suppress(AttributeError):  # a slot that is empty
+                with suppress(AttributeError):  # an empty slot
                     value = descriptor.__get__(error)
-                    # Set to None, a built-in field is told: "[Errno None]". Unset, it is not.
+                    # A built-in field set to None is shown: "[Errno None]". If unset, it is not.
                     if value is not None or one.__module__ != "builtins":
                         contents.setdefault(name, value)
     return {**contents, **_dict_of(error)}
@@ -81,7 +81,7 @@ def links_of(error: BaseException) -> tuple[Any, ...]:
 
 
 def new_exception(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
-    """Return an exception of *cls*, made without running code of the user's."""
+    """Return an exception of *cls*, made without running the user's code."""
     builtin: Any = next(one for one in cls.__mro__ if one.__module__ == "builtins")
     error: BaseException = builtin.__new__(cls)
     BaseException.args.__set__(error, args)  # type: ignore[attr-defined]
@@ -91,7 +91,7 @@ def new_exception(cls: type[BaseException], args: tuple[Any, ...]) -> BaseExcept
 def new_group(
     cls: type[BaseException], args: tuple[Any, ...], message: str, members: Any
 ) -> BaseException:
-    """Return an exception group of *cls*, made without running code of the user's."""
+    """Return an exception group of *cls*, made without running the user's code."""
     error = BaseExceptionGroup.__new__(cls, message, members)  # type: ignore[type-var]
     BaseException.args.__set__(error, args)  # type: ignore[attr-defined]
     return error
@@ -106,13 +106,13 @@ def fill_exception(error: BaseException, state: tuple[dict[str, Any], tuple[Any,
         if descriptor is None:
             own[name] = value
         else:
-            with suppress(AttributeError, TypeError):  # made by __new__, and not to be changed
+            with suppress(AttributeError, TypeError):  # set by __new__, and read-only
                 descriptor.__set__(error, value)
     link(error, links)
 
 
 def fill_as_said(error: BaseException, state: tuple[tuple[Any, ...], tuple[Any, ...]]) -> None:
-    """Give *error* the state that its class wants, as pickle would, and its causes."""
+    """Give *error* the state that its class defines, as pickle would, and its causes."""
     said, links = state
     for contents in said:
         if hasattr(error, "__setstate__"):
@@ -124,7 +124,7 @@ def fill_as_said(error: BaseException, state: tuple[tuple[Any, ...], tuple[Any, 
 
 def link(error: BaseException, links: tuple[Any, ...]) -> None:
     """Give *error* its cause and context."""
-    # Around the __setattr__ of an exception that is a frozen dataclass.
+    # Bypass the __setattr__ of an exception that is a frozen dataclass.
     for name, value in zip(LINKS, links, strict=True):
         BaseException.__setattr__(error, name, value)
 
@@ -142,7 +142,7 @@ def _descriptor(cls: type, name: str) -> Any:
 
 
 class _Portable:
-    """An exception without the parts of it that cannot travel."""
+    """An exception without its parts that cannot travel."""
 
     def __init__(self, reduction: tuple[Any, ...]) -> None:
         self._reduction = reduction
@@ -152,11 +152,11 @@ class _Portable:
 
 
 def portable(error: BaseException, can_travel: Callable[[Any], bool]) -> Any:
-    """Return what travels as *error*, without those parts of it that cannot.
+    """Return an object that travels as *error*, without the parts that cannot travel.
 
     Args:
         error: Any exception.
-        can_travel: Says of a part whether it can.
+        can_travel: Returns whether a part can travel.
     """
     return _portable(error, can_travel, set())
 
@@ -189,12 +189,12 @@ def _portable(error: BaseException, can_travel: Callable[[Any], bool], seen: set
 
 
 def is_like(rebuilt: Any, error: BaseException) -> bool:
-    """Return whether *rebuilt* says what *error* says, and is of its class."""
+    """Return whether *rebuilt* has the class and the message of *error*."""
     return type(rebuilt) is type(error) and message_of(rebuilt) == message_of(error)
 
 
 def add_cause(error: BaseException, cause: BaseException) -> None:
-    """Make *cause* the first cause of *error*, behind those that it has."""
+    """Add *cause* as the first cause of *error*, at the end of its chain of causes."""
     seen: set[int] = set()
     while id(error) not in seen:
         seen.add(id(error))
@@ -202,7 +202,7 @@ def add_cause(error: BaseException, cause: BaseException) -> None:
             return
         before, context, hides = links_of(error)
         if before is None and (hides or context is None):
-            # Around the __setattr__ of an exception that is a frozen dataclass.
+            # Bypass the __setattr__ of an exception that is a frozen dataclass.
             BaseException.__setattr__(error, "__cause__", cause)
             return
         error = before if before is not None else context

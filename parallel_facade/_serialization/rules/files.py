@@ -1,8 +1,8 @@
-"""Open files: what can be opened again at the same place travels, all else is refused.
+"""Open files: a file that can be opened again at the same place travels; others are refused.
 
-A copy that writes would start a file anew, or write over what another process wrote; one that reads
-text would have to guess how it treats line ends, which a file does not tell. A file without a path
-(a pipe, a temporary file) is a number that means something else in another process.
+A copy that writes would empty the file, or overwrite what another process wrote. A copy that reads
+text would have to guess the treatment of line ends, which a file object does not reveal. A file
+without a path (a pipe, a temporary file) is a number that means something else in another process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def reduce_file(file: Any, *, returning: bool) -> tuple[Any, ...]:
 
     Args:
         file: An open file, or one of the standard streams.
-        returning: Whether it is part of a result: then the worker's file is not the caller's.
+        returning: Whether it is part of a result; a worker's file is not the caller's.
 
     Raises:
         pickle.PicklingError: *file* cannot be opened again as it is.
@@ -50,8 +50,8 @@ def reduce_file(file: Any, *, returning: bool) -> tuple[Any, ...]:
 
 
 def open_again(name: str | bytes, mode: str, text: dict[str, Any], position: int | None) -> Any:
-    """Return the file called *name*, opened as it was."""
-    file = open(name, mode, **text)  # noqa: SIM115 - its user closes it, as the original's
+    """Return the file *name*, opened as it was."""
+    file = open(name, mode, **text)  # noqa: SIM115 - its user closes it, like the original
     if position:
         file.seek(position)
     return file

@@ -1,7 +1,7 @@
-"""Names in annotations that were not defined when they were looked at (`ForwardRef`).
+"""Names in annotations that were undefined when they were evaluated (`ForwardRef`).
 
 Guarantees:
-    - Of the globals that a reference keeps, only those travel that its text names.
+    - Of the globals that a reference keeps, only those that its text names travel.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from parallel_facade._serialization.rules.functions import address_of, home
 
 
 def is_forward_ref(kind: type) -> bool:
-    """Return whether objects of *kind* are references that keep globals, as from Python 3.14 on."""
+    """Return whether objects of *kind* are references that keep globals (Python 3.14 and later)."""
     annotationlib: Any = sys.modules.get("annotationlib")
     return annotationlib is not None and kind is annotationlib.ForwardRef
 
@@ -25,10 +25,10 @@ class State(NamedTuple):
     """The contents of a reference.
 
     Attributes:
-        call_id: The call.
-        address: Where its globals are, by `address_of`; `None` if it keeps none.
+        call_id: The call's id.
+        address: The address of its globals, from `address_of`; `None` if it keeps none.
         values: The globals that its text names.
-        attributes: What it knows of the place where it was written.
+        attributes: What it knows about the place where it was written.
     """
 
     call_id: str
@@ -58,13 +58,13 @@ def reduce_forward_ref(reference: Any, call_id: str) -> tuple[Any, ...]:
 
 
 def new_forward_ref(text: str, module: str | None, is_class: bool) -> Any:
-    """Return a reference to what *text* names, for `fill_forward_ref`."""
-    annotationlib = import_module("annotationlib")  # which Python 3.14 brought
+    """Return a reference with *text*, for `fill_forward_ref`."""
+    annotationlib = import_module("annotationlib")  # new in Python 3.14
     return annotationlib.ForwardRef(text, module=module, is_class=is_class)
 
 
 def fill_forward_ref(reference: Any, state: tuple[Any, ...]) -> None:
-    """Give *reference* what it knows of the place where it was written."""
+    """Give *reference* its globals and what it knows about the place where it was written."""
     contents = State(*state)
     if contents.address is not None:
         reference.__globals__ = vars(home(contents.call_id, *contents.address))

@@ -1,12 +1,12 @@
 """Functions by value: the code, the globals and cells that it uses, and its attributes.
 
-A function is rebuilt in two steps, so that it can refer to itself, directly, through a cell or
-through another function: first an empty function that everything may point to, then its contents.
+A function is rebuilt in two steps, so that it can refer to itself directly, through a cell or
+through another function: first an empty function that everything may refer to, then its contents.
 
     (new_function, (code, …, cells), (globals, cell contents, attributes), fill_function)
 
-A function of the script gets globals of its own for each call (see `_namespaces`). One of a module
-that the worker can import, such as a lambda in it, gets those of the worker's module.
+A function of the script gets new globals for each call (see `call_globals`). A function of a
+module that the worker can import, such as a lambda in it, gets the globals of the worker's module.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ATTRIBUTES: Final = (
 )
 
 CLASS_NAMESPACE: Final = "__classdict__"
-"""The cell by which annotations and the bounds of type variables see the namespace of a class."""
+"""The cell through which annotations and type variables' bounds see the namespace of a class."""
 
 
 def reduce_function(
@@ -60,20 +60,20 @@ def reduce_function(
 
 
 def reduce_skeleton(function: types.FunctionType, call_id: str) -> tuple[Any, ...]:
-    """Return how to make *function* without contents, which `function_state` has."""
+    """Return how to make *function* without contents, which `function_state` returns."""
     key, header = address_of(function.__globals__)
     cells = function.__closure__ or ()
     return new_function, (function.__code__, call_id, key, header, function.__name__, cells)
 
 
 def address_of(space: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the key and the header by which `home` finds what stands for the globals *space*."""
+    """Return the key and header by which `home` finds the replacement for the globals *space*."""
     header: dict[str, Any] = {name: space[name] for name in HEADER_NAMES if name in space}
     return "" if is_of_module(space) else key_of(space), header
 
 
 def key_of(space: dict[str, Any]) -> str:
-    """Return what the globals *space* are known as in a call."""
+    """Return the key of the globals *space* in a call."""
     return f"{space.get('__name__')}:{id(space):x}"
 
 
@@ -97,9 +97,9 @@ def new_function(  # noqa: PLR0917 - pickle passes arguments by position
 
 
 def home(call_id: str, key: str, header: dict[str, Any]) -> types.ModuleType:
-    """Return the module in whose globals a function lives; `address_of` gives its address."""
+    """Return the module whose globals a function uses; `address_of` returns its address."""
     if not key:
-        # Where it cannot be imported after all, its functions share a module of their own.
+        # If it cannot be imported after all, its functions share a replacement module.
         with suppress(Exception):
             return import_module(header["__name__"])
     return space_module(call_id, key or header["__name__"], header)
@@ -109,14 +109,14 @@ class State(NamedTuple):
     """The contents of a function.
 
     Attributes:
-        call_id: The call.
-        changes: What it reads in the user's modules.
-        values: The globals that it uses, of the script.
+        call_id: The call's id.
+        changes: The state of the user's modules that it reads.
+        values: The globals of the script that it uses.
         submodules: Modules that it may reach as attributes of packages.
-        subclasses: Classes that it may find as subclasses of those that it uses.
-        contents: Its cells, with what is in them; of the namespace of a class, what it uses.
-        attributes: Those that every function has.
-        members: Those that the user gave it.
+        subclasses: Classes that it may find as subclasses of the classes that it uses.
+        contents: Its cells and their contents; of a class's namespace, the part that it uses.
+        attributes: The attributes that every function has.
+        members: The attributes that the user gave it.
     """
 
     call_id: str
@@ -177,8 +177,8 @@ def fill_function(function: types.FunctionType, state: tuple[Any, ...]) -> None:
 
 
 def _annotations_of(function: types.FunctionType) -> tuple[dict[str, Any], AbstractSet[str]]:
-    """Return the attribute that has *function*'s annotations, and the words of their texts."""
-    # Not evaluated, as that runs the user's code, and a name that is not defined would lose all.
+    """Return the attribute with *function*'s annotations, and the words in their texts."""
+    # Not evaluated: that runs the user's code, and one undefined name would lose all of them.
     if (annotate := getattr(function, "__annotate__", None)) is not None:
         if (changed := changed_annotations(annotate, _evaluated(function))) is not None:
             return {"__annotations__": changed}, names_in_annotations(changed)
@@ -189,8 +189,8 @@ def _annotations_of(function: types.FunctionType) -> tuple[dict[str, Any], Abstr
 
 
 def _evaluated(function: types.FunctionType) -> dict[str, Any] | None:
-    """Return what *function*'s annotations are if somebody has asked for them; else `None`."""
-    # There is no other way to look at it without evaluating them.
+    """Return *function*'s annotations if they were evaluated already; else `None`."""
+    # There is no other way to get them without evaluating them.
     others = ("__globals__", "__builtins__", "__kwdefaults__", "__dict__")
     known = [id(getattr(function, name)) for name in others]
     found = (one for one in gc.get_referents(function) if type(one) is dict)
@@ -198,22 +198,22 @@ def _evaluated(function: types.FunctionType) -> dict[str, Any] | None:
 
 
 def changed_annotations(annotate: Any, evaluated: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return *evaluated* if it is not what *annotate* returns, as a decorator may change it."""
+    """Return *evaluated* if it differs from what *annotate* returns: decorators may change it."""
     if evaluated is None:
         return None
     try:
-        is_same = annotate(VALUE) == evaluated  # once more only, since it was called already
+        is_same = annotate(VALUE) == evaluated  # it ran already, so it may run once more
     except Exception:
         is_same = False
     return None if is_same else evaluated
 
 
 def names_in_annotate(annotate: Any) -> frozenset[str]:
-    """Return the words of the texts in what *annotate*, which returns annotations, may return."""
+    """Return the words in the texts of the annotations that *annotate* may return."""
     if not isinstance(annotate, types.FunctionType):
         return frozenset()
     found = set(names_in_texts(annotate.__code__))
-    # `dataclasses` and `typing` make such functions around the annotations, or around another one.
+    # `dataclasses` and `typing` make functions that wrap annotations or another __annotate__.
     for name, _, value in _full_cells(annotate):
         if name != CLASS_NAMESPACE and type(value) is dict:
             found |= names_in_annotations(value)
@@ -223,7 +223,7 @@ def names_in_annotate(annotate: Any) -> frozenset[str]:
 
 
 def types_among(names: Iterable[str], space: dict[str, Any]) -> dict[str, Any]:
-    """Return what *space* has by *names* that annotations are made of: not the script's data."""
+    """Return the objects of *space* under *names* that annotations consist of, not script data."""
     found = {name: space.get(name) for name in names}
     return {
         name: value
@@ -233,24 +233,24 @@ def types_among(names: Iterable[str], space: dict[str, Any]) -> dict[str, Any]:
 
 
 TYPE_KINDS: Final = (type, types.ModuleType, types.GenericAlias, types.UnionType)
-"""Kinds of what annotations are made of, beside those of `typing`."""
+"""Kinds of objects that annotations consist of, besides those of `typing`."""
 
 
 class NamespacePart(dict[str, Any]):
-    """What one function uses of the namespace of its class, which functions share in a cell."""
+    """The part of a class's namespace that one function uses; functions share its cell."""
 
     def joined(self, cell: types.CellType) -> dict[str, Any]:
-        """Return this part with what others have put into *cell*."""
+        """Return this part, merged with the parts that other functions have put into *cell*."""
         with suppress(ValueError):
             return {**cell.cell_contents, **self}
         return dict(self)
 
 
 def _sent_cells(function: types.FunctionType) -> Iterator[tuple[types.CellType, Any]]:
-    """Yield the cells of *function* with what is sent of their contents."""
+    """Yield the cells of *function*, each with the contents to send."""
     for name, cell, value in _full_cells(function):
         if name == CLASS_NAMESPACE:
-            # All of it is the class itself, data that cannot travel included.
+            # The whole namespace is the class itself, including data that cannot travel.
             used = names_used(function.__code__)
             part = NamespacePart((one, value[one]) for one in sorted(used) if one in value)
             yield cell, part
@@ -281,7 +281,7 @@ def _submodules(code: types.CodeType, values: list[Any]) -> Iterator[str]:
 
 
 def _subclasses(code: types.CodeType, values: list[Any]) -> Iterator[type]:
-    """Yield the subclasses of the classes among *values*, if *code* asks for such."""
+    """Yield the subclasses of the classes among *values*, if *code* asks for subclasses."""
     if "__subclasses__" in words_in(code):
         stack = [value for value in values if isinstance(value, type) and value is not type]
         while stack:
@@ -296,7 +296,7 @@ def new_cell() -> types.CellType:
 
 
 def fill_cell(cell: types.CellType, contents: tuple[Any]) -> None:
-    """Give a cell that travels on its own its contents."""
+    """Give its contents to a cell that travels on its own."""
     (cell.cell_contents,) = contents
 
 

@@ -1,9 +1,9 @@
-"""Bound methods as pickles: the `copyreg` recipe, done right.
+"""Bound methods by object, defining class and name: a correct form of the `copyreg` recipe.
 
-The recipe that circulates sends ``(method.__name__, method.__self__)`` and calls `getattr` at the
-other end. That returns the wrong function for a method reached by `super()`, whose name finds the
-subclass's override, and finds nothing for a ``__private`` method, whose attribute is mangled. Here
-the class that holds the function is looked up in the method resolution order, and travels too.
+The usual recipe sends ``(method.__name__, method.__self__)`` and calls `getattr` on the other side.
+For a method reached by `super()`, that returns the wrong function, the subclass's override. For a
+``__private`` method, it finds nothing, because the attribute's name is mangled. Here the class that
+holds the function is looked up in the method resolution order, and also travels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from parallel_facade._serialization.modules.code_names import mangle
 
 
 def reduce_method(method: types.MethodType) -> tuple[Any, ...]:
-    """Return how to rebuild *method*: from its object, the class that defines it, and its name."""
+    """Return how to rebuild *method* from its object, the class that defines it, and its name."""
     found = find_definition(method)
     if found is None or _was_given(method.__func__, found[0]):
         return types.MethodType, (method.__func__, method.__self__)
@@ -29,7 +29,7 @@ def _was_given(function: Any, owner: type) -> bool:
 
 def bind_method(self: Any, owner: type, name: str) -> Any:
     """Return the method that *owner* defines as *name*, bound to *self*."""
-    # The plain function, without the descriptors of subclasses: super() reached it that way.
+    # The plain function, without the descriptors of subclasses, because super() reached it so.
     return types.MethodType(_function_in(owner, name), self)
 
 
@@ -48,7 +48,7 @@ def find_definition(method: types.MethodType) -> tuple[type, str] | None:
 
 
 def _function_in(owner: type, attribute: str) -> Any:
-    """Return the function that *owner* itself stores, out of a class method or static method."""
-    # From __dict__, since getattr could run a property or a metaclass's __getattr__.
+    """Return the function that *owner* itself stores, unwrapped from a class or static method."""
+    # From __dict__, because getattr could run a property or a metaclass's __getattr__.
     stored = owner.__dict__.get(attribute)
     return stored.__func__ if isinstance(stored, classmethod | staticmethod) else stored

@@ -1,7 +1,7 @@
-"""Which object here is which object there, for what is itself and nothing else.
+"""Tokens for objects compared by identity: which object here is which on the other side.
 
 Guarantees:
-    - Both sides have one object for a token, and the side that made it gets its own back.
+    - Each side has one object per token; the side that made an object gets the same object back.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-_known: dict[str, Any] = {}  # token → object, on either side; they are few and small
+_known: dict[str, Any] = {}  # token → object, on either side; the objects are few and small
 _tokens: dict[int, str] = {}  # id of an object in _known → its token
-_received: set[str] = set()  # tokens of objects that the other side has made
+_received: set[str] = set()  # tokens of objects that the other side made
 
 
 def token_for(obj: Any) -> str:
-    """Return the token of *obj*, making one on first use."""
+    """Return the token of *obj*; make one on first use."""
     return _tokens.get(id(obj)) or remember(obj, os.urandom(12).hex())
 
 
 def token_of_received(obj: Any) -> str:
-    """Return the token of *obj* if the other side has made it; else nothing."""
+    """Return the token of *obj* if the other side made *obj*; else an empty string."""
     token = _tokens.get(id(obj), "")
     return token if token in _received and _known[token] is obj else ""
 
@@ -32,20 +32,20 @@ def known_as(token: str) -> Any:
 
 
 def known_or(token: str, make: Callable[[], Any]) -> Any:
-    """Return the object known as *token*, which *make* returns if it is new here."""
+    """Return the object known as *token*; if it is new here, make it with *make*."""
     if token not in _known:
         receive(make(), token)
     return _known[token]
 
 
 def receive(obj: Any, token: str) -> None:
-    """Make *token* the name of *obj*, a copy of what the other side has."""
+    """Register *token* as the token of *obj*, a copy of the other side's object."""
     remember(obj, token)
     _received.add(token)
 
 
 def remember(obj: Any, token: str) -> str:
-    """Make *token* the name of *obj* on this side."""
+    """Register *token* as the token of *obj* on this side."""
     _known[token] = obj
     _tokens[id(obj)] = token
     return token

@@ -1,13 +1,13 @@
-"""Objects that are themselves and nothing else: sentinels, type variables, context variables.
+"""Objects compared by identity: sentinels, type variables, context variables.
 
-To copy them would break what compares them with `is`. So one that a worker can import goes by its
-name; any other gets a token, and both sides keep one object per token.
+A copy would break code that compares them with `is`. So an object that a worker can import travels
+by name. Any other gets a token, and both sides keep one object per token.
 
     caller:  MISSING ──token 3──► worker: a stand-in, known as token 3
     caller:  MISSING ◄──token 3── worker: the stand-in
 
 Guarantees:
-    - One that comes back is the caller's own object.
+    - An object of the caller that comes back is the same object.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from parallel_facade._serialization.rules.type_parameters import (
     reduce_parameter,
 )
 
-_UNSET: Final = ("",)  # a context variable has no value, or no default
+_UNSET: Final = ("",)  # means: a context variable has no value, or no default
 
 Sentinel: Any = getattr(builtins, "sentinel", None)
-"""The builtin of Python 3.15."""
+"""The built-in `sentinel` of Python 3.15; `None` before."""
 
 SINGLETON_TYPES: Final = tuple(
     kind
@@ -50,16 +50,16 @@ SINGLETON_TYPES: Final = tuple(
     )
     if kind is not None
 )
-"""Types of such objects; what else is one says so with a `__reduce__` that returns a name."""
+"""Types of these objects. An object of another type is one if its `__reduce__` returns a name."""
 
 
 class Names:
-    """Where the modules have the objects of `SINGLETON_TYPES`, as it is at the first question."""
+    """Where modules hold objects of `SINGLETON_TYPES`, as found at the first lookup."""
 
     def __init__(self) -> None:
         self._index: dict[int, tuple[str, str]] | None = None
         self._parameters: dict[int, tuple[str, str, int]] | None = None
-        self.bare: set[int] = set()  # type parameters whose parts are sent elsewhere
+        self.bare: set[int] = set()  # type parameters whose parts are sent separately
 
     def reduce(self, obj: Any) -> tuple[Any, ...]:
         """Return how to find or rebuild *obj*."""
@@ -69,7 +69,7 @@ class Names:
         if place is not None and is_importable_name(place[0]):
             return _with_value(obj, (object_in, place))
         if type(obj) is object and place is None:
-            # Of no name: nothing outside of this payload can be compared with it.
+            # Without a name: nothing outside this payload can be compared with it.
             return object, ()
         if HAS_SYNTAX and type(obj) in STARS and (known := self._place_of_parameter(obj)):
             return parameter_at, known
@@ -98,9 +98,9 @@ def object_in(module: str, name: str) -> Any:
 
 
 def reduce_singleton(obj: Any, name: str, *, returning: bool) -> Any:
-    """Return how to find or rebuild *obj*, whose `__reduce__` calls it by a global *name*.
+    """Return how to find or rebuild *obj*, whose `__reduce__` returns the global *name*.
 
-    Its maker has it. Whoever it is sent to may be a worker that has not got it yet.
+    The side that made the object has it. The receiver may never have seen it.
     """
     module = str(getattr(obj, "__module__", "__main__"))
     if is_importable_name(module):
@@ -121,7 +121,7 @@ def _slots_of(cls: type) -> Iterator[str]:
 
 
 def singleton(token: str, cls: Any) -> Any:
-    """Return the object known as *token*, made without contents if it is new here."""
+    """Return the object known as *token*; if it is new here, make it without contents."""
     return known_or(token, lambda: object.__new__(cls))
 
 
@@ -148,10 +148,10 @@ def _reduce_sentinel(obj: Any) -> tuple[Any, ...]:
 
 
 def sentinel_object(token: str, name: str, module: str) -> Any:
-    """Return the sentinel known as *token*, made if it is new here."""
+    """Return the sentinel known as *token*; make it if it is new here."""
 
     def make() -> Any:
-        # It takes the module of the code that makes it, and lets nobody set that.
+        # A sentinel takes the module of the code that makes it, and does not let it be set.
         space = {"__name__": module}
         exec(f"made = sentinel({name!r})", space)
         return space["made"]
@@ -175,12 +175,12 @@ def _with_value(obj: Any, made: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def set_value(variable: ContextVar[Any], state: tuple[Any]) -> None:
-    """Set *variable* for the call that runs."""
+    """Set *variable* for the running call."""
     variable.set(*state)
 
 
 def context_variable(token: str, name: str, default: Any) -> Any:
-    """Return the context variable known as *token*, made if it is new here."""
+    """Return the context variable known as *token*; make it if it is new here."""
     return known_or(
         token,
         lambda: ContextVar(name) if default == _UNSET else ContextVar(name, default=default),

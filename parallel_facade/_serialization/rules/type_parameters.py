@@ -1,11 +1,11 @@
-"""Type variables, new types and type aliases, which are themselves and nothing else.
+"""Type variables, new types and type aliases, which are compared by identity.
 
-    class C[T: Bound = Default], type A[T] = Value ──► made by such a statement there, too:
-        T, A exist at once ──► bound, default and value are looked at when somebody asks
+    class C[T: Bound = Default], type A[T] = Value ──► also made by such a statement there:
+        T, A exist at once ──► bound, default and value are evaluated when they are used
 
 Guarantees:
-    - What is written in a bound, a default or an alias may lead back to its class or to itself.
-    - From Python 3.14 on it is not evaluated by being sent.
+    - The expression of a bound, a default or an alias may refer back to its class or to itself.
+    - From Python 3.14 on, sending does not evaluate it.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from parallel_facade._serialization.rules.singleton_tokens import (
 
 TypeAliasType: Any = getattr(typing, "TypeAliasType", None)
 HAS_SYNTAX: Final = TypeAliasType is not None
-"""``class C[T]`` and ``type A``, which Python 3.12 brought."""
+"""Whether Python has ``class C[T]`` and ``type A``, which need 3.12."""
 
 STARS: Final[dict[Any, str]] = {TypeVar: "", TypeVarTuple: "*", ParamSpec: "**"}
 PARTS: Final = ("bound", "constraints", "default", "value")
-"""What is evaluated late; an attribute ``__bound__``, and ``evaluate_bound`` from 3.14 on."""
+"""Parts that are evaluated late: attribute ``__bound__``, and ``evaluate_bound`` from 3.14 on."""
 
-_parts: dict[str, dict[str, Callable[[], Any]]] = {}  # token → part → returns its value
+_parts: dict[str, dict[str, Callable[[], Any]]] = {}  # token → part → function that returns it
 
 
 class Shape(NamedTuple):
-    """What a type parameter is, apart from what is evaluated late.
+    """A type parameter without the parts that are evaluated late.
 
     Attributes:
         token: Its token.
         kind: Its type.
         name: Its name.
-        module: Where it was made.
-        constraints: How many it has.
-        has_bound: Whether it has one.
-        has_default: Whether it has one.
-        options: Of its variance, if it was not made by a statement.
+        module: The module that made it.
+        constraints: The number of its constraints.
+        has_bound: Whether it has a bound.
+        has_default: Whether it has a default.
+        options: The options of its variance; `None` if it was made by a statement.
     """
 
     token: str
@@ -69,7 +69,7 @@ def reduce_parameter(obj: Any) -> tuple[Any, ...]:
     shape = _shape_of(obj)
     if shape.options is None:
         return new_parameter, (tuple(shape),), (shape.token, _late(obj)), None, None, fill_parts
-    # Made by a call, which takes all at once.
+    # Made by a call, which takes all parts at once.
     options: dict[str, Any] = dict(shape.options)
     if shape.has_bound:
         options["bound"] = obj.__bound__
@@ -79,9 +79,9 @@ def reduce_parameter(obj: Any) -> tuple[Any, ...]:
 
 
 def places_of_parameters() -> dict[int, tuple[str, str, int]]:
-    """Return where the user's modules have type parameters: module, path and position, by id.
+    """Return where the user's modules hold type parameters: module, path and position, by id.
 
-    They do not say so themselves: a parameter made by a statement calls itself one of `typing`.
+    The parameters do not know it: one made by a statement has `typing` as its module.
     """
     return {
         id(parameter): (name, path, position)
@@ -93,27 +93,27 @@ def places_of_parameters() -> dict[int, tuple[str, str, int]]:
 
 
 def _owners_in(space: Mapping[str, Any], module: str, outer: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the functions, aliases and classes of *module* in *space*, and those in classes."""
+    """Yield the functions, aliases and classes of *module* in *space*, and those inside classes."""
     for name, value in list(space.items()):
         owner = value.__func__ if isinstance(value, classmethod | staticmethod) else value
         if not isinstance(owner, type | FunctionType | TypeAliasType) or owner.__module__ != module:
             continue
         path = f"{outer}{name}"
         if not isinstance(owner, TypeAliasType) and owner.__qualname__ != path:
-            continue  # another name of it, perhaps of a class around this one
+            continue  # another name for it, perhaps for an enclosing class
         yield path, owner
         if isinstance(owner, type):
             yield from _owners_in(vars(owner), module, f"{path}.")
 
 
 def parameter_at(module: str, path: str, position: int) -> Any:
-    """Return a type parameter of what stands at the dotted *path* of *module*."""
+    """Return a type parameter of the object at the dotted *path* of *module*."""
     owner = functools.reduce(getattr, path.split("."), import_module(module))
     return getattr(owner, "__func__", owner).__type_params__[position]
 
 
 def parts_of(cls: type) -> list[tuple[Any, tuple[str, dict[str, tuple[bool, Any]]]]]:
-    """Return the type parameters of *cls* that a statement has made, with what fills each."""
+    """Return the type parameters of *cls* made by a statement, each with the state to fill it."""
     return [
         (one, (token_for(one), _late(one)))
         for one in getattr(cls, "__type_params__", ())
@@ -122,7 +122,7 @@ def parts_of(cls: type) -> list[tuple[Any, tuple[str, dict[str, tuple[bool, Any]
 
 
 def reduce_new_type(obj: Any) -> tuple[Any, ...]:
-    """Return how to rebuild *obj*, which `typing.NewType` has made."""
+    """Return how to rebuild *obj*, made by `typing.NewType`."""
     return _made_by_call(obj, (obj.__supertype__,), {})
 
 
@@ -141,7 +141,7 @@ def reduce_alias(obj: Any) -> tuple[Any, ...]:
 def _shape_of(obj: Any) -> Shape:
     kind = type(obj)
     options = None
-    # A tuple of them does not say; what is made like this is the same.
+    # A TypeVarTuple does not say how it was made; made by a statement, it is the same.
     if kind is not TypeVarTuple and not getattr(obj, "__infer_variance__", False):
         options = {"covariant": obj.__covariant__, "contravariant": obj.__contravariant__}
     if not HAS_SYNTAX:
@@ -169,25 +169,25 @@ def _has_bound(obj: Any) -> bool:
         return obj.evaluate_bound is not None
     try:
         return getattr(obj, "__bound__", None) is not None
-    except Exception:  # the user's code has run, and has raised
+    except Exception:  # the user's code ran and raised
         return True
 
 
 def _late(obj: Any) -> dict[str, tuple[bool, Any]]:
-    """Return the parts of *obj* that are evaluated late: whether it is a function, and that."""
+    """Return the late parts of *obj*: for each, whether it is a function, and the part itself."""
     found = {}
     for part in PARTS:
         evaluate = getattr(obj, f"evaluate_{part}", None)
         if isinstance(evaluate, FunctionType):
             found[part] = True, evaluate
         else:
-            with suppress(Exception):  # not there, or as Python 3.13 cannot tell without running it
+            with suppress(Exception):  # it has none, or its code ran in Python 3.13 and raised
                 found[part] = False, getattr(obj, f"__{part}__")
     return found
 
 
 def new_parameter(fields: tuple[Any, ...]) -> Any:
-    """Return the type parameter of that `Shape`, made if it is new here."""
+    """Return the type parameter with the `Shape` of *fields*; make it if it is new here."""
     shape = Shape(*fields)
     if (known := known_as(shape.token)) is None:
         (known,) = _made_by_statement("def made[{}](): pass", "made", shape.module, [shape])
@@ -195,7 +195,7 @@ def new_parameter(fields: tuple[Any, ...]) -> Any:
 
 
 def new_alias(token: str, name: str, module: str, shapes: list[tuple[Any, ...]]) -> Any:
-    """Return the alias known as *token*, made together with its parameters if it is new here."""
+    """Return the alias known as *token*; if it is new here, make it with its parameters."""
 
     def make() -> Any:
         parameters = [Shape(*fields) for fields in shapes]
@@ -220,14 +220,14 @@ def _made_by_statement(
 
 
 def _run_statement(statement: str, module: str, shapes: Iterable[Shape]) -> dict[str, Any]:
-    # The module of what a statement makes is that of the code around it.
+    # An object made by a statement gets the module of the surrounding code.
     space: dict[str, Any] = {"__name__": module, "part_of": part_of}
     exec(statement.format(", ".join(map(_written, shapes))), space)
     return space
 
 
 def _written(shape: Shape) -> str:
-    """Return a type parameter as it is written in brackets."""
+    """Return the source of a type parameter as it is written in brackets."""
     text = STARS[shape.kind] + shape.name
     if shape.constraints:
         each = (f"part_of({shape.token!r}, 'constraints')()[{n}]" for n in range(shape.constraints))
@@ -238,18 +238,18 @@ def _written(shape: Shape) -> str:
 
 
 def part_of(token: str, part: str) -> Callable[[], Any]:
-    """Return what returns a *part* of the object known as *token*."""
+    """Return the function that returns a *part* of the object known as *token*."""
     return _parts[token][part]
 
 
 def fill_parts(_: Any, state: tuple[str, dict[str, tuple[bool, Any]]]) -> None:
-    """Have an object its parts, as they are in this call."""
+    """Give an object its late parts, as they are in this call."""
     token, late = state
     _parts[token] = {part: _returns(*found) for part, found in late.items()}
 
 
 def fill_all_parts(_: Any, states: list[tuple[str, dict[str, tuple[bool, Any]]]]) -> None:
-    """Do so for an alias and its parameters."""
+    """Give an alias and its parameters their late parts."""
     for state in states:
         fill_parts(_, state)
 
@@ -270,7 +270,7 @@ def _made_by_call(obj: Any, args: tuple[Any, ...], options: dict[str, Any]) -> t
 def typing_object(  # noqa: PLR0917 - pickle passes arguments by position
     token: str, kind: Any, name: str, module: str, args: tuple[Any, ...], options: dict[str, Any]
 ) -> Any:
-    """Return the type variable, new type or alias known as *token*, made if it is new here."""
+    """Return the type variable, new type or alias known as *token*; make it if it is new here."""
 
     def make() -> Any:
         made = kind(name, *args, **options)

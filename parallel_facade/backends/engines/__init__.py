@@ -1,1 +1,1 @@
-"""Clusters and executors of others."""
+"""Run calls in third-party clusters and executors."""

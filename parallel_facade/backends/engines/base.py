@@ -1,29 +1,28 @@
-"""What all engines of others have in common: they carry bytes to workers that they own.
+"""The common base of all third-party engines: send bytes to workers that the engine owns.
 
-    submit ─► RemoteTask ─► waiting ──send──► engine ──► run_remote, in a worker of the engine's
-                 │  ▲        where it can be cancelled     │
-        future ◄─┘  └── what it came to ◄──────────────────┘
+    submit ─► RemoteTask ─► waiting ──send──► engine ──► run_remote, in a worker of the engine
+                 │  ▲        can be cancelled here         │
+        future ◄─┘  └── report or error ◄──────────────────┘
                  ▲
-               SupervisorThread: time that is up, a cluster without workers
+               SupervisorThread: tasks over their time-out, a cluster without workers
 
-Most engines cannot say whether a task runs yet. So what they have been given counts as running, and
-they are given no more than their workers can begin; more tasks for each worker only if they are
-short.
+Most engines cannot say whether a task runs yet. So each task that was sent counts as running, and
+the engine gets only as many tasks as its workers can begin; several for each worker only if they
+are short.
 
-The callable's payload is put into the engine's store, if it has one. Else it goes with the first
-chunks, and a worker that has not got it says so:
+The callable's payload is put into the engine's store, if there is one. Otherwise it goes with the
+first chunks, and a worker that does not have it reports that:
 
-    1. caller  sends a chunk without the call, as each worker should know it by now
-    2. worker  is a new one, or has forgotten it: CALL_IS_MISSING; nothing was run
+    1. caller  sends a chunk without the call, because each worker should have it by now
+    2. worker  is new, or has forgotten the call: it returns CALL_IS_MISSING, and runs nothing
     3. caller  sends the chunk again, with the call
 
 Guarantees:
-    - Each future is resolved exactly once; where the engine does not tell, by `task_timeout`.
-    - The engine sees a function of this library and bytes, so its pickler never meets the user's
-      objects.
+    - Each future is resolved exactly once; if the engine reports nothing, by `task_timeout`.
+    - The engine gets a function of this library and bytes, so it never pickles the user's objects.
 
 Assumes:
-    - The engine resolves its futures in threads of its own, or in that of who cancels them.
+    - The engine resolves its futures in its own threads, or in the thread that cancels them.
 """
 
 from __future__ import annotations
@@ -56,25 +55,25 @@ from parallel_facade.backends.engines.tasks import (
 )
 
 SENT_ALWAYS: Final = 1 << 15
-"""Bytes of a call that goes with each chunk: to find out whether a worker has it costs more."""
+"""A call of fewer bytes goes with each chunk: finding out whether a worker has it costs more."""
 
 POLL_SECONDS: Final = 0.5
-"""How often the number of workers is looked at while there are tasks."""
+"""Seconds between two polls of the number of workers while there are tasks."""
 
 
 class RemoteBackend(Backend):
     """Run chunks in the workers of an engine.
 
     Args:
-        settings: How the workers shall be.
+        settings: The settings of the workers.
         clock: A monotonic clock in seconds.
     """
 
     has_store: bool = False
-    """Whether `store` puts bytes where workers fetch them once each."""
+    """Whether `store` puts bytes where each worker fetches them only once."""
 
     is_paced: bool = True
-    """Whether no more is given to the engine than its workers can begin."""
+    """Whether the engine gets only as many tasks as its workers can begin."""
 
     def __init__(self, settings: WorkerSettings, clock: Clock = time.monotonic) -> None:
         self._clock = clock
@@ -84,12 +83,12 @@ class RemoteBackend(Backend):
             self.segment_pool: SegmentPool | Store | None = Store(
                 lambda data: self.store(OutOfBandBytes(data))
             )
-        self._lock = threading.RLock()  # guards all below; R, as a collection may run `__del__`
+        self._lock = threading.RLock()  # guards all below; R: garbage collection may run `__del__`
         self._idle = SafeCondition(self._lock)  # there are no tasks
         self._tasks: dict[RemoteFuture, RemoteTask] = {}
         self._waiting: deque[RemoteTask] = deque()
         self._in_engine = 0
-        # The engine's, of tasks that were given up: which run, and which are yet to be ended.
+        # The engine's futures of given-up tasks: those that still run, and those yet to be ended.
         self._stuck: set[Future[Any]] | WeakSet[Future[Any]] = set()
         self._unwanted: deque[Future[Any]] = deque()
         self._slots = settings.workers
@@ -99,22 +98,22 @@ class RemoteBackend(Backend):
         self._without_workers: Deadline | None = None
         self._supervisor = SupervisorThread(self._poll)
 
-    # ── what an engine does ───────────────────────────────────────────────────────────────────
+    # ── what an engine implements ─────────────────────────────────────────────────────────────
 
     @abstractmethod
     def send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
-        """Have a worker call `run_remote` with the arguments, among which are stored things."""
+        """Make a worker call `run_remote` with the arguments; some come from `store`."""
 
     def store(self, data: Any) -> Any:
-        """Put *data* into the engine's store; return what stands for it among arguments."""
+        """Put *data* into the engine's store; return the argument that refers to it."""
         return data
 
     def end(self, inner: Future[Any]) -> bool:  # noqa: ARG002
-        """End the running task of *inner*; return whether the engine can."""
+        """End the running task of *inner*; return whether the engine can do that."""
         return False
 
     def find_workers(self, seconds: float) -> bool:
-        """Wait for workers; return whether there are any before *seconds* have passed."""
+        """Wait for workers; return whether there are any within *seconds*."""
         deadline = Deadline(seconds, clock=self._clock)
         while (slots := self.count()) == 0 and not deadline.has_passed():
             time.sleep(POLL_SECONDS / 10)
@@ -122,12 +121,12 @@ class RemoteBackend(Backend):
         return slots > 0
 
     def count(self) -> int:
-        """Ask the engine how many tasks it can run at a time; raise if it is lost."""
+        """Return how many tasks the engine can run at a time; raise if it is lost."""
         return self._slots
 
     @abstractmethod
     def close_engine(self) -> None:
-        """Let go of the engine, without waiting for tasks."""
+        """Release the engine, without waiting for tasks."""
 
     # ── the back-end ──────────────────────────────────────────────────────────────────────────
 
@@ -137,16 +136,16 @@ class RemoteBackend(Backend):
         return self._lost is None
 
     def capacity(self) -> int:
-        """Return how many workers the engine had lately, less those that will not come back."""
+        """Return the number of workers at the last poll, minus those with stuck tasks."""
         return max(0, self._slots - len(self._stuck))
 
     def put(self, call: Payload | bytes) -> RemoteCall:
-        """Give the call a name, and to the engine's store."""
+        """Give the call an id, and put it into the engine's store if there is one."""
         data = call.data if isinstance(call, Payload) else call
         return RemoteCall(data, self.store(OutOfBandBytes(data)) if self.has_store else None)
 
     def listen(self, handle: RemoteCall, on_record: Callable[[bytes], object]) -> None:
-        """Have *on_record* called when a chunk has ended, with each remark of its tasks."""
+        """Call *on_record* when a chunk has ended, with each relayed record of its tasks."""
         handle.on_record = on_record
 
     def submit(
@@ -186,11 +185,11 @@ class RemoteBackend(Backend):
             raise
 
     def drop(self, handle: RemoteCall) -> None:
-        """Let the engine's store forget the call."""
+        """Remove the call from the engine's store."""
         handle.stored = None
 
     def close(self, *, cancel: bool) -> None:
-        """Let go of the engine: after what is in flight or, with *cancel*, at once."""
+        """Release the engine: after the tasks in flight or, with *cancel*, at once."""
         with self._lock:
             futures = list(self._tasks)
             self._closed = True
@@ -209,7 +208,7 @@ class RemoteBackend(Backend):
     # ── sending ───────────────────────────────────────────────────────────────────────────────
 
     def _hand_out(self) -> None:
-        """Give the engine what its workers can begin."""
+        """Send the engine as many tasks as its workers can begin."""
         while (task := self._next()) is not None:
             try:
                 self._start(task)
@@ -218,7 +217,7 @@ class RemoteBackend(Backend):
                 self._fail(task, exc)
 
     def _next(self) -> RemoteTask | None:
-        """Return the next task for the engine, if there is room for it there."""
+        """Return the next task for the engine, if the engine has room for it."""
         with self._lock:
             self._drop_cancelled()
             if not self._waiting:
@@ -242,13 +241,13 @@ class RemoteBackend(Backend):
             self._in_engine -= 1
 
     def _start(self, task: RemoteTask, *, again: bool = False) -> None:
-        """Send *task*, if somebody waits for it still.
+        """Send *task*, unless its future has ended.
 
-        It may be given up while it is on its way:
+        It may be given up while it is being sent:
 
-            1. this   notes the engine's future, then looks whether the task has ended
-            2. stop   notes that the task has ended, then looks for the engine's future
-            3. watch  ends it: this may be a thread of the engine's, which must not ask it anything
+            1. this method  stores the engine's future, then checks whether the task has ended
+            2. `stop`       marks the task as ended, then looks for the engine's future
+            3. supervisor   ends it: this may be a thread of the engine, which must not call it
         """
         if not task.future.may_be_sent():
             self._leave_engine()
@@ -265,7 +264,7 @@ class RemoteBackend(Backend):
             self._supervisor.wake()
 
     def _call_for(self, call: RemoteCall, *, again: bool) -> Any:
-        """Return what to send of the call with the next chunk: it, or what stands for it."""
+        """Return the call to send with the next chunk: a reference, its bytes, or `None`."""
         if call.stored is not None:
             return call.stored
         with self._lock:
@@ -274,7 +273,7 @@ class RemoteBackend(Backend):
         is_sent = again or is_early or len(call.payload) < SENT_ALWAYS
         return OutOfBandBytes(call.payload) if is_sent else None
 
-    # ── what comes back, in any thread ────────────────────────────────────────────────────────
+    # ── results, in any thread ────────────────────────────────────────────────────────────────
 
     def _arrived(self, task: RemoteTask, inner: Future[Any]) -> None:
         self._leave_engine()
@@ -320,10 +319,10 @@ class RemoteBackend(Backend):
         """Stop the running *task*, where the engine can."""
         if not self.capabilities.can_stop_running_task:
             return False
-        task.future.end_cancelled()  # first, as the engine may tell of its end at once
+        task.future.end_cancelled()  # first: the engine may report its end at once
         if (inner := task.inner) is not None:
             return self.end(inner)
-        # If it is on its way, it is ended as soon as it is there.
+        # If it is being sent, it is ended as soon as the engine has it.
         return bool(task.future.cancelled())
 
     def _give_up(self, future: RemoteFuture) -> None:
@@ -341,14 +340,14 @@ class RemoteBackend(Backend):
             self._forget(future)
 
     def _forget(self, future: RemoteFuture) -> None:
-        """Let go of a task that has ended, and of which all who wait were told."""
+        """Release a task that has ended, after all its waiters were notified."""
         with self._idle:
             self._tasks.pop(future, None)
             if not self._tasks:
                 self._idle.notify_all()
         future.task = None
 
-    # ── looking after what takes long, in the thread of the watch ─────────────────────────────
+    # ── long tasks and lost workers, in the supervisor thread ─────────────────────────────────
 
     def _poll(self) -> float | None:
         self._end_unwanted()
@@ -375,22 +374,22 @@ class RemoteBackend(Backend):
                 _ = inner.cancel() or self.end(inner)
 
     def _seconds_left(self, task: RemoteTask, inner: Future[Any]) -> float | None:
-        """Return how long *inner* of *task* may still run; `None` without a limit, or a start."""
+        """Return how long *inner* may still run; `None` without a limit or before it begins."""
         if task.seconds is None:
             return None
         if not _has_begun(inner):
             return None
         is_loading = isinstance(inner, EngineFuture) and inner.is_loading
-        # None yet, or that of a worker which lacked the call, or which has rebuilt it by now.
+        # No deadline yet, or that of a worker without the call, or with the call rebuilt by now.
         if task.timed != (inner, is_loading):
             seconds = LOAD_PATIENCE if is_loading else task.seconds
             task.timed, task.deadline = (inner, is_loading), Deadline(seconds, clock=self._clock)
         return task.deadline.remaining()
 
     def _time_out(self, task: RemoteTask, inner: Future[Any]) -> None:
-        if task.inner is not inner:  # it has just come back
+        if task.inner is not inner:  # it has just ended
             return
-        # First, since to cancel the engine's future ends ours as cancelled.
+        # First, because cancelling the engine's future ends ours as cancelled.
         what = "rebuilding a callable" if task.timed == (inner, True) else "a task"
         limit = task.deadline.seconds
         self._fail(task, TaskTimeoutError(f"{what} took longer than {limit:g} seconds"))

@@ -1,20 +1,20 @@
-"""Workers of a Dask cluster.
+"""Run calls in the workers of a Dask cluster.
 
     submit ─► client.submit(run_noted) ─► scheduler ─► worker ── "it runs" ──► topic ─► future
                                                           │ result
-    future ◄── gatherer: client.gather of what has come ◄─┘
+    future ◄── gatherer: client.gather, in batches ◄──────┘
 
-The callable's payload is the result of a task of its own: data that is scattered is lost with the
-worker that has it, where the scheduler runs a task once more.
+The callable's payload is the result of a separate task: scattered data would be lost with the
+worker that holds it, but the scheduler runs a task again.
 
 Guarantees:
-    - A client of the user's is never closed, and never made the default one.
+    - A client that the user made is never closed, and never made the default client.
     - Results are fetched together, at most as many as are in flight.
-    - The gatherer's thread is there only while there are tasks.
+    - The gatherer thread exists only while there are tasks.
 
 Assumes:
-    - The scheduler runs the tasks of a dead worker again, ``allowed-failures`` times (3), and says
-      `KilledWorker` then.
+    - The scheduler runs the tasks of a dead worker again, ``allowed-failures`` times (3), and then
+      raises `KilledWorker`.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ CAPABILITIES: Final = Capabilities(
 
 PACKAGES: Final = ("parallel-facade", "dill")
 WARNS_FROM: Final = 10_000_000
-"""Bytes of a task from which on Dask advises its users to scatter, which loses data."""
+"""From this task size in bytes on, Dask advises users to scatter, which can lose data."""
 
 
 def backend_of(client: Any, settings: WorkerSettings) -> DaskBackend:
-    """Return the back-end on a client of the user's, made once for it."""
+    """Return the back-end of the user's *client*; it is made once, and again if it was lost."""
     known: DaskBackend | None = getattr(client, OURS, None)
     if known is None or not known.is_usable:
         known = DaskBackend(settings, client)
@@ -82,14 +82,14 @@ class DaskBackend(RemoteBackend):
     """Run chunks in the workers of a Dask cluster.
 
     Args:
-        settings: With the scheduler's address, or ``"local"``.
-        client: A client of the user's to use instead.
+        settings: Its `address` is the scheduler's, or ``"local"``.
+        client: A client that the user made, to use instead.
     """
 
     capabilities = CAPABILITIES
     has_store = True
-    seconds_in_chunk = 0.2  # a round trip is some 13 ms
-    chunks_in_flight = 8  # large items take several such times to a worker
+    seconds_in_chunk = 0.2  # a round trip takes about 13 ms
+    chunks_in_flight = 8  # large items take several such times to reach a worker
 
     def __init__(self, settings: WorkerSettings, client: distributed.Client | None = None) -> None:
         super().__init__(settings)
@@ -98,7 +98,7 @@ class DaskBackend(RemoteBackend):
         self._topic = f"parallel_facade-{os.urandom(8).hex()}"
         self._numbers = itertools.count()
         self._inner: dict[int, DaskFuture] = {}
-        self._threads: dict[str, int] = {}  # of each worker, by its address
+        self._threads: dict[str, int] = {}  # threads of each worker, by its address
         self._came: queue.SimpleQueue[DaskFuture | None] = queue.SimpleQueue()
         self._gathering = threading.Lock()  # guards the two below
         self._is_gathering = False
@@ -110,10 +110,10 @@ class DaskBackend(RemoteBackend):
             self._leave()
             raise
         if self._client.scheduler.address.startswith("inproc"):
-            self.segment_pool = None  # what is not copied would be the caller's own memory
+            self.segment_pool = None  # buffers that are not copied would be the caller's own memory
         self._client.subscribe_topic(self._topic, self._note_start)
 
-    # ── meeting the cluster ───────────────────────────────────────────────────────────────────
+    # ── connecting to the cluster ─────────────────────────────────────────────────────────────
 
     def _connect(self, settings: WorkerSettings) -> distributed.Client:
         if settings.address == LOCAL_WORD:
@@ -135,7 +135,7 @@ class DaskBackend(RemoteBackend):
             ) from exc
 
     def _connect_to_workers(self, settings: WorkerSettings) -> None:
-        """Wait for a worker, and see that the cluster has what is needed."""
+        """Wait for a worker, and check the versions and threads of the cluster."""
         if not self.find_workers(settings.start_timeout):
             raise self._no_workers()
         found = within(
@@ -144,7 +144,7 @@ class DaskBackend(RemoteBackend):
             "asking the Dask cluster for its versions",
         )
         versions = {name: _versions(info) for name, info in found["workers"].items()}
-        # Tasks are rebuilt there, too. A worker that comes later is met by `run_remote`.
+        # The scheduler also unpickles tasks. `run_remote` checks workers that join later.
         versions["the scheduler"] = _versions(found["scheduler"])
         check_versions(versions)
         if max(self._threads.values()) > 1:
@@ -157,7 +157,7 @@ class DaskBackend(RemoteBackend):
         return sum(self._threads.values())
 
     def translate(self, error: BaseException) -> BaseException:
-        """Return what happened to the cluster in the words of this library."""
+        """Return the error of this library for an error of the cluster."""
         if isinstance(error, KilledWorker):
             told: BaseException = WorkerCrashedError(
                 "the worker died, each time that Dask ran the task on another\n\n"
@@ -192,10 +192,10 @@ class DaskBackend(RemoteBackend):
         return inner
 
     def _freest(self) -> str | None:
-        """Return the worker with the fewest of our tasks for each of its threads, if there is one.
+        """Return the worker with the fewest of our tasks per thread; `None` without workers.
 
-        Dask itself prefers the worker that has the call, and takes a task to last as long as those
-        before it: two long ones run one after the other there, while another worker is idle.
+        Dask itself prefers the worker that has the call, and assumes that a task takes as long as
+        those before it: two long tasks run one after the other there, while another worker is idle.
         """
         load = Counter(inner.worker for inner in list(self._inner.values()))
         threads = self._threads
@@ -213,23 +213,23 @@ class DaskBackend(RemoteBackend):
             return self._client.submit(*arguments, pure=False, **how)
 
     def end(self, inner: Future[Any]) -> bool:
-        """Take the task back if it does not run; one that does cannot be stopped."""
+        """Take the task back if it does not run yet; a running task cannot be stopped."""
         assert isinstance(inner, DaskFuture), "it was made by send"
         if not inner.has_begun:
-            # Not here: a collection may have come here in the middle of a step of the client's,
-            # whose locks this thread holds then.
+            # Not here: the garbage collector may have called this in the middle of a step of the
+            # client, while this thread holds the client's locks.
             inner.is_unwanted = True
             self._came.put(inner)
         return False
 
     def _note_start(self, event: tuple[float, tuple[int, bool]]) -> None:
-        """A task has told that it runs, or has its callable; in the client's own loop."""
+        """Note that a task runs, or has its callable; called in the client's own loop."""
         number, is_loading = event[1]
         if (inner := self._inner.get(number)) is not None:
             inner.is_loading = is_loading
             inner.has_begun = True
 
-    # ── fetching, in the gatherer's thread ────────────────────────────────────────────────────
+    # ── fetching, in the gatherer thread ──────────────────────────────────────────────────────
 
     def _ensure_gatherer(self) -> None:
         with self._gathering:
@@ -239,23 +239,23 @@ class DaskBackend(RemoteBackend):
                 self._gatherer.start()
 
     def _gather(self) -> None:
-        # In a function, so that nothing which was fetched is referred to while it waits.
+        # In a separate function, so that no reference to a fetched result exists during a wait.
         while self._has_tasks():
             self._fetch_batch()
 
     def _has_tasks(self) -> bool:
-        """Return whether there is something to wait for; if not, the thread ends."""
+        """Return whether there are tasks to wait for; if not, the thread ends."""
         with self._gathering:
             self._is_gathering = bool(self._inner)
             return self._is_gathering
 
     def _fetch_batch(self) -> None:
         batch = self._next_batch()
-        # Before they end: then others are sent, to the worker that has the fewest of these.
+        # Before they end: their ends send other tasks, to the worker with the fewest of these.
         for inner in batch:
             self._inner.pop(inner.number, None)
         if unwanted := [one.dask_future for one in batch if one.is_unwanted]:
-            with suppress(Exception):  # the scheduler is gone
+            with suppress(Exception):  # the scheduler is lost
                 self._client.cancel(unwanted)
         finished = [inner for inner in batch if inner.dask_future.status == "finished"]
         for inner in batch:
@@ -265,7 +265,7 @@ class DaskBackend(RemoteBackend):
             self._fetch(finished)
 
     def _next_batch(self) -> list[DaskFuture]:
-        """Return all that have come, waiting for one."""
+        """Return all tasks that have ended or are unwanted; wait for the first of them."""
         batch = [self._came.get()]
         while not self._came.empty():
             batch.append(self._came.get())
@@ -288,10 +288,10 @@ class DaskBackend(RemoteBackend):
 
     def close_engine(self) -> None:
         self._inner.clear()
-        self._came.put(None)  # the gatherer sees that there is nothing to wait for
+        self._came.put(None)  # wakes the gatherer, which finds no tasks then
         if self._gatherer is not None:
             self._gatherer.join(CLOSE_SECONDS)
-        with suppress(Exception):  # the scheduler is gone
+        with suppress(Exception):  # the scheduler is lost
             self._client.unsubscribe_topic(self._topic)
         self._leave()
 
@@ -304,18 +304,18 @@ class DaskBackend(RemoteBackend):
 
 
 CLOSE_SECONDS: Final = 5.0
-"""How long a scheduler may take to say good-bye."""
+"""How long the gatherer may take to end, and the client to close."""
 
 ADDRESS: Final = BUILT_IN["dask"].address
 
 
 class DaskFuture(EngineFuture):
-    """What stands for a future of Dask's.
+    """The future of a task that Dask runs.
 
     Args:
-        number: By which its task tells that it runs.
-        dask_future: Dask's.
-        worker: The address where it shall run, if it can; `None` for anywhere.
+        number: The number with which the task reports its start.
+        dask_future: Dask's own future.
+        worker: The address of the preferred worker; `None` for any worker.
     """
 
     def __init__(self, number: int, dask_future: Any, worker: str | None) -> None:
@@ -324,10 +324,10 @@ class DaskFuture(EngineFuture):
         self.dask_future = dask_future
         self.worker = worker
         self.is_unwanted: bool = False
-        """It shall be taken back."""
+        """Whether the task is to be taken back."""
 
     def end_as_dask_says(self) -> None:
-        """Take what went wrong."""
+        """Set the error that Dask reports."""
         try:
             error = self.dask_future.exception()
         except BaseException as exc:
@@ -336,7 +336,7 @@ class DaskFuture(EngineFuture):
 
 
 def run_noted(topic: str, number: int, *arguments: Any) -> Any:
-    """Tell that the task runs, and run it; in a worker."""
+    """Report that the task runs, and run it; called in a worker."""
     give_dask_a_generator()
     worker = distributed.get_worker()
     is_loading = not is_loaded(arguments[2])
@@ -347,11 +347,12 @@ def run_noted(topic: str, number: int, *arguments: Any) -> Any:
 
 @functools.cache
 def give_dask_a_generator() -> None:
-    """Have Dask, in this worker, draw from a generator of its own, not from that of its tasks.
+    """Make Dask, in this worker, draw from its own generator instead of the tasks' generator.
 
-    1. task   is given a seed, and draws from `random`
-    2. Dask   sends a message, whose size it estimates by `random.sample`, in another thread
-    3. task   draws again, and finds one number missing
+    Otherwise:
+        1. task   gets a seed, and draws from `random`
+        2. Dask   sends a message, and estimates its size with `random.sample`, in another thread
+        3. task   draws again, and one number is missing
     """
     own = random.Random()
     for name, module in list(sys.modules.items()):
@@ -361,7 +362,7 @@ def give_dask_a_generator() -> None:
 
 
 DRAWING: Final = frozenset({"dask", "distributed", "tornado"})
-"""Packages of which a worker's other threads run code that draws."""
+"""Packages with code that draws random numbers in other threads of a worker."""
 
 
 def _size_of(arguments: tuple[Any, ...]) -> int:

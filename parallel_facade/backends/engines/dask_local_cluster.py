@@ -1,10 +1,10 @@
-"""A Dask cluster on this machine, in a process of its own that ends with the caller.
+"""Run a Dask cluster on this machine, in a separate process that ends with the caller.
 
-Dask's own local cluster starts workers that run the caller's script again; here they are started
-by this module.
+Dask's own local cluster starts workers that run the caller's script again; here this module starts
+the workers.
 
     caller ── LocalDask ──► this module as a program ──► LocalCluster: scheduler and workers
-                 └── its standard input: when that ends, in whatever way, so does the cluster
+                 └── its standard input: when that ends for any reason, the cluster ends
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from parallel_facade._common.errors import BackendLostError
 from parallel_facade.backends.engines.handshake import within
 
 START_SECONDS: Final = 120.0
-"""How long a cluster may take to start; some 5 seconds on an idle machine."""
+"""How long a cluster may take to start; it takes about 5 s on an idle machine."""
 
 
 class LocalDask:
-    """Start a cluster.
+    """A running local cluster.
 
     Args:
         workers: How many worker processes, with one thread each.
@@ -62,7 +62,7 @@ class LocalDask:
 
 
 END_SECONDS: Final = 20.0
-"""How long its workers may take to end."""
+"""How long the cluster may take to exit."""
 
 
 def _main(workers: int) -> None:

@@ -1,6 +1,6 @@
-"""Any `concurrent.futures.Executor` as a back-end: loky's, executorlib's, mpi4py's.
+"""Use any `concurrent.futures.Executor` as a back-end: loky's, executorlib's, mpi4py's.
 
-The executor is the user's: it is never shut down here.
+The executor belongs to the user, so it is never shut down here.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from parallel_facade.backends.base import Capabilities, TaskFuture, WorkerSettin
 from parallel_facade.backends.engines.base import RemoteBackend
 
 CAPACITY_ATTRIBUTES = ("_max_workers", "num_workers")
-"""Where executors of the standard library, loky and mpi4py say how many workers they have."""
+"""Where executors of the standard library, loky and mpi4py keep their number of workers."""
 
 _stuck_in: Final[WeakKeyDictionary[Executor, WeakSet[Future[Any]]]] = WeakKeyDictionary()
-"""Executor → its futures of tasks that were given up, by whatever call: their workers are busy. The
-executor holds a future that is not resolved; here it would hold the executor, by its callbacks."""
+"""Executor → its futures of tasks that any call has given up: their workers are busy. The sets are
+weak: the executor holds each unresolved future, and the future's callbacks hold the executor."""
 
 
 class ExecutorBackend(RemoteBackend):
@@ -39,24 +39,24 @@ class ExecutorBackend(RemoteBackend):
         self._executor = executor
         capacity = _capacity_of(executor)
         self._slots = capacity or settings.workers
-        if capacity is not None:  # else there may be more workers than are known to be busy
-            with suppress(TypeError):  # of an executor that cannot be a key
+        if capacity is not None:  # else there may be more workers than we count
+            with suppress(TypeError):  # the executor cannot be a key
                 self._stuck = _stuck_in.setdefault(executor, WeakSet())
-        # Only exactly this class: one that derives from it runs its tasks in other interpreters.
+        # Exactly this class: a class derived from it runs its tasks in other interpreters.
         if type(executor) is ThreadPoolExecutor:
             self.capabilities = Capabilities(needs_serialization=False)
 
     def put(self, call: Any) -> Any:
-        """Give the call a name, by which a worker knows it when it comes again.
+        """Give the call an id, by which a worker recognizes it the next time.
 
-        For threads of this process keep the context variables of the caller with it instead.
+        For threads of this process, keep the caller's context variables with the call instead.
         """
         if self.capabilities.needs_serialization:
             return super().put(call)
         return call, copy_context()
 
     def listen(self, handle: Any, on_record: Callable[[bytes], object]) -> None:
-        """Listen to workers in other processes."""
+        """Call *on_record* with the relayed records of workers in other processes."""
         if self.capabilities.needs_serialization:
             super().listen(handle, on_record)
 
@@ -70,10 +70,10 @@ class ExecutorBackend(RemoteBackend):
         return _ThreadFuture(self._executor.submit(context.copy().run, run_as_worker, call, chunk))
 
     def drop(self, handle: Any) -> None:
-        """Forget the call; its workers do so when others have come."""
+        """Do nothing: workers forget the call when they have loaded newer calls."""
 
     def translate(self, error: BaseException) -> BaseException:
-        """Return a `WorkerCrashedError` in place of the executor's own word for it."""
+        """Return a `WorkerCrashedError` instead of the executor's own error."""
         if not isinstance(error, BrokenExecutor):
             return error
         crash = WorkerCrashedError(

@@ -1,8 +1,8 @@
-"""What is asked of an engine before anything of the user's is sent, and within a bounded time.
+"""Check an engine within a bounded time, before any user code or data is sent to it.
 
 Guarantees:
-    - No code travels: workers are asked with an expression, which their own Python compiles.
-    - An engine that does not answer is an error after `ANSWER_SECONDS`, also if it never answers.
+    - No compiled code is sent: workers get an expression, which their own Python compiles.
+    - An engine that does not answer is an error after `ANSWER_SECONDS`, even if it never answers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from parallel_facade._worker.remote_entry import Versions, versions_here
 R = TypeVar("R")
 
 CONNECT_SECONDS: Final = 5.0
-"""How long a host may take to accept a connection: some round trips around the world."""
+"""How long a host may take to accept a connection: several round trips around the world."""
 
 ANSWER_SECONDS: Final = 30.0
 """How long an engine may take to answer a question; starting workers import their libraries."""
@@ -35,7 +35,7 @@ QUESTION: Final = (
 
 
 def check_reachable(host: str, port: int, place: str) -> None:
-    """Raise `BackendLostError` if nobody listens at *host* and *port*, which *place* has named."""
+    """Raise `BackendLostError` if nothing listens at *host* and *port*, which *place* names."""
     try:
         socket.create_connection((host, port), CONNECT_SECONDS).close()
     except OSError as exc:
@@ -49,7 +49,7 @@ def host_and_port(address: str, place: str) -> tuple[str, int]:
     """Return the two parts of *address*, with or without ``scheme://``.
 
     Raises:
-        ConfigurationError: It has no port, with *place* that named it.
+        ConfigurationError: It is not HOST:PORT; the message names *place*.
 
     >>> host_and_port("tcp://10.0.0.1:8786", "DASK_SCHEDULER_ADDRESS")
     ('10.0.0.1', 8786)
@@ -63,7 +63,7 @@ def host_and_port(address: str, place: str) -> tuple[str, int]:
 
 
 def check_versions(versions: Mapping[str, Versions]) -> None:
-    """Raise `ConfigurationError` if workers, by their names, have other versions than are here."""
+    """Raise `ConfigurationError` if named workers have other versions than this process."""
     here = versions_here()
     different = {name: here.differences(there) for name, there in versions.items() if there != here}
     if different:
@@ -77,26 +77,26 @@ def check_versions(versions: Mapping[str, Versions]) -> None:
 
 
 def check_worker(name: str, question: Callable[[], tuple[str, ...]]) -> None:
-    """Raise `ConfigurationError` if the worker called *name* has other versions than are here.
+    """Raise `ConfigurationError` if the worker *name* has other versions than this process.
 
     Args:
-        name: For the error.
-        question: Has a worker evaluate `QUESTION`.
+        name: The worker's name, for the error message.
+        question: Makes a worker evaluate `QUESTION`, and returns the value.
     """
     check_versions({name: Versions(*within(ANSWER_SECONDS, question, f"asking {name}"))})
 
 
 MOST_NAMED: Final = 10
-"""Workers that one error names."""
+"""How many workers one error names at most."""
 
 
 def within(seconds: float, question: Callable[[], R], what: str) -> R:
-    """Return what *question* returns or raises; raise `BackendLostError` if it takes too long.
+    """Return or raise the outcome of *question*; raise `BackendLostError` if it takes too long.
 
     Args:
-        seconds: How long it may take. It is left alone then, in a thread that ends with it.
+        seconds: How long it may take. After that, it runs on in a thread that ends with it.
         question: Asks the engine.
-        what: What was waited for, for the error's message.
+        what: The thing that is waited for, for the error message.
     """
     answer: Future[Any] = Future()
 

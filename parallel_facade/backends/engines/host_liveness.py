@@ -1,15 +1,15 @@
-"""Whether other hosts answer: a connection now and then, which their systems take by themselves.
+"""Check whether other hosts answer, by connections that their operating systems accept themselves.
 
-    look ──► connect ··· taken, or refused: the host is there
-               └─────── neither, for SILENT_SECONDS: it is cut off
+    poll ──► connect ··· accepted or refused: the host is there
+               └──────── neither, for SILENT_SECONDS: it is cut off
 
-The system of a host answers however busy its programs are, and whatever locks they hold.
+The operating system answers however busy the host's programs are, and whatever locks they hold.
 
 Guarantees:
-    - No look ever waits.
+    - No poll ever waits.
 
 Assumes:
-    - One thread looks.
+    - Only one thread polls.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from typing import Final
 from parallel_facade._common.deadlines import Clock
 
 ASK_SECONDS: Final = 5.0
-"""Between two connections to a host."""
+"""Seconds between two connections to a host."""
 
 SILENT_SECONDS: Final = 25.0
-"""A connection is tried anew after 1, 3, 7 and 15 seconds by the system: four lost packets."""
+"""The system retries a connection after 1, 3, 7 and 15 seconds: this allows four lost packets."""
 
 ON_ITS_WAY: Final = {0, errno.EINPROGRESS, errno.ECONNREFUSED}
-"""What a connection that is tried comes to at once, unless this system knows no way there."""
+"""The immediate results of a connection attempt, unless this system has no route to the host."""
 
 Address = tuple[str, int]
 """An address and a port."""
 
 
 class HostLiveness:
-    """Asks hosts whether they are there.
+    """Checks which hosts answer.
 
     Args:
         clock: A monotonic clock in seconds.
@@ -49,7 +49,7 @@ class HostLiveness:
         self._hosts: dict[Address, _Host] = {}
 
     def silent_hosts(self, addresses: Mapping[str, Address]) -> set[str]:
-        """Ask the hosts at *addresses*; return the names of those that are silent for long."""
+        """Poll the hosts at *addresses*; return the names of those silent for too long."""
         for address in self._hosts.keys() - set(addresses.values()):
             self._hosts.pop(address).close()
         now = self._clock()
@@ -58,7 +58,7 @@ class HostLiveness:
         }
 
     def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         self.silent_hosts({})
 
     def _host(self, address: Address, now: float) -> _Host:
@@ -83,7 +83,7 @@ class _Host:
         return now - self._answered_at >= SILENT_SECONDS
 
     def _connect(self) -> None:
-        with suppress(OSError):  # the system knows no way there: no answer
+        with suppress(OSError):  # there is no route to the host: no answer
             family = socket.getaddrinfo(*self._address, type=socket.SOCK_STREAM)[0][0]
             self._socket = socket.socket(family)
             self._socket.setblocking(False)
@@ -91,7 +91,7 @@ class _Host:
                 self.close()
 
     def _has_answered(self) -> bool:
-        """Return whether the connection was taken or refused since the last look."""
+        """Return whether the connection was accepted or refused since the last poll."""
         if self._socket is None:
             return False
         poller = select.poll()

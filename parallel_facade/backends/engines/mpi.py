@@ -1,17 +1,17 @@
-"""Ranks of MPI, of a program that was started with ``mpiexec ... -m mpi4py.futures``.
+"""Run calls in the ranks of an MPI program started with ``mpiexec ... -m mpi4py.futures``.
 
-MPI tells nobody that a rank has died: ``mpiexec`` ends all ranks then, the caller's too. And the
-program cannot end while a rank runs a task:
+MPI does not report that a rank has died: ``mpiexec`` ends all ranks then, including the caller's.
+Also, the program cannot end while a rank runs a task:
 
-    1. task    hangs; its `task_timeout` is up, and the caller goes on without it
-    2. caller  comes to its end; mpi4py waits for all ranks
-    3. task    never ends, nor does the program
+    1. task    hangs; its `task_timeout` expires, and the caller goes on without it
+    2. caller  reaches its end; mpi4py waits for all ranks
+    3. task    never ends, so the program never ends
 
-So a program that ends while tasks hang, after they were given up, ends all ranks.
+So if the program ends while given-up tasks hang, all ranks are ended.
 
 Assumes:
-    - `mpi4py.futures` keeps what its ``-m`` start has made in `_core.SharedPool`, and leaves it by
-      `SharedPoolCtx.__exit__` in the main thread (so in 4.0 and 4.1).
+    - `mpi4py.futures` keeps the pool that its ``-m`` start has made in `_core.SharedPool`, and
+      leaves it by `SharedPoolCtx.__exit__` in the main thread (true for 4.0 and 4.1).
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from parallel_facade.backends.engines.supervisor_thread import SupervisorThread
 START_LINE: Final = "mpiexec -n 3 python -m mpi4py.futures SCRIPT.py"
 
 POLL_SECONDS: Final = 1.0
-"""How often the end of a program is looked for while tasks hang."""
+"""Seconds between two checks for the end of the program while tasks hang."""
 
 END_PATIENCE: Final = 5.0
-"""Seconds that such tasks have to end by themselves when the program does."""
+"""Seconds that hanging tasks have to end by themselves when the program ends."""
 
 EXIT_CODE: Final = 1
-"""Of a program that had to be ended: its exit code cannot be kept, as MPI ends all ranks."""
+"""The exit code of a program that we end: its own is lost, because MPI ends all ranks."""
 
 
 class MPIBackend(ExecutorBackend):
-    """Run chunks in all ranks of MPI but the first."""
+    """Run chunks in all ranks of MPI except the first."""
 
     owns_workers = True
 
     capabilities = Capabilities(
         needs_serialization=True, is_remote=True, can_time_tasks=True, has_private_state=True
     )
-    seconds_in_chunk = 0.05  # a round trip is some 3 ms
+    seconds_in_chunk = 0.05  # a round trip takes about 3 ms
 
     def __init__(self, settings: WorkerSettings) -> None:
         if _core.SharedPool is None:
@@ -58,7 +58,7 @@ class MPIBackend(ExecutorBackend):
                 "back-end 'mpi' has no ranks: the program was not started by mpi4py.futures\n\n"
                 f"Hint: {START_LINE}"
             )
-        # The script is no business of the ranks: what they need of it travels.
+        # The ranks do not import the script: the parts that they need are sent to them.
         executor = MPIPoolExecutor(use_pkl5=True, main=False)
         if not executor.num_workers:
             raise ConfigurationError(
@@ -74,7 +74,7 @@ class MPIBackend(ExecutorBackend):
         self._guard.wake()
 
     def _poll_end(self) -> float | None:
-        """End all ranks when the program has come to its end and tasks still hang."""
+        """End all ranks if the program has reached its end and tasks still hang."""
         if not self._stuck:
             return None
         if not _is_ending():
@@ -102,7 +102,7 @@ class MPIBackend(ExecutorBackend):
 
 
 def _is_ending() -> bool:
-    """Return whether the main thread waits for the ranks, behind the end of the script."""
+    """Return whether the main thread waits for the ranks, after the end of the script."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     while frame is not None:
         if frame.f_code is _core.SharedPoolCtx.__exit__.__code__:

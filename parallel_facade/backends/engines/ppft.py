@@ -1,21 +1,21 @@
-"""Servers of ppft, through pathos' own ParallelPool. Experimental.
+"""Run calls in servers of ppft, through pathos' own ParallelPool. Experimental.
 
-    submit ─► as many as there are workers ─► ParallelPool ─► ppserver ─► worker
+    submit ─► at most one task per worker ─► ParallelPool ─► ppserver ─► worker
                                                                             │
         future ◄────────────────────────────── callback ◄───────────────────┘
 
-ppft hands a server more tasks than it has workers, cannot take one back, and never tells that a
-worker has died: the task is lost, and so is the one that waits behind it. So no more tasks are
-handed out than there are workers, and each has a deadline, whether or not one was asked for.
+ppft sends a server more tasks than it has workers, cannot take a task back, and never reports that
+a worker has died: its task is lost, and so is the task that waits behind it. So at most as many
+tasks are sent as there are workers, and each has a deadline, even if the caller set none.
 
 Guarantees:
-    - The secret that is built into ppft, which everybody knows, is never used.
-    - Each task ends, after `DEADLINE_SECONDS` if nothing else was said.
+    - The secret that is built into ppft, which is public, is never used.
+    - Each task ends, after `DEADLINE_SECONDS` if no time-out was set.
 
 Assumes:
-    - pathos keeps the `ppft.Server` of a pool in a table by the pool's id, and takes one that is
-      there, if it has the same servers (so in 0.3.5); and a server its connections in two lists and
-      its statistics (so in ppft 1.7.8).
+    - pathos keeps the `ppft.Server` of a pool in a table by the pool's id, and uses an existing
+      entry if it has the same servers (true for 0.3.5). A `ppft.Server` keeps its connections in
+      two lists and in its statistics (true for ppft 1.7.8).
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from parallel_facade.backends.engines.handshake import (
 from parallel_facade.backends.engines.tasks import EngineFuture, RemoteCall
 
 DEADLINE_SECONDS: Final = 3600.0
-"""For a task without `task_timeout`."""
+"""The deadline of a task without `task_timeout`."""
 
 GREETING_SECONDS: Final = 10.0
-"""How long servers have to accept the secret; those that do not, say nothing."""
+"""How long servers may take to accept the secret; a server that rejects it sends nothing."""
 
 SOCKET_SECONDS: Final = 30 * 24 * 3600
-"""ppft runs a task that takes longer than this again, on another worker, for ever."""
+"""ppft runs a task that takes longer than this again on another worker, endlessly."""
 
 ADDRESS: Final = BUILT_IN["ppft"].address
 PYTHONPATH: Final = "PYTHONPATH"
@@ -58,7 +58,7 @@ class PpftBackend(RemoteBackend):
     """Run chunks in the workers of ppservers.
 
     Args:
-        settings: With the servers' addresses, separated by commas.
+        settings: Its `address` lists the servers' addresses, separated by commas.
     """
 
     capabilities = Capabilities(
@@ -67,8 +67,8 @@ class PpftBackend(RemoteBackend):
         can_time_tasks=True,
         has_private_state=True,
     )
-    chunks_in_flight = 1  # what waits in a server is lost with the task before it
-    seconds_in_chunk = 1.0  # a round trip is some 90 ms
+    chunks_in_flight = 1  # a task that waits in a server is lost with the task before it
+    seconds_in_chunk = 1.0  # a round trip takes about 90 ms
 
     def __init__(self, settings: WorkerSettings) -> None:
         super().__init__(settings)
@@ -77,7 +77,7 @@ class PpftBackend(RemoteBackend):
         for address in servers:
             check_reachable(*host_and_port(address, ADDRESS), ADDRESS)
         pool_id = f"parallel_facade-{os.getpid()}-{id(self)}"
-        # A pool makes its server without a secret, so it finds one made by us.
+        # A pool makes its server without a secret, so we let it find a server that we made.
         table = vars(pathos.parallel)["_ParallelPool__STATE"]
         self._server = table[pool_id] = _make_server(servers, secret)
         self._pool = ParallelPool(nodes=0, servers=servers, id=pool_id)
@@ -88,7 +88,7 @@ class PpftBackend(RemoteBackend):
             raise
 
     def _connect_to_workers(self, servers: tuple[str, ...]) -> None:
-        """Wait for a server, and see that it has what is needed."""
+        """Wait for a server, and check its versions."""
         if not self.find_workers(GREETING_SECONDS):
             raise BackendLostError(
                 f"no ppserver at {', '.join(servers)}, the addresses in {ADDRESS}, takes part\n\n"
@@ -114,15 +114,15 @@ class PpftBackend(RemoteBackend):
     def submit(
         self, handle: RemoteCall, chunk: Any, task_timeout: float | None = None, **more: Any
     ) -> TaskFuture:
-        """Send *chunk* to a server, with a deadline in any case."""
+        """Send *chunk* to a server, always with a deadline."""
         return super().submit(handle, chunk, task_timeout or DEADLINE_SECONDS, **more)
 
     # ── sending ───────────────────────────────────────────────────────────────────────────────
 
     def send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
         inner = EngineFuture()
-        inner.has_begun = True  # there is a worker for it
-        # As one piece of bytes: of other objects ppft sends the source of their classes along.
+        inner.has_begun = True  # there is a free worker for it
+        # As one bytes object: ppft sends other objects with the source of their classes.
         packed = pickle.dumps(function_arguments, 4)
         self._server.submit(run_packed, (packed,), callback=_note_end, callbackargs=(inner,))
         return inner
@@ -138,10 +138,10 @@ class PpftBackend(RemoteBackend):
 
 
 def _make_server(servers: tuple[str, ...], secret: str) -> Any:
-    """Return what talks to *servers*, with the environment left as it is.
+    """Return the `ppft.Server` for *servers*, and leave the environment unchanged.
 
-    ppft puts `sys.path` into PYTHONPATH, for workers of its own, which we have none of. There it
-    would spoil every other Python that the program starts from then on.
+    ppft puts `sys.path` into PYTHONPATH, for its own local workers, and we use none. It would
+    affect every other Python that the program starts from then on.
     """
     make: Any = ppft.Server
     before = os.environ.get(PYTHONPATH)
@@ -174,12 +174,12 @@ def _secret() -> str:
 
 
 def evaluate(expression: str) -> Any:
-    """Return the value of *expression*; in a server's worker."""
+    """Return the value of *expression*; called in a server's worker."""
     return eval(expression)
 
 
 def run_packed(packed: bytes) -> bytes:
-    """Run a chunk; in a server's worker."""
+    """Run a chunk; called in a server's worker."""
     import pickle
 
     from parallel_facade._worker.remote_entry import run_remote

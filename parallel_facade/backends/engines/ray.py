@@ -1,24 +1,24 @@
-"""Workers of a Ray cluster.
+"""Run calls in the workers of a Ray cluster.
 
-    submit ─► ray task, never retried ─► worker ── "may I begin?" ──► Board, an actor
+    submit ─► ray task, never retried ─► worker ── "may I begin?" ──► StartGate, an actor
                      │ object                                            │
         future ◄─────┴───────────────────◄── reader ◄────────────────────┘
 
-Ray waits for a host that was cut off for seven minutes, and its own health check takes a minute. So
-tasks tell where they run, and are given up when the host does not answer:
+If a host is cut off, Ray waits for it for seven minutes, and Ray's own health check takes a minute.
+So tasks report where they run, and are given up when their host does not answer:
 
-    1. host    is cut off; its tasks may run on, but nobody hears of it
-    2. watch   gets no answer of the host for 25 seconds, and fails the tasks that run there
-    3. Ray     calls the host dead, half a minute later, and starts no tasks there
+    1. host        is cut off; its tasks may run on, but no report from them arrives
+    2. supervisor  gets no answer from the host for 25 seconds, and fails the tasks that run there
+    3. Ray         declares the host dead, half a minute later, and starts no tasks there
 
-Ray has settings for keepalive pings, which would show it sooner. Set for the caller alone they do
-harm: workers take so many pings for an attack, and close the connection.
+Ray has settings for keepalive pings, which would detect it sooner. Set for the caller alone, they
+do harm: workers treat so many pings as an attack, and close the connection.
 
 Guarantees:
-    - A task is started once: Ray's own retries are off, and what died with its worker is sent
-      again only if the board says that it has not begun.
-    - A connection that the user has made to Ray stays as it is, and one that the user has ended is
-      not made anew: any function of Ray's would do so, and start a cluster.
+    - A task is started once: Ray's own retries are off, and a task that died with its worker is
+      sent again only if the start gate says that it has not begun.
+    - A connection that the user has made to Ray is left alone. A connection that the user has ended
+      is not made again: any function of Ray would do that, and start a cluster.
 
 Assumes:
     - There is one connection to Ray in a process, which several back-ends share.
@@ -62,26 +62,26 @@ from parallel_facade.backends.engines.ray_start_gate import Note, StartGate
 from parallel_facade.backends.engines.tasks import EngineFuture
 
 INIT_SECONDS: Final = 60.0
-"""How long Ray may take to connect, or to start; it says what is wrong after some 20."""
+"""How long Ray may take to connect, or to start; it reports an error after about 20 s."""
 
 MOST_SENDINGS: Final = 5
-"""How often a task is sent whose workers die before it has begun."""
+"""How often a task is sent if its workers die before it has begun."""
 
 ADDRESS: Final = BUILT_IN["ray"].address
 
 Session = tuple[str, str]
-"""What tells a connection to Ray from any other: its node and its job."""
+"""Identifies a connection to Ray: its node and its job."""
 
 _lock = threading.Lock()  # guards the two below
-_users: Counter[Session] = Counter()  # back-ends, by the connection that was made here for them
-_connected_to = ""  # the address of the last one
+_users: Counter[Session] = Counter()  # number of back-ends of each connection that was made here
+_connected_to = ""  # the address of the last of these connections
 
 
 class RayBackend(RemoteBackend):
     """Run chunks in the workers of a Ray cluster.
 
     Args:
-        settings: With the head's address, ``"auto"``, or ``"local"``.
+        settings: Its `address` is the head's, ``"auto"``, or ``"local"``.
     """
 
     capabilities = Capabilities(
@@ -94,7 +94,7 @@ class RayBackend(RemoteBackend):
         can_queue=True,
     )
     has_store = True
-    seconds_in_chunk = 0.1  # a round trip is some 5 ms
+    seconds_in_chunk = 0.1  # a round trip takes about 5 ms
 
     def __init__(self, settings: WorkerSettings) -> None:
         super().__init__(settings)
@@ -102,8 +102,8 @@ class RayBackend(RemoteBackend):
         self._inner: dict[int, RayFuture] = {}
         self._gate: Any = None
         self._hosts = HostLiveness()
-        self._silent: set[str] = set()  # hosts that do not answer, and that Ray calls alive
-        self._cpus: dict[str, int] = {}  # of each host that is there
+        self._silent: set[str] = set()  # hosts that do not answer, but that Ray calls alive
+        self._cpus: dict[str, int] = {}  # CPUs of each host that is neither dead nor silent
         self._to_end = _connect(settings)
         self._session = _session_now()
         try:
@@ -113,14 +113,14 @@ class RayBackend(RemoteBackend):
             raise
 
     def _connect_to_workers(self, settings: WorkerSettings) -> None:
-        """Wait for a worker, and see that it has what is needed."""
+        """Wait for a worker, check its versions, and start the start gate with its reader."""
         if not self.find_workers(settings.start_timeout):
             raise self._no_workers()
         check_worker("a worker of Ray", lambda: ray.get(_asker().remote(QUESTION)))
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._gate = ray.remote(StartGate).options(num_cpus=0, scheduling_strategy=here).remote()
         self._run = ray.remote(max_retries=0, num_cpus=1)(run_noted)
-        self._reader = new_thread(self._read, self._gate, name="board")
+        self._reader = new_thread(self._read, self._gate, name="start gate")
         self._reader.start()
 
     def count(self) -> int:
@@ -141,7 +141,7 @@ class RayBackend(RemoteBackend):
             raise self._lost
 
     def translate(self, error: BaseException) -> BaseException:
-        """Return what happened to a worker or its host in the words of this library."""
+        """Return the error of this library for an error of a worker or its host."""
         if isinstance(error, ray_errors.NodeDiedError):
             what = "the worker's host died, or cannot be reached"
         elif isinstance(error, ray_errors.OutOfMemoryError):
@@ -175,9 +175,9 @@ class RayBackend(RemoteBackend):
         reference.future().add_done_callback(lambda came: self._note_end(number, inner, came))
 
     def _freest(self) -> str | None:
-        """Return the host for a task, where Ray might choose one that is cut off; else `None`.
+        """Return a host for a task if Ray might choose a host that is cut off; else `None`.
 
-        1. Ray   takes that host to be as free as it was, and asks it for a worker
+        1. Ray   assumes that a cut-off host is as free as it was, and asks it for a worker
         2. host  does not answer, and Ray waits for two minutes
         """
         if not self._silent:
@@ -194,31 +194,31 @@ class RayBackend(RemoteBackend):
         assert isinstance(inner, RayFuture), "it was made by send"
         inner.is_ended = True
         if not self._is_connected:
-            return True  # it has ended with all others
-        with suppress(ray_errors.RayError):  # the board is gone, and all that it knew of
+            return True  # it has ended, as have all others
+        with suppress(ray_errors.RayError):  # the start gate is lost, with all its tasks
             may_run = bool(ray.get(self._gate.mark_for_kill.remote(inner.number)))
             ray.cancel(inner.reference, force=may_run)
         self._end_dead(inner)
         return True
 
     def _end_dead(self, inner: RayFuture) -> None:
-        """End what has died before it began, and is not sent again."""
+        """Fail a task that died before it began, and is not sent again."""
         if inner.death is not None and self._inner.pop(inner.number, None) is not None:
             inner.fail_with(inner.death)
 
-    # ── what comes back ───────────────────────────────────────────────────────────────────────
+    # ── results ───────────────────────────────────────────────────────────────────────────────
 
     def _note_end(self, number: int, inner: RayFuture, came: Future[Any]) -> None:
-        """Take how a task has ended, in a thread of Ray's, which must not wait.
+        """Note how a task has ended, in a thread of Ray, which must not wait.
 
-        A task may be ended while it is looked at whether it has begun:
+        The caller may end a task while we find out whether it has begun:
 
-            1. this   notes the death, then looks whether the task was ended
-            2. end    notes that it was ended, then looks for a death
-            3. watch  sends it again, then looks whether it was ended
+            1. this method  notes the death, then checks whether the task is to end
+            2. `end`        notes that the task is to end, then checks for a death
+            3. supervisor   sends the task again, then checks whether it is to end
         """
         if number not in self._inner:
-            return  # it was sent anew, under another number
+            return  # it was sent again, under another number
         error = came.exception()
         if isinstance(error, DEATHS) and self._may_be_sent_again(inner):
             inner.death = error
@@ -236,7 +236,7 @@ class RayBackend(RemoteBackend):
         return not inner.has_begun and inner.times_sent < MOST_SENDINGS
 
     def _read(self, gate: Any) -> None:
-        """Take in what tasks tell, until the board is gone."""
+        """Process the reports of tasks, until the start gate has exited."""
         with suppress(ray_errors.RayError):
             self._read_on(gate)
 
@@ -268,7 +268,7 @@ class RayBackend(RemoteBackend):
         for inner in list(self._inner.values()):
             if inner.has_begun and inner.host in lost:
                 inner.fail_with(ray_errors.NodeDiedError(f"nothing is heard of host {inner.host}"))
-        # A death may be known before the note that the task had begun; the board has both.
+        # A death may be known before the note that the task has begun; the start gate knows.
         self._send_anew(
             [
                 inner
@@ -279,7 +279,11 @@ class RayBackend(RemoteBackend):
         )
 
     def _send_anew(self, doubtful: list[RayFuture]) -> None:
-        """Send what has not begun, and has died or may be on a host that is cut off."""
+        """Send again the tasks that have not begun; fail those that have begun and died.
+
+        Args:
+            doubtful: Tasks that have died, or may be on a host that is cut off.
+        """
         if not doubtful:
             return
         numbers = [inner.number for inner in doubtful]
@@ -326,40 +330,40 @@ LOST: Final = (
     ray_errors.RaySystemError,
     ray_errors.NodeDiedError,
 )
-"""What Ray says of workers that are gone."""
+"""Ray's errors about lost workers."""
 
 DEATHS: Final = (ray_errors.WorkerCrashedError, ray_errors.NodeDiedError)
-"""What Ray says of workers that are gone, and may not have begun their task."""
+"""Ray's errors about workers that died, and may not have begun their task."""
 
 
 class RayFuture(EngineFuture):
-    """What stands for an object of Ray's.
+    """The future of a task that Ray runs.
 
     Args:
-        arguments: What the task is called with.
+        arguments: The arguments of the task.
     """
 
     def __init__(self, arguments: tuple[Any, ...]) -> None:
         super().__init__()
         self.arguments = arguments
         self.number: int = -1
-        """By which its task tells that it runs."""
+        """The number with which the task reports its start."""
         self.times_sent: int = 0
-        """Each time under another number."""
+        """How often the task was sent, each time under another number."""
         self.death: BaseException | None = None
-        """What Ray said of its worker's end, where the task may not have begun."""
+        """Ray's error about the death of the worker, if the task may not have begun."""
         self.is_ended: bool = False
-        """The caller wants it no more."""
+        """Whether the caller has ended the task."""
         self.reference: Any = None
-        """Ray's."""
+        """Ray's reference to the result."""
         self.host: str | None = None
-        """The id of the host where the task runs, as soon as that is known."""
+        """The id of the host where the task runs; `None` until it is known."""
 
 
 def run_noted(gate: Any, number: int, *arguments: Any) -> Any:
-    """Tell that the task runs, and run it; in a worker, which ends if it may not.
+    """Report that the task runs, and run it; called in a worker, which exits if it may not run it.
 
-    It waits until that was heard: what has not told may be sent to another host, and run there.
+    It waits for the answer, because a task without a report may be sent to another host and run.
     """
     here = ray.get_runtime_context()
     host, is_loading = here.get_node_id(), not is_loaded(arguments[2])
@@ -370,15 +374,15 @@ def run_noted(gate: Any, number: int, *arguments: Any) -> Any:
 
 
 def _asker() -> Any:
-    """Return a remote function that evaluates an expression, and needs no module to be there."""
+    """Return a remote function that evaluates an expression, and needs no module in the worker."""
     by_value = eval("lambda question: eval(question)", {"__name__": "__main__"})
-    # Asking changes nothing, and Ray may give it to a worker that it is about to end: one whose
-    # task was cancelled by force, and had just ended.
+    # A retry is safe, because asking changes nothing. It is needed, because Ray may choose a worker
+    # that it is about to kill: a task there was cancelled by force, and had just ended.
     return ray.remote(by_value).options(num_cpus=0, max_retries=3)
 
 
 def _session_now() -> Session | None:
-    """Return the connection of this process; `None` if there is none, and make none."""
+    """Return the connection of this process, or `None`; never make a connection."""
     if not ray.is_initialized():
         return None
     here = ray.get_runtime_context()
@@ -386,7 +390,7 @@ def _session_now() -> Session | None:
 
 
 def _connect(settings: WorkerSettings) -> Session | None:
-    """Connect to Ray, unless this process is; return the connection if it was made here."""
+    """Connect to Ray, unless already connected; return the connection if it was made here."""
     global _connected_to
     with _lock:
         session = _session_now()
@@ -407,7 +411,7 @@ def _connect(settings: WorkerSettings) -> Session | None:
 
 
 def _disconnect(session: Session) -> None:
-    """Let go of a connection that was made here, and end it after the last of its users."""
+    """Release a connection that was made here; end it after its last user."""
     with _lock:
         _users[session] -= 1
         if not _users[session]:

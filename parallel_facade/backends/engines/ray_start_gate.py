@@ -1,21 +1,21 @@
-"""Which tasks may begin in which worker of a Ray cluster, agreed in one place.
+"""Decide, in one place, which tasks may begin in which worker of a Ray cluster.
 
-    worker ── "may I begin?" ──►  Board  ◄── "call it off", "I am about to end it" ── caller
+    worker ── "may I begin?" ──►  StartGate  ◄── "revoke it", "I am about to kill it" ── caller
 
-Ray stops a task by ending its worker, and takes its time for that. Meanwhile
+Ray stops a task by killing its worker, and that takes time. Meanwhile
 
     1. task A   ends by itself
-    2. task B   is given to the same worker
-    3. Ray      ends the worker, and B with it
+    2. task B   is sent to the same worker
+    3. Ray      kills the worker, and B with it
 
-So a worker in which a task is about to be stopped takes up no other, and ends.
+So a worker in which a task is about to be stopped accepts no other task, and exits.
 
 Guarantees:
-    - A task that was called off before it began never begins.
-    - A worker that may be ended for one task begins no other.
+    - A task that was revoked before it began never begins.
+    - A worker that may be killed for one task begins no other task.
 
 Assumes:
-    - It is an actor of Ray's: its methods run one at a time, but for where they wait.
+    - The gate is an actor of Ray: its methods run one at a time, except where they wait.
     - A worker runs one task at a time.
 """
 
@@ -40,14 +40,14 @@ class Note(NamedTuple):
 
 
 class StartGate:
-    """Where tasks tell that they run, and are told whether they may; an actor of Ray's."""
+    """Answers tasks that ask whether they may begin, and notes their starts; a Ray actor."""
 
     def __init__(self) -> None:
         self._notes: asyncio.Queue[Note] = asyncio.Queue()
-        self._begun: dict[int, str] = {}  # in which worker
+        self._begun: dict[int, str] = {}  # the worker of each task
         self._revoked: set[int] = set()
-        self._latest: dict[str, int] = {}  # what each worker has begun last
-        self._marked_for_kill: set[str] = set()  # workers that may be ended at any time
+        self._latest: dict[str, int] = {}  # the last task that each worker has begun
+        self._marked_for_kill: set[str] = set()  # workers that may be killed at any time
 
     async def begin(self, number: int, host: str, worker: str, is_loading: bool) -> bool:
         """Return whether task *number* may run on *host* in *worker*; a worker that may not ends.
@@ -70,15 +70,15 @@ class StartGate:
         await self._notes.put(Note(number, host, False))
 
     async def revoke(self, numbers: list[int]) -> list[int]:
-        """Let those of the tasks *numbers* that have not begun never begin; return them."""
+        """Make sure that unstarted tasks among *numbers* never begin; return their numbers."""
         revoked = [number for number in numbers if number not in self._begun]
         self._revoked.update(revoked)
         return revoked
 
     async def mark_for_kill(self, number: int) -> bool:
-        """Let nothing else begin where task *number* runs; return whether it may run.
+        """Let no other task begin where task *number* runs; return whether it may still run.
 
-        One that has not begun never begins.
+        If it has not begun, it never begins.
         """
         if await self.revoke([number]):
             return False
@@ -89,7 +89,7 @@ class StartGate:
         return True
 
     async def take(self, lowest: int) -> list[Note]:
-        """Return what was told and not taken, waiting for something.
+        """Return the notes that were not taken yet; wait for the first note.
 
         Args:
             lowest: The lowest number of a task that has not ended.

@@ -1,8 +1,8 @@
-"""A thread that looks at something now and then, for as long as there is something to look at.
+"""Poll in a thread, for as long as there is something to poll.
 
 Guarantees:
     - No thread is left once *poll* has returned `None`.
-    - After `wake` there is a look that begins later than the wake.
+    - After `wake`, there is a poll that begins later than the wake.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from parallel_facade._common.threads import new_thread
 
 
 class SupervisorThread:
-    """Calls *poll* again and again.
+    """Calls *poll* repeatedly.
 
     Args:
-        poll: Returns the seconds until it shall be called again; `None` if it need not be, until
-            the next `wake`.
+        poll: Returns the seconds until the next call; `None` if no call is needed until the next
+            `wake`.
     """
 
     def __init__(self, poll: Callable[[], float | None]) -> None:
@@ -30,18 +30,18 @@ class SupervisorThread:
         self._is_woken = False
 
     def wake(self) -> None:
-        """Have a look soon; there may be something new."""
+        """Request a poll soon, because there may be something new."""
         with self._changed:
             self._is_woken = True
             if not self._is_running:
                 self._is_running = True
-                self._thread = new_thread(self._run, name="watch")
+                self._thread = new_thread(self._run, name="supervisor")
                 self._thread.start()
             else:
                 self._changed.notify()
 
     def join(self) -> None:
-        """Wait until the thread has ended, as *poll* returned `None`."""
+        """Wait until the thread has ended because *poll* returned `None`."""
         with self._changed:
             self._is_woken = True
             self._changed.notify()
@@ -52,7 +52,7 @@ class SupervisorThread:
     def _run(self) -> None:
         try:
             self._poll_on()
-        except BaseException:  # a fault of ours, which threading shows; the next wake begins anew
+        except BaseException:  # our own bug: threading prints it; the next wake starts anew
             with self._changed:
                 self._is_running = False
             raise
@@ -62,7 +62,7 @@ class SupervisorThread:
             pass
 
     def _goes_on(self, seconds: float | None) -> bool:
-        """Wait; return whether to look again."""
+        """Wait; return whether to poll again."""
         with self._changed:
             if seconds is None and not self._is_woken:
                 self._is_running = False

@@ -1,11 +1,11 @@
-"""What stands for a call and its tasks on their way through an engine.
+"""A call and its tasks, as the caller keeps them while an engine runs them.
 
     RemoteFuture, which the caller waits for ◄── RemoteTask ──► the engine's own future,
-                                                                an EngineFuture where it has none
+                                                                else an EngineFuture
 
 Guarantees:
-    - A future is cancelled once, and who waits is told once.
-    - What a caller was told is cancelled is not sent any more.
+    - A future is cancelled once, and its waiters are notified once.
+    - A task that the caller knows to be cancelled is not sent any more.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from parallel_facade.backends.base import TaskFuture
 
 
 class RemoteCall:
-    """A call as an engine has it.
+    """A call that an engine runs.
 
     Attributes:
-        call_id: Its name, by which workers know it.
+        call_id: Its id, by which workers recognize it.
         payload: Its bytes.
-        stored: What the engine's store gave for them; `None` where there is no store.
-        times_sent: With how many chunks it went.
-        on_record: Takes what its tasks have said.
+        stored: The reference from the engine's store; `None` if there is no store.
+        times_sent: How many chunks of it were sent, if there is no store.
+        on_record: Takes the relayed records of its tasks.
     """
 
     def __init__(self, payload: bytes, stored: Any) -> None:
@@ -44,16 +44,16 @@ class RemoteCall:
 
 
 class RemoteTask:
-    """A chunk on its way.
+    """A chunk that is waiting, being sent, or in the engine.
 
     Attributes:
-        call: What to apply.
-        chunk: What to apply it to.
-        seconds: How long it may run; `None` for ever.
+        call: The call to apply.
+        chunk: The chunk to apply it to.
+        seconds: How long it may run; `None` for no limit.
         stop: Stops it while it runs; returns whether the engine can.
-        is_short: It may wait in the engine, behind another.
-        future: What is waited for.
-        inner: The engine's own; `None` while there is none.
+        is_short: Whether it may wait in the engine behind another task.
+        future: The future that the caller waits for.
+        inner: The engine's own future; `None` while there is none.
         deadline: When its time is up.
         timed: What the deadline is about: the engine's future, and whether its worker still
             rebuilds the callable, for which it has a time of its own.
@@ -80,18 +80,18 @@ class RemoteTask:
 
 
 class RemoteFuture(TaskFuture):
-    """The future of a task, which is cancelled where the engine can cancel it."""
+    """The future of a task; it can be cancelled if the engine can cancel the task."""
 
     def __init__(self, task: RemoteTask) -> None:
         super().__init__()
         self.task: RemoteTask | None = task
-        """`None` when it has ended: nothing of it shall wait for the garbage collector."""
+        """`None` when it has ended, so that nothing of it waits for the garbage collector."""
         self._is_sent = False
-        self._cancelling = threading.RLock()  # guards _is_sent, tells once; R for callbacks
+        self._cancelling = threading.RLock()  # guards _is_sent, notifies once; R for callbacks
 
     @property
     def inner(self) -> Future[Any] | None:
-        """The engine's own future; `None` if it has none, or not any more."""
+        """The engine's own future; `None` before it exists and after the task has ended."""
         task = self.task
         return None if task is None else task.inner
 
@@ -101,23 +101,23 @@ class RemoteFuture(TaskFuture):
         return task is not None and task.stop(task)
 
     def cancel(self) -> bool:
-        """Cancel the task if it does not run yet, and return whether that worked."""
+        """Cancel the task if it does not run yet; return whether that worked."""
         inner = self.inner
         if self.done() or (inner is not None and not inner.cancel()):
             return self.cancelled()
         with self._cancelling:
-            if inner is None and self._is_sent:  # on its way to the engine, perhaps once more
+            if inner is None and self._is_sent:  # being sent to the engine, perhaps again
                 return self.cancelled()
             return self.end_cancelled()
 
     def may_be_sent(self) -> bool:
-        """Return whether somebody waits for the task; from now on the engine has to cancel it."""
+        """Return whether the task has not ended; then only the engine can cancel it from now on."""
         with self._cancelling:
             self._is_sent = not self.done()
             return self._is_sent
 
     def end_cancelled(self) -> bool:
-        """End as cancelled, and return whether that worked."""
+        """End as cancelled; return whether that worked."""
         with self._cancelling:
             if not self.cancelled() and super().cancel():
                 self.set_running_or_notify_cancel()
@@ -130,25 +130,25 @@ class RemoteFuture(TaskFuture):
 
 
 class EngineFuture(SafeFuture[Any]):
-    """What stands for a task of an engine whose futures are not the standard library's.
+    """The future of a task, for an engine that does not use the standard library's futures.
 
-    It is told how the task goes in threads of the engine's, in any order, and more than once.
+    Threads of the engine update it, in any order, and more than once.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.has_begun: bool = False
-        """Its worker has said that it runs."""
+        """Whether the worker has reported that the task runs."""
         self.is_loading: bool = False
         """Its worker has said that it has to rebuild the callable first."""
         self.set_running_or_notify_cancel()
 
     def end_with(self, value: Any) -> None:
-        """Take the result."""
+        """Set the result, unless the future has ended."""
         with suppress(InvalidStateError):
             self.set_result(value)
 
     def fail_with(self, error: BaseException) -> None:
-        """Take what went wrong."""
+        """Set the error, unless the future has ended."""
         with suppress(InvalidStateError):
             self.set_exception(error)

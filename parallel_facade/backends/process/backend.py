@@ -1,13 +1,14 @@
-"""The process back-end: pathos owns the processes, the switchboard owns the conversation.
+"""The process back-end: pathos owns the processes, the manager thread talks to them.
 
-    ProcessPool(nodes=N, maxtasksperchild=1, context=ours)
-        │ starts and replaces processes, each of which takes one call of `serve`
+    ProcessPool(nodes=N, maxtasksperchild=1, context=WorkerContext(...))
+        │ starts and replaces processes; each of them takes one call of `serve`
         ▼
-    serve ══ private channel ══ Switchboard ── submit / future
+    serve ══ private channel ══ ManagerThread ── submit / future
 
 Guarantees:
-    - `close` returns whatever the workers do; after it there is no process, thread or file of ours.
-    - A worker that ends is replaced by pathos, and given a new call of `serve` by us.
+    - `close` returns whatever the workers do; after it, no process, thread or file of this
+      back-end is left.
+    - pathos replaces a worker that exits, and this back-end gives the new one a call of `serve`.
 
 Assumes:
     - Returning from `serve` ends the process, since ``maxtasksperchild`` is 1.
@@ -41,7 +42,7 @@ from parallel_facade.backends.process.worker_loop import serve, start_body
 from parallel_facade.backends.thread import settle
 
 LEAVE_PATIENCE: Final = 5.0
-"""Seconds that an idle worker has to end by itself, its exit handlers included."""
+"""Seconds that an idle worker has to exit by itself, including its exit handlers."""
 
 _pool_numbers = itertools.count()
 
@@ -76,7 +77,7 @@ class ProcessBackend(Backend):
         )
         self._lock = threading.Lock()  # guards _pool and _serves
         self._serves: list[Any] = []
-        # In the caller's own thread: under fork, workers are copies of it.
+        # In the caller's own thread: with start method "fork", workers are copies of it.
         self._context = WorkerContext(
             start_method,
             self._adopt,
@@ -91,7 +92,7 @@ class ProcessBackend(Backend):
         self._lifecycle.open()
 
     def _open(self, settings: WorkerSettings) -> None:
-        import psutil  # noqa: F401 - not when a worker has to be ended, and files may have run out
+        import psutil  # noqa: F401 - now: when a worker must be ended, files may have run out
         from pathos.multiprocessing import ProcessPool
 
         self._manager = ManagerThread(
@@ -100,9 +101,9 @@ class ProcessBackend(Backend):
             on_worker_exit=self._issue_serve,
             on_broken=self._end_pool,
         )
-        # pathos keeps pools in a table by id: with one of our own, no two back-ends share workers.
+        # pathos keeps pools in a table by id: with its own id, no two back-ends share workers.
         pool_id = f"parallel_facade-{os.getpid()}-{next(_pool_numbers)}"
-        # Workers may die before the pool is made, and the switchboard then asks for more.
+        # Workers may die before the pool is made; then the manager thread calls `_issue_serve`.
         with self._lock:
             self._pool = ProcessPool(
                 nodes=self._workers, id=pool_id, maxtasksperchild=1, context=self._context
@@ -121,11 +122,11 @@ class ProcessBackend(Backend):
         return self._workers
 
     def put(self, call: Payload | bytes) -> CallHandle:
-        """Keep the call's payload for the workers that will need it."""
+        """Store the call's payload for the workers that will need it."""
         return self._manager.put(_as_payload(call))
 
     def listen(self, handle: CallHandle, on_record: Callable[[bytes], object]) -> None:
-        """Have *on_record* called as soon as a worker says something of the call."""
+        """Call *on_record* with each record of the call as soon as a worker sends it."""
         handle.on_record = on_record
 
     def submit(
@@ -136,7 +137,7 @@ class ProcessBackend(Backend):
         *,
         is_short: bool = False,
     ) -> Task:
-        """Send *chunk* to the next idle worker; a short one also to wait in a worker's channel."""
+        """Send *chunk* to the next idle worker; a short one may wait in a busy worker's channel."""
         task = Task(
             handle, _as_payload(chunk), task_timeout, is_short=is_short and task_timeout is None
         )
@@ -147,7 +148,7 @@ class ProcessBackend(Backend):
         return task
 
     def translate(self, error: BaseException) -> BaseException:
-        """Return what the user's initializer raised, or the error that says why a worker died."""
+        """Return the exception of the user's initializer, or the error that explains a crash."""
         if isinstance(error, InitializerError):
             raised = decode_report([error.report]).failures[0].to_raise()
             note_initializer(raised)
@@ -159,11 +160,11 @@ class ProcessBackend(Backend):
         self._manager.drop(handle)
 
     def close(self, *, cancel: bool) -> None:
-        """End the workers: after what is in flight or, with *cancel*, at once."""
+        """Stop the workers: after the chunks in flight or, with *cancel*, at once."""
         if cancel:
             self._manager.give_up()
         if self.runs_here():
-            # A collection ran the user's `__del__` here. What it waits for would wait for it.
+            # Garbage collection runs the user's `__del__` in this thread: waiting would deadlock.
             self._lifecycle.request_close()
             return
         try:
@@ -173,20 +174,20 @@ class ProcessBackend(Backend):
             self._lifecycle.close()
 
     def runs_here(self) -> bool:
-        """Return whether the current thread is the switchboard's or the keeper's."""
+        """Return whether the current thread is the manager thread or the lifecycle thread."""
         return self._manager.runs_here() or self._lifecycle.runs_here()
 
     def _release(self) -> None:
         if hasattr(self, "_pool"):
             self._manager.wait_until_settled()
-        # The pool first: it replaces every worker that ends, for as long as it is open. It is not
-        # there, nor is the switchboard, if it could not be made.
+        # The pool first: while it is open, it replaces every worker that exits. If it could not be
+        # made, the pool does not exist, and the manager thread may not exist.
         self._end_pool()
         if hasattr(self, "_manager"):
             _join_or_kill(self._manager.close())
         if hasattr(self, "_pool"):
             self._pool.clear()
-            # Files of its close when the last reference goes, which the user's to us may outlive.
+            # The pool's files close with the last reference, and the user may keep this object.
             del self._pool
         self._context.close()
         del self._context
@@ -205,17 +206,17 @@ class ProcessBackend(Backend):
             if not hasattr(self, "_pool"):
                 return
             self._serves = [*_not_ready(self._serves), self._pool.apipe(serve)]
-            # The pool looks for dead processes when it is woken, and a process that a task left
-            # behind can keep it from noticing by itself.
+            # Wake the pool, so that it checks for dead processes: a process that a task left
+            # behind can keep it from noticing them by itself.
             self._pool._serve()._change_notifier.put(None)
 
     def _end_pool(self) -> None:
-        """Close the pool to replacements, and settle its calls.
+        """Close the pool, so that it replaces no more workers, and settle its calls.
 
         A call of `serve` whose process died never completes by itself:
             1. worker  takes the call, and dies
-            2. pool    starts a replacement, but the call is in nobody's hands
-            3. join    waits for the call's result, for ever
+            2. pool    starts a replacement, but no process has the call
+            3. join    waits for the call's result forever
         """
         with self._lock:
             if hasattr(self, "_pool"):
@@ -226,7 +227,7 @@ class ProcessBackend(Backend):
 
 
 def _as_payload(packed: Payload | bytes) -> Payload:
-    """Return *packed*, which is bytes alone where buffers cannot be shared, as a `Payload`."""
+    """Return *packed* as a `Payload`; it is bytes where buffers cannot be shared."""
     return packed if isinstance(packed, Payload) else Payload(packed)
 
 
@@ -235,7 +236,7 @@ def _not_ready(calls: list[Any]) -> list[Any]:
 
 
 def _join_or_kill(workers: list[WorkerHandle]) -> None:
-    """Wait for idle workers to leave; end the others, with what they started."""
+    """Wait for idle workers to exit; kill the others with their process trees."""
     busy = [
         ProcessTree(worker.pid)
         for worker in workers
@@ -245,8 +246,8 @@ def _join_or_kill(workers: list[WorkerHandle]) -> None:
         tree.kill()
     for worker in workers:
         if not worker.is_ready:
-            # It has started nothing, and is not stopped first: until it holds its lifeline, a
-            # worker that is stopped would outlive a caller that is killed at that moment.
+            # It has started no process, and is not suspended first: until it has its parent-death
+            # watch, a suspended worker would outlive a caller that is killed at that moment.
             worker.kill()
     for worker in workers:
         worker.end(LEAVE_PATIENCE)

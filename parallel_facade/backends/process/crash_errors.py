@@ -1,4 +1,4 @@
-"""Why workers died, in words."""
+"""Errors that explain why workers died."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from parallel_facade._common.errors import WorkerCrashedError
 from parallel_facade.backends.process.starting.exit_codes import exit_reason
 
 START_ATTEMPTS: Final = 3
-"""Workers in a row that may die before they serve; then the next would most likely die as well."""
+"""Workers in a row that may die before they serve; the next one would most likely die as well."""
 
 
 def crash_error(code: int | None) -> WorkerCrashedError:
-    """Return the error for a task whose worker ended with exit code *code*."""
+    """Return the error for a task whose worker exited with exit code *code*."""
     hint = ""
     if code is not None and -code == getattr(signal, "SIGKILL", None):
         hint = (
@@ -27,9 +27,9 @@ def start_error(reason: str, code: int | None, stderr: str) -> WorkerCrashedErro
     """Return the error for workers that die before they serve, or cannot be started at all.
 
     Args:
-        reason: Why the last one died.
+        reason: Why the last worker died.
         code: Its exit code.
-        stderr: What it wrote to stderr, if that was heard.
+        stderr: What it wrote to stderr, if that was captured.
     """
     told = (
         f"The last one wrote to stderr:\n\n{stderr}"
@@ -43,7 +43,7 @@ def start_error(reason: str, code: int | None, stderr: str) -> WorkerCrashedErro
 
 
 def garbage_error(what: str) -> WorkerCrashedError:
-    """Return the error for a task whose worker sent *what*, and was ended for it."""
+    """Return the error for a task whose worker sent *what*, and was stopped because of that."""
     return WorkerCrashedError(
         f"a worker was ended, since what it sent cannot be taken: {what}\n\n"
         "Hint: its result is too large for this process, or a task writes to a file descriptor "

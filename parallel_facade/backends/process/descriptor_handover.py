@@ -1,11 +1,12 @@
-"""What a worker is given with its channel, as descriptors sent over it.
+"""Sends a worker its descriptors, over its new channel.
 
-    journal    memory in which it says what it does           see `_journal`
-    lifeline   a socket without data, whose end is ours       see `_parent_watch`
-    stderr     a pipe that hears what its initializer says   see `_start_messages`
+    journal        memory in which it records its progress      see `journal`
+    parent watch   a socket without data, whose other end the
+                   caller holds                                 see `parent_death`
+    stderr         a pipe for the stderr of its initializer     see `startup_stderr`
 
 Assumes:
-    - It is the first message on the channel, in both directions.
+    - This is the first message on the channel, in either direction.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ DESCRIPTORS_AT_MOST: Final = 3
 
 
 class CallerSide(NamedTuple):
-    """The caller's part."""
+    """What the caller keeps."""
 
     journal: Journal
     parent_watch: socket.socket
@@ -33,7 +34,7 @@ class CallerSide(NamedTuple):
 
 
 class WorkerSide(NamedTuple):
-    """The worker's part; descriptors, which last as long as the process."""
+    """What the worker receives; its descriptors stay open as long as the process."""
 
     journal: Journal
     parent_watch: int
@@ -41,7 +42,7 @@ class WorkerSide(NamedTuple):
 
 
 def send_descriptors(sock: socket.socket, *, captures_stderr: bool) -> CallerSide | None:
-    """Give the worker behind *sock* its things; `None` where that cannot be, or it is gone."""
+    """Send the worker behind *sock* its descriptors; return `None` if it cannot receive any."""
     if not CAN_SEND_DESCRIPTORS:
         return None
     with ExitStack() as theirs:
@@ -56,11 +57,11 @@ def send_descriptors(sock: socket.socket, *, captures_stderr: bool) -> CallerSid
             raise
         for fd in pipe[1:]:
             theirs.callback(os.close, fd)
-        journal = Journal.new(memory)  # before the worker looks at it
+        journal = Journal.new(memory)  # before the worker reads it
         try:
             socket.send_fds(sock, [GREETING], [memory, their_end.fileno(), *pipe[1:]])
             return CallerSide(journal, parent_watch, pipe[0] if pipe else None)
-        except OSError:  # the worker is gone; reading its channel will say so
+        except OSError:  # the worker has exited; reading its channel will show that
             journal.close()
             parent_watch.close()
             for fd in pipe[:1]:
@@ -69,7 +70,7 @@ def send_descriptors(sock: socket.socket, *, captures_stderr: bool) -> CallerSid
 
 
 def receive_descriptors(sock: socket.socket) -> WorkerSide | None:
-    """Return what the caller gave; `None` where nothing can be."""
+    """Receive the caller's descriptors; return `None` where descriptors cannot be sent."""
     if not CAN_SEND_DESCRIPTORS:
         return None
     greeting, fds, *_ = socket.recv_fds(sock, len(GREETING), DESCRIPTORS_AT_MOST)

@@ -1,23 +1,23 @@
-"""What a worker does and has done, in memory that outlives it.
+"""A worker's progress and outcomes, in memory that outlives the worker.
 
     worker:  begin(task) ── enter() ── outcome ── outcome ──►  shared memory  ──► caller, when the
                                                                                  worker has died
 
-    ┌───────┬────────────────────────┬──────────────────────────────┐
-    │ words │ slots: 8 bytes a value │ records: marshalled outcomes │
-    └───────┴────────────────────────┴──────────────────────────────┘
+    ┌───────┬──────────────────────────┬──────────────────────────────┐
+    │ words │ slots: 8 bytes per value │ records: marshalled outcomes │
+    └───────┴──────────────────────────┴──────────────────────────────┘
 
-A chunk's first outcomes are slots for as long as they are all small integers, or all floats: one
-store each. From the first that is not, they are records.
+A chunk's first outcomes are in slots as long as they are all small integers, or all floats: one
+store for each. From the first other outcome on, outcomes are records.
 
 Guarantees:
-    - To note an outcome costs a store into memory, no message.
-    - A task that was not begun was not run, and neither was an item behind the first without an
-      outcome. An outcome is either whole or not there.
+    - Noting an outcome costs a store into memory, no message.
+    - A task that was not begun did not run, and neither did any item after the first one without
+      an outcome. An outcome is either complete or absent.
 
 Assumes:
-    - One worker writes. The caller reads once the worker's process has ended; or before, and then
-      it may have to do without.
+    - One worker writes. The caller reads once the worker's process has exited. If it reads
+      earlier, it may get no snapshot.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from parallel_facade._worker.outcome_recorder import BLOCK
 
 WORD_BYTES: Final = 8
 TASK, PHASE, PARTS, SENT, SLOT_CODE, SLOTS, RECORD_BYTES, UNSET, STOP, WORDS = range(10)
-"""The task's number; what is done with it; parts that were sent; the outcomes in them; the slots'
-type, as a character, or 0; how many there are; bytes of records; what an unset slot holds; whether
-no further item shall be begun; how many words."""
+"""Indexes of the words: the task's number; its phase; parts that were sent; the outcomes in them;
+the slots' type, as a character, or 0; the number of slots; bytes of records; the value of an unset
+slot; the stop signal, which says to begin no further item. WORDS is the number of words."""
 
 PREPARING, RUNNING, SENDING = range(3)
-"""Phases: the arguments are rebuilt; the items are run; outcomes are sent, in between."""
+"""Phases: the arguments are rebuilt; the items run; outcomes are sent, between items."""
 
 EACH_BYTE: Final = 0x0101_0101_0101_0101
-"""Makes no byte of a number zero."""
+"""Or-ed into a number, it makes no byte of the number zero."""
 
 RECORDS_AT_MOST: Final = 1 << 15
-"""Bytes; what does not fit is sent at once."""
+"""Bytes; an outcome that does not fit is sent at once."""
 RECORDS_AT: Final = (WORDS + BLOCK) * WORD_BYTES
 
 SLOT_CODES: Final = {int: "q", float: "d"}
 
 
 class ChangedError(Exception):
-    """What was read of a journal is of two different moments."""
+    """The journal changed while it was read."""
 
 
 class JournalSnapshot(NamedTuple):
@@ -61,9 +61,9 @@ class JournalSnapshot(NamedTuple):
         task: The task's number.
         is_running: Whether it had the arguments, and ran the items.
         parts: How many parts of the report it had sent.
-        sent: How many outcomes were in those.
-        slots: The first outcomes after those, as an array's type code and bytes.
-        records: The outcomes behind those.
+        sent: How many outcomes were in those parts.
+        slots: The first outcomes after the parts, as an array's type code and bytes.
+        records: The outcomes after the slots.
     """
 
     task: int
@@ -75,17 +75,17 @@ class JournalSnapshot(NamedTuple):
 
     @property
     def outcomes(self) -> int:
-        """How many there are, in the parts and behind them."""
+        """How many outcomes there are, in the parts and after them."""
         return self.sent + len(self.slots[1]) // WORD_BYTES + len(self.records)
 
     @property
     def has_outcomes(self) -> bool:
-        """Whether there are any behind the parts."""
+        """Whether there are any outcomes after the parts."""
         return bool(self.slots[1] or self.records)
 
 
 class Journal:
-    """The memory, as one of the two processes has it."""
+    """The memory, as mapped by one of the two processes."""
 
     def __init__(self, fd: int) -> None:
         self._memory = mmap.mmap(fd, RECORDS_AT + RECORDS_AT_MOST)
@@ -94,33 +94,33 @@ class Journal:
         self._slots = self._bytes[WORDS * WORD_BYTES : RECORDS_AT]
         self._records = self._bytes[RECORDS_AT:]
         self.stop = self._bytes[STOP * WORD_BYTES : STOP * WORD_BYTES + 1]
-        """Its one element is zero unless `is_stopped`, or a task has written over the journal."""
+        """Its one element is zero unless `is_stopped`, or a task has overwritten the journal."""
         self._secret = self._words[UNSET]
         self._end = 0
 
     @classmethod
     def new(cls, fd: int) -> Journal:
-        """Return a journal in new memory, as the caller has it."""
+        """Return a journal in new memory, for the caller."""
         journal = cls(fd)
-        # What an unset slot holds: 64 bits that no value is likely to have.
+        # The value of an unset slot: 64 bits that no real value is likely to have.
         journal._secret = journal._words[UNSET] = _random_word() | EACH_BYTE
         return journal
 
     # ── the worker's side ─────────────────────────────────────────────────────────────────────
 
     def begin(self, task: int) -> None:
-        """Note that the task with this number is taken up: now its arguments are rebuilt."""
+        """Note that the task with this number begins: now its arguments are rebuilt."""
         self._words[PHASE] = PREPARING
         self._words[PARTS] = self._words[SENT] = 0
         self._erase()
         self._words[TASK] = task
 
     def enter(self) -> None:
-        """Note that the items are run now."""
+        """Note that the items run now."""
         self._words[PHASE] = RUNNING
 
     def open_slots(self, kind: type, count: int) -> memoryview:
-        """Return *count* slots for values of type *kind*, to be set one after the other."""
+        """Return *count* slots for values of type *kind*, to be set one after another."""
         code = SLOT_CODES[kind]
         unset = bytes(self._bytes[UNSET * WORD_BYTES : (UNSET + 1) * WORD_BYTES])
         slots: Any = self._slots[: count * WORD_BYTES]
@@ -146,9 +146,9 @@ class Journal:
     def sent(self, count: int) -> None:
         """Note that all outcomes so far, of *count* items, were sent as one more part.
 
-        In this order, as the worker may die between any two of these lines: before the part is
-        counted, the caller has one more than the journal knows of, and does not look at the
-        outcomes.
+        The order matters, because the worker may die between any two of these lines. Until the
+        part is counted, the caller has one part more than the journal counts, and ignores the
+        outcomes in the journal.
         """
         self._erase()
         self._words[PARTS] += 1
@@ -165,7 +165,8 @@ class Journal:
         """Return how far the worker came.
 
         Raises:
-            ChangedError: The worker lives, and wrote meanwhile what does not fit to what was read.
+            ChangedError: The worker is alive, and what it wrote meanwhile does not match what was
+                read.
         """
         words = self._words
         task, parts, sent = words[TASK], words[PARTS], words[SENT]
@@ -173,7 +174,7 @@ class Journal:
         code = chr(words[SLOT_CODE]) if words[SLOT_CODE] else ""
         slots = self._set_slots() if code else b""
         records = bytes(self._records[: words[RECORD_BYTES]])
-        # As long as these are the same, outcomes were added only, if anything.
+        # While these are the same, outcomes were only added, if anything changed.
         if (task, parts) != (words[TASK], words[PARTS]):
             raise ChangedError
         return JournalSnapshot(task, is_running, parts, sent, (code, slots), _unmarshalled(records))
@@ -185,26 +186,26 @@ class Journal:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether no further item shall be begun."""
+        """Whether the worker must begin no further item."""
         return bool(self._words[STOP] == self._secret)
 
     def pause(self) -> None:
-        """Have the worker begin no further item."""
+        """Tell the worker to begin no further item."""
         self._words[STOP] = self._secret
 
     def resume(self) -> None:
-        """Let it begin items again."""
+        """Let the worker begin items again."""
         self._words[STOP] = 0
 
     def _set_slots(self) -> bytes:
         count = self._words[SLOTS]
         slots = self._slots[: count * WORD_BYTES].cast("Q").tolist()
-        with suppress(ValueError):  # all of them are set
+        with suppress(ValueError):  # all slots are set
             count = slots.index(self._words[UNSET])
         return bytes(self._slots[: count * WORD_BYTES])
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         for view in (self._words, self._slots, self._records, self.stop, self._bytes):
             view.release()
         self._memory.close()
@@ -219,11 +220,11 @@ def _unmarshalled(data: bytes) -> list[Any]:
 
 
 def new_memory() -> int:
-    """Return a descriptor of memory without a name, for a journal."""
+    """Return a descriptor of unnamed memory for a journal."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("parallel_facade-journal", os.MFD_CLOEXEC)
     else:
-        import tempfile  # a system without memory files is rare
+        import tempfile  # here, since a system without memory files is rare
 
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())

@@ -1,22 +1,22 @@
 """The thread that talks to all workers.
 
-    submit ─► pending ··· idle link ──TASK──► worker
-    (any thread)           │   ▲                │
-    future ◄── resolve ◄───┘   └──── REPORT ◄───┘       end of a channel = death of its worker
-               (switchboard thread, no lock held)
+    submit ─► pending ··· idle handle ──TASK──► worker
+    (any thread)           │   ▲                  │
+    future ◄── resolve ◄───┘   └───── REPORT ◄────┘     end of a channel = death of its worker
+               (manager thread, no lock held)
 
 Guarantees:
-    - Each task is begun by one worker at most, and its future is resolved exactly once.
-    - A worker runs one task at a time; a short one of the same call may wait in its channel. The
-      death of the worker costs the item that it was running: of the others the outcomes are known,
-      or it is known that they were not run.
-    - Futures are resolved with no lock held; nothing of the user's is decoded or called here.
-    - No send or receive ever waits: a stopped worker or a full channel holds nobody up.
-    - Only the switchboard's thread hands out tasks and sends: an interrupt, which is raised in the
-      main thread, comes between no two steps of that.
+    - At most one worker begins each task, and each future is resolved exactly once.
+    - A worker runs one task at a time; a short task of the same call may wait in its channel. The
+      death of the worker loses only the item that it was running: for each other item the outcome
+      is known, or it is known that the item did not run.
+    - Futures are resolved with no lock held; no user object is decoded or called here.
+    - No send or receive ever waits: a stopped worker or a full channel delays nothing else.
+    - Only the manager thread hands out tasks and sends. An interrupt is raised in the main thread,
+      so it cannot come between two steps of that.
 
 Assumes:
-    - A pool starts a new process, which is announced by `adopt`, for each one that ends.
+    - The pool starts a new process for each one that exits, and `adopt` is called with it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class ManagerThread:
 
     Args:
         start_body: The first message to each worker.
-        captures_stderr: Whether to listen to what workers write to stderr before they serve.
+        captures_stderr: Whether to read what workers write to stderr before they serve.
         on_worker_exit: Called, in the manager thread, for each worker that has to be replaced.
         on_broken: Called there once, when workers cannot be started.
         clock: A monotonic clock in seconds.
@@ -85,8 +85,8 @@ class ManagerThread:
         self._on_worker_exit = on_worker_exit
         self._on_broken = on_broken
         self._clock = clock
-        # Guards all state below. Reentrant: a collection may run anywhere,
-        # and in it the user's __del__, which may call us.
+        # Guards all state below. Reentrant: garbage collection may run anywhere
+        # and call the user's __del__, which may call this object.
         self._lock = threading.RLock()
         self._numbers = itertools.count()
         self._scheduler = TaskScheduler(self._numbers, clock, self._note_unsent, self._wake)
@@ -95,7 +95,7 @@ class ManagerThread:
         self._settled = SafeCondition(self._lock)  # nothing is pending or running any more
         self._lost: dict[
             WorkerHandle, list[Task]
-        ] = {}  # tasks whose worker's process is yet to end
+        ] = {}  # tasks whose worker's process has not exited yet
         self._broken: BaseException | None = None
         self._starts_failed = 0
         self._closing = False
@@ -107,11 +107,11 @@ class ManagerThread:
         self._selector.register(self._waker, selectors.EVENT_READ, None)
         self._interest_changes: deque[WorkerHandle] = (
             deque()
-        )  # links whose interest in the selector has to change
-        self._to_end: deque[WorkerHandle] = deque()  # links whose worker shall end
+        )  # workers whose interest in the selector has to change
+        self._to_end: deque[WorkerHandle] = deque()  # workers to stop
         self._reaper = Reaper(clock)
         self._stderr_thread = CallbackThread("messages")
-        self._thread = new_thread(self._run, name="switchboard")
+        self._thread = new_thread(self._run, name="manager")
         self._thread.start()
 
     # ── called from any thread ────────────────────────────────────────────────────────────────
@@ -127,7 +127,7 @@ class ManagerThread:
                 raise self._broken
             if self._closing:
                 raise PoolClosedError("the process back-end is closed")
-            # Who waits longer has rung, or there was no worker for it; then a report will come.
+            # Else an earlier task has woken the thread or found no idle worker: a report will come.
             is_first = not self._scheduler.pending
             self._scheduler.add(task)
         if is_first:
@@ -135,8 +135,8 @@ class ManagerThread:
         task.add_done_callback(self._note_cancelling)
 
     def drop(self, handle: CallHandle) -> None:
-        """Have the workers that know the call forget it, in time; its tasks are not wanted."""
-        # Only noted here: a dropped iterator is closed by a collection, which may run in this very
+        """Make the workers that know the call forget it, later; its tasks are not wanted."""
+        # Only noted here: garbage collection closes a dropped iterator, and may run in this very
         # class, between two lines that hold the lock.
         self._dropped.append(handle)
         may_have_orphans = self._scheduler.has_tasks  # see `_end_orphans`
@@ -184,7 +184,7 @@ class ManagerThread:
             self._break(start_error(reason, code, stderr))
 
     def wait_until_settled(self) -> None:
-        """Wait until no task is pending or running, or nobody wants to wait any more."""
+        """Wait until no task is pending or running, or until `give_up` or `close` is called."""
         with self._settled:
             self._settled.wait_for(self._is_settled)
 
@@ -195,13 +195,13 @@ class ManagerThread:
             self._settled.notify_all()
 
     def runs_here(self) -> bool:
-        """Return whether the current thread is the switchboard's."""
+        """Return whether the current thread is the manager thread."""
         return threading.current_thread() is self._thread
 
     def close(self) -> list[WorkerHandle]:
-        """Take no more tasks, give up those there are, and return the links, now closed.
+        """Accept no more tasks, give up existing tasks, and return the workers, channels closed.
 
-        The caller waits for their processes to end, and releases them.
+        The caller waits for their processes to exit, and releases the workers.
         """
         with self._settled:
             self._closing = True
@@ -218,7 +218,7 @@ class ManagerThread:
         for task in (*given_up, *itertools.chain.from_iterable(self._lost.values())):
             task.give_up()
         self._stderr_thread.close()
-        # Files of theirs close when the last reference goes, which ours to this may be.
+        # Files close with the last reference to their holders, which may be one from this object.
         for holder in (self._interest_changes, self._to_end, self._lost):
             holder.clear()
         for resource in (self._selector, self._waker, self._wake_end):
@@ -226,7 +226,7 @@ class ManagerThread:
         return workers
 
     def _wake(self) -> None:
-        """Wake the switchboard's thread."""
+        """Wake the manager thread."""
         with suppress(BlockingIOError, OSError):  # full: it wakes anyway; closed: it has ended
             self._wake_end.send(b"\0")
 
@@ -237,15 +237,15 @@ class ManagerThread:
         self._wake()
 
     def _run_elsewhere(self, tasks: list[Task]) -> list[Task]:
-        """Give *tasks*, which were not begun, to other workers; return those that cannot be."""
+        """Requeue *tasks*, which were not begun, for other workers; return those that cannot be."""
         if self._broken is not None or self._closing:
             return tasks
-        # What was taken back is on its way already, as another task.
+        # The items of a task that was taken back are already on their way, in another task.
         self._scheduler.requeue([task for task in tasks if not task.is_taken_back])
         return [task for task in tasks if task.is_taken_back]
 
     def _end(self, worker: WorkerHandle, error: BaseException) -> None:
-        """Have the worker behind *worker* ended, whose task then fails with *error*."""
+        """Mark *worker* to be stopped; its task then fails with *error*."""
         worker.stopped_for = error
         self._to_end.append(worker)
 
@@ -263,13 +263,13 @@ class ManagerThread:
             with self._lock:
                 self._notify_if_settled()
 
-    # ── in the switchboard's thread ───────────────────────────────────────────────────────────
+    # ── in the manager thread ─────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
         try:
             self._serve_workers()
         except BaseException as exc:
-            # Whatever it is, nobody else will resolve the futures.
+            # Whatever the error is, no other thread will resolve the futures.
             self._break(exc)
             for worker in [*self._scheduler.workers, *self._lost]:
                 for task in self._scheduler.take_all(worker):
@@ -326,9 +326,9 @@ class ManagerThread:
             worker.is_being_read = False
 
     def _note_end(self, worker: WorkerHandle) -> None:
-        """A worker's process has ended; what it had sent is still to be read."""
+        """Handle the end of a worker's process; messages from it may still be unread."""
         self._serve_worker(worker, selectors.EVENT_READ)
-        if worker in self._scheduler.workers:  # a copy of its end of the channel lives on somewhere
+        if worker in self._scheduler.workers:  # a copy of its end of the channel is open elsewhere
             self._lose(worker)
 
     def _receive(self, worker: WorkerHandle, message: Message) -> None:
@@ -355,7 +355,7 @@ class ManagerThread:
             self._end_task(worker, message)
 
     def _pass_on_record(self, worker: WorkerHandle, message: Message) -> None:
-        # A thread that a task has left behind may still say something.
+        # A thread that an earlier task has left behind may still send records.
         if worker.task is not None and worker.task.number == message.number:
             worker.task.call.on_record(bytes(message.body))
 
@@ -366,8 +366,8 @@ class ManagerThread:
         unbegun: list[Task] = []
         try:
             with self._lock:
-                # The end of a task that was to be stopped, but was faster, is as good as any. Once
-                # the worker was told to end it takes no other task.
+                # A task that was to be stopped may end before its worker is told to exit: then its
+                # outcome counts. A worker that was told to exit takes no other task.
                 stopped_for = worker.stopped_for if worker.is_leaving else None
                 worker.stopped_for = None
                 worker.may_run_again = True
@@ -376,7 +376,7 @@ class ManagerThread:
                     unbegun = self._run_elsewhere(self._scheduler.take_all(worker))
                 self._go_on(worker)
                 self._notify_if_settled()
-        finally:  # now it is in no list that `_run` would look through
+        finally:  # now the task is in none of the lists that `_run` goes through
             if stopped_for is not None:
                 task.set_exception(WorkerLost(stopped_for))
             else:
@@ -385,7 +385,7 @@ class ManagerThread:
                 one.leave()
 
     def _go_on(self, worker: WorkerHandle) -> None:
-        """A task of the worker has ended; with the lock held."""
+        """Continue after a task of the worker has ended; call this with the lock held."""
         if not worker.tasks and not worker.is_leaving:
             worker.resume()
             self._scheduler.free(worker)
@@ -399,7 +399,7 @@ class ManagerThread:
             self._selector.unregister(startup_stderr.fd)
 
     def _lose(self, worker: WorkerHandle) -> None:
-        """A channel has ended: its worker left, was stopped, or died."""
+        """Handle the end of a channel: its worker left, was stopped, or died."""
         self._selector.unregister(worker.socket)
         if worker.end_fd is not None:
             self._selector.unregister(worker.end_fd)
@@ -411,10 +411,10 @@ class ManagerThread:
         self._reaper.watch_exit(worker)
 
     def _finish_exit(self, worker: WorkerHandle, code: int | None) -> None:
-        """The process behind a channel that has ended is gone, or as good as."""
+        """Finish the exit of a worker that has exited, or did not exit in time after SIGKILL."""
         stderr = ""
         if worker.startup_stderr is not None:
-            with suppress(KeyError):  # its end was seen
+            with suppress(KeyError):  # the end of its stderr was seen before
                 self._listen(worker.startup_stderr)
                 self._selector.unregister(worker.startup_stderr.fd)
             stderr = worker.startup_stderr.text()
@@ -429,12 +429,12 @@ class ManagerThread:
             self._on_worker_exit()
 
     def _end_lost(self, worker: WorkerHandle, code: int | None) -> None:
-        """Fail the tasks of a worker that has ended; or give to another what was not begun."""
+        """Fail the tasks of a worker that has exited, or requeue those that were not begun."""
         with self._lock:
             tasks = self._scheduler.take_all(worker)
         progress = _progress(worker)
-        # Its worker died of what was before, such as a callable that was dropped. What waited
-        # behind another task has not tried this worker at all.
+        # The worker may have died of something earlier, such as a callable that was dropped. A task
+        # that waited behind another one has not tried this worker at all.
         again = [
             task
             for place, task in enumerate(tasks)
@@ -454,7 +454,7 @@ class ManagerThread:
                 task.set_exception(WorkerLost(error, stage, tuple(parts)))
 
     def _break(self, error: BaseException) -> None:
-        """Fail everything: there are no workers to be had."""
+        """Fail everything: no workers can be started."""
         with self._lock:
             if self._broken is not None:
                 return
@@ -479,13 +479,13 @@ class ManagerThread:
         return min((one for one in left if one is not None), default=None)
 
     def _stop_overdue(self, listened_at: float) -> None:
-        """Have those tasks ended whose time was up when we last listened.
+        """Stop the tasks whose deadline had passed when the last poll began.
 
-        Not those whose time is up now:
+        Not those whose deadline has passed by now:
 
-        1. switchboard  listens, and hears nothing
-        2. worker       says that it has rebuilt the callable, just in time
-        3. switchboard  is late to look at the clock, since the machine is busy
+        1. manager thread  polls, and receives nothing
+        2. worker          sends that it has rebuilt the callable, just in time
+        3. manager thread  is late to check the clock, because the machine is busy
         """
         for worker in list(self._scheduler.workers):
             with self._lock:
@@ -502,7 +502,7 @@ class ManagerThread:
         while self._to_end:
             worker = self._to_end.popleft()
             with self._lock:
-                # Its task may have ended meanwhile, and then the worker is another's.
+                # Its task may have ended meanwhile; then the worker belongs to another task.
                 if (
                     worker.stopped_for is None
                     or worker.is_leaving
@@ -513,7 +513,7 @@ class ManagerThread:
             self._reaper.end(worker)
 
     def _forget_dropped(self) -> None:
-        """Forget the calls that were dropped, and end what is left of them."""
+        """Forget the calls that were dropped, and stop their remaining tasks."""
         while self._dropped:
             handle = self._dropped.popleft()
             if self._scheduler.has_tasks:
@@ -522,7 +522,7 @@ class ManagerThread:
                 self._scheduler.forget(handle)
 
     def _end_orphans(self, handle: CallHandle) -> None:
-        """End the tasks of a call whose caller does not know of them.
+        """Stop those tasks of a call that its caller does not know.
 
         1. main thread  submits a task, which a worker begins
         2. user         presses Ctrl-C; the interrupt is raised before `submit` has returned
@@ -535,7 +535,7 @@ class ManagerThread:
                 self.stop(task, PoolClosedError("the call was given up"))
 
     def _update_interest(self) -> None:
-        """Tell the selector of new links, and of links that have or no longer have more to send."""
+        """Update the selector: new workers, and workers that have or no longer have unsent data."""
         with self._lock:
             changed = self._scheduler.workers.intersection(self._interest_changes)
             self._interest_changes.clear()
@@ -554,12 +554,12 @@ class ManagerThread:
 
     @property
     def broken(self) -> BaseException | None:
-        """Why no worker can be had, if that is so."""
+        """Why no worker can be started; `None` if workers can be."""
         return self._broken
 
 
 class InitializerError(Exception):
-    """An initializer raised; the exception is in *report*, for the caller's thread to decode."""
+    """An initializer raised; *report* holds the exception, which the caller's thread decodes."""
 
     def __init__(self, report: bytes) -> None:
         super().__init__(report)
@@ -574,6 +574,6 @@ def _progress(worker: WorkerHandle) -> JournalSnapshot | None:
     """Return how far the worker came, if that can be known."""
     try:
         return worker.progress()
-    except Exception:  # a task has written over its worker's journal
+    except Exception:  # a task has overwritten its worker's journal
         _log.exception("the journal of a worker cannot be read")
         return None

@@ -1,10 +1,11 @@
-"""A worker and what its task has started, ended together.
+"""Ends a worker together with the processes that its task has started.
 
-    stop the worker ─► list its descendants ─► SIGTERM to all ─► patience ─► SIGKILL to who is left
+    suspend the worker ─► list its descendants ─► SIGTERM to all ─► wait ─► SIGKILL to survivors
 
 Guarantees:
-    - A worker starts nothing more between the listing and its end.
-    - A process that got the number of an ended one is left alone.
+    - A worker starts nothing between the listing and SIGTERM; what a survivor of SIGTERM has
+      started since is killed with it.
+    - A process that reuses the number of an exited one is left alone.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from contextlib import suppress
 from typing import Any, Final
 
 TERM_PATIENCE: Final = 1.0
-"""Seconds between asking and killing: room for a handler of SIGTERM to clean up. A task that
-ignores the signal, or hangs, is ended that much later."""
+"""Seconds between SIGTERM and SIGKILL: time for a handler of SIGTERM to clean up. A task that
+ignores the signal, or hangs, ends that much later."""
 
 
 class ProcessTree:
-    """The process *pid* and its descendants, as they were when this was made.
+    """The process *pid* and its descendants, as they were when this object was made.
 
     Args:
         pid: The worker.
     """
 
     def __init__(self, pid: int) -> None:
-        import psutil  # here, since only the process back-end needs it, which loads it first
+        import psutil  # here, since only the process back-end needs it; it has loaded it already
 
-        # OSError too: there may be no descriptor left to read of processes with.
+        # OSError as well: there may be no file descriptor left for reading about processes.
         self._errors_when_gone = (psutil.Error, OSError)
         self._members: list[Any] = []
         with suppress(*self._errors_when_gone):
@@ -39,21 +40,21 @@ class ProcessTree:
 
     @property
     def is_known(self) -> bool:
-        """Whether the system told of the worker; not if it has ended, or no descriptor is left."""
+        """Whether the system knows the worker; not if it has exited, or no descriptor is left."""
         return bool(self._members)
 
     def terminate(self) -> None:
-        """Ask all of them to end."""
+        """Send SIGTERM to all of them."""
         for member in self._members:
             with suppress(*self._errors_when_gone):
                 member.terminate()
                 member.resume()
 
     def kill(self) -> None:
-        """End those that are left."""
+        """Kill those that are still alive."""
         for member in self._members:
             with suppress(*self._errors_when_gone):
-                # What it has started since, as it did not end when it was asked.
+                # Children started since then, because the process survived SIGTERM.
                 member.suspend()
                 for child in member.children(recursive=True):
                     with suppress(*self._errors_when_gone):

@@ -1,4 +1,4 @@
-"""Messages on a worker's channel: a fixed header, then a body of the length it gives.
+"""Messages on a worker's channel: a fixed header, then a body of the length in the header.
 
     ┌───────┬──────┬────────┬────────┬──────────┬────────────────────────┬────────┐
     │ magic │ kind │ number │ length │ segments │ number and size of each │ body … │
@@ -7,13 +7,13 @@
 
     caller → worker   START settings · CALL number, payload · TASK number, head + payload · FORGET
     worker → caller   READY · FAILED report · STARTED number · PART number, outcomes
-                      REMARK number, what its task has logged, printed or warned of
+                      RECORD number, what its task has logged, printed or warned of
                       REPORT or LAST_REPORT number, the other outcomes
-    both ways         RETURNED numbers of segments that are not needed any more
+    both ways         RETURNED numbers of shared segments that are not needed any more
 
 Assumes:
-    - Both ends are this library in the same version, of one user: the channel is an anonymous pair
-      of sockets, made by the caller and given to the process that it starts.
+    - Both ends are this library in the same version, and belong to one user: the channel is an
+      anonymous pair of sockets, which the caller makes and gives to the process that it starts.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from parallel_facade._serialization.encoder import MOST_SEGMENTS
 
 HEADER: Final = struct.Struct("<2sBQQB")
 SEGMENT: Final = struct.Struct("<QQ")
-"""The number and the size of a segment."""
+"""The number and the size of a shared segment."""
 RETURNED: Final = struct.Struct("<Q?")
 MAGIC: Final = b"\xf1\xac"
-"""Leads each message: what a task writes to a descriptor that is not its own has something else."""
+"""Starts each message; bytes that a task writes to a foreign descriptor start differently."""
 JOINED_BYTES: Final = 1 << 14
 """A smaller body is sent together with its header, which saves the receiver a wake-up; a larger
-one is not worth the copy."""
+body is not worth the copy."""
 
 TASK_HEAD: Final = struct.Struct("<Q?")
-"""Leads the body of a TASK: the call that it belongs to, and whether to say STARTED."""
+"""Starts the body of a TASK: the number of its call, and whether to send STARTED."""
 
 
 class MessageType(IntEnum):
-    """What a message says."""
+    """The kinds of messages."""
 
     START = 1
     CALL = 2
@@ -66,7 +66,7 @@ class MessageType(IntEnum):
 
 
 class GarbageError(Exception):
-    """What arrived is no message."""
+    """The data that arrived is not a message."""
 
 
 class Message(NamedTuple):
@@ -79,7 +79,7 @@ class Message(NamedTuple):
 
 
 class _Begun(NamedTuple):
-    """A message of which the header has arrived."""
+    """A message whose header has arrived."""
 
     kind: MessageType
     number: int
@@ -88,11 +88,11 @@ class _Begun(NamedTuple):
 
 
 class MessageReader:
-    """Puts frames together from what a socket has ready, without copying a body twice.
+    """Assembles messages from the data of a socket, without copying a body twice.
 
     Args:
         sock: The channel.
-        returned: Where segments are noted that are not needed any more.
+        returned: Collects the shared segments that are not needed any more.
     """
 
     def __init__(self, sock: socket.socket, returned: deque[Returned] | None = None) -> None:
@@ -104,12 +104,12 @@ class MessageReader:
         self._fds: list[int] = []
 
     def read(self) -> Message | None:
-        """Return the next frame; `None` if the rest of it has not arrived.
+        """Return the next message; `None` if the rest of it has not arrived.
 
         Raises:
             EOFError: The other end is closed.
-            GarbageError: What arrived is no message; there is no way to find the next one.
-            BlockingIOError: Never; a non-blocking socket without data gives `None`.
+            GarbageError: The data is not a message; there is no way to find the next message.
+            BlockingIOError: Never; a non-blocking socket without data returns `None`.
         """
         while True:
             while self._missing:
@@ -131,13 +131,13 @@ class MessageReader:
                 return self._message(begun)
 
     def close(self) -> None:
-        """Let go of what has come of a message that is not whole."""
+        """Release what has arrived of an incomplete message."""
         for fd in self._fds:
             os.close(fd)
         self._fds.clear()
 
     def _receive(self) -> int:
-        # Descriptors come with the first byte, and so with the header, never with a body.
+        # Descriptors arrive with the first byte, and so with the header, never with a body.
         if not CAN_RECEIVE_DESCRIPTORS or self._begun is not None:
             return self._socket.recv_into(self._missing)
         count, attached, *_ = self._socket.recvmsg_into(
@@ -173,20 +173,20 @@ ANCILLARY_BYTES: Final = socket.CMSG_SPACE(MOST_SEGMENTS * 4) if CAN_RECEIVE_DES
 def leader(
     kind: MessageType, number: int, length: int, segments: Iterable[SharedSegment] = ()
 ) -> bytes:
-    """Return what leads a message with a body of *length* bytes."""
+    """Return the start of a message whose body has *length* bytes: header and segment table."""
     table = b"".join(SEGMENT.pack(segment.number, segment.size) for segment in segments)
     length += len(table)
     return HEADER.pack(MAGIC, kind, number, length, len(table) // SEGMENT.size) + table
 
 
 def descriptors(segments: Iterable[SharedSegment]) -> list[tuple[int, int, Any]]:
-    """Return what has to be sent with the first byte of a message."""
+    """Return the ancillary data for the first byte of a message."""
     fds = array.array("i", (segment.fd for segment in segments))
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)]
 
 
 def pack_returned(returned: deque[Returned]) -> bytes:
-    """Return the body of a message about all that are in *returned*, which is empty then."""
+    """Return the body of a RETURNED message for all entries in *returned*, and empty *returned*."""
     packed = []
     while returned:
         packed.append(RETURNED.pack(*returned.popleft()))
@@ -194,7 +194,7 @@ def pack_returned(returned: deque[Returned]) -> bytes:
 
 
 def unpack_returned(body: memoryview) -> list[Returned]:
-    """Return what is in the body of such a message."""
+    """Return the entries in the body of a RETURNED message."""
     return [
         Returned(number, must_not_reuse) for number, must_not_reuse in RETURNED.iter_unpack(body)
     ]
@@ -219,7 +219,7 @@ def send_message(
     body: bytes = b"",
     segments: tuple[SharedSegment, ...] = (),
 ) -> None:
-    """Send a whole frame on a blocking socket."""
+    """Send a whole message on a blocking socket."""
     head = leader(kind, number, len(body), segments)
     if segments:
         sent = sock.sendmsg([head], descriptors(segments))

@@ -1,13 +1,13 @@
-"""Workers on their way out: asked to end, or gone from their channel and not yet ended.
+"""Workers on their way out: told to exit, or not yet exited although their channel has ended.
 
-    end(link) ───► SIGTERM to it and what it started ── patience ──► SIGKILL
-    see_off(link) ─► its exit code, or ── patience ──► SIGKILL ──► its exit code
+    end(worker) ────────► SIGTERM to its process tree ── wait ──► SIGKILL
+    watch_exit(worker) ─► its exit code, or ── wait ──► SIGKILL ──► its exit code
 
 Guarantees:
-    - Nothing here waits: the owner calls `poll_exits` when `seconds_to_next` have passed.
+    - Nothing here waits: the owner calls `poll_exits` after `seconds_to_next` seconds.
 
 Assumes:
-    - One thread uses it.
+    - Only one thread uses it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from parallel_facade.backends.process.process_tree import TERM_PATIENCE, Process
 from parallel_facade.backends.process.worker_handle import WorkerHandle
 
 EXIT_PATIENCE: Final = 1.0
-"""Seconds between the end of a channel and the end of its process, after which we end it."""
+"""Seconds between the end of a channel and the exit of its process; after them it is killed."""
 
 POLL_SECONDS: Final = 0.002
-"""Seconds between two looks at whether a process has ended. No descriptor tells: a process that a
-task has left behind holds the sentinel open."""
+"""Seconds between two checks whether a process has exited. The sentinel does not show it: a process
+that a task has left behind holds it open."""
 
 
 class Reaper:
-    """Sees workers off.
+    """Stops workers and watches their exits.
 
     Args:
         clock: A monotonic clock in seconds.
@@ -40,7 +40,7 @@ class Reaper:
         self._leaving: list[tuple[WorkerHandle, Deadline, bool]] = []
 
     def end(self, worker: WorkerHandle) -> None:
-        """Ask a worker, and what it has started, to end; see to it that they do."""
+        """Tell a worker's process tree to exit; `poll_exits` kills it if it does not."""
         tree = ProcessTree(worker.pid)
         if not tree.is_known:
             worker.kill()
@@ -48,18 +48,21 @@ class Reaper:
         self._asked.append((tree, Deadline(TERM_PATIENCE, clock=self._clock)))
 
     def watch_exit(self, worker: WorkerHandle) -> None:
-        """Await the end of a worker whose channel has ended."""
+        """Watch the exit of a worker whose channel has ended."""
         self._leaving.append((worker, Deadline(EXIT_PATIENCE, clock=self._clock), False))
 
     def seconds_to_next(self) -> float | None:
-        """Return when to call `poll_exits` again; `None` if nobody is on the way out."""
+        """Return the seconds until `poll_exits` is due; `None` if no worker is on its way out."""
         if self._leaving:
             return POLL_SECONDS
         left = [deadline.remaining() for _, deadline in self._asked]
         return min((seconds for seconds in left if seconds is not None), default=None)
 
     def poll_exits(self) -> list[tuple[WorkerHandle, int | None]]:
-        """Do what is due; return the workers that have ended, with their exit codes."""
+        """Do what is due; return the workers whose exit is finished, with their exit codes.
+
+        The code is `None` if a worker did not exit in time after SIGKILL.
+        """
         asked, self._asked = self._asked, []
         for tree, deadline in asked:
             if deadline.has_passed():
@@ -81,7 +84,7 @@ class Reaper:
         return ended
 
     def close(self) -> list[WorkerHandle]:
-        """Have no more patience; return the workers that were awaited."""
+        """Kill without waiting any longer; return the workers whose exit was watched."""
         for tree, _ in self._asked:
             tree.kill()
         awaited = [worker for worker, _, _ in self._leaving]

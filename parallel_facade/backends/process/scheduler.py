@@ -1,15 +1,15 @@
 """Which worker has which task.
 
-    add ─► pending ─► hand_out ─► idle worker, or the channel of one whose task is a short one, too
+    add ─► pending ─► hand_out ─► idle worker; for a short task, also the channel of a busy worker
               ▲                            │
               └─ requeue, if not begun ◄── take_all
 
 Guarantees:
     - A task is with one worker at most, and is handed out again only by `requeue`.
-    - Tasks are handed out in the order in which they came.
+    - Tasks are handed out in the order in which they arrived.
 
 Assumes:
-    - Whoever calls anything here holds the switchboard's lock.
+    - Every caller holds the manager thread's lock, except where a docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from parallel_facade.backends.process.tasks import CallHandle, Task
 from parallel_facade.backends.process.worker_handle import WorkerHandle
 
 LARGE_CALL_BYTES: Final = 1 << 16
-"""A smaller callable is forgotten by a worker with the next message to it: to wake it for that
-would cost more than a small call itself."""
+"""A worker forgets a smaller callable with the next message to it: waking the worker for that would
+cost more than a small call itself."""
 
 
 class TaskScheduler:
     """Hands tasks to workers.
 
     Args:
-        numbers: Numbers for tasks, growing, and no call's.
+        numbers: Increasing numbers for tasks; no call has the same number.
         clock: A monotonic clock in seconds.
-        on_unsent: Called with a link whose socket did not take all that was sent.
-        on_timed: Called when a task was sent that has a deadline.
+        on_unsent: Called with a worker whose socket did not take all data.
+        on_timed: Called when a task with a deadline was sent.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class TaskScheduler:
         self._on_timed = on_timed
         self._idle: deque[WorkerHandle] = deque()
         self._running = 0
-        self._timed = 0  # tasks with a deadline that workers have
+        self._timed = 0  # tasks with a time-out that workers have
         self.workers: set[WorkerHandle] = set()
-        """All workers whose channels are open, those that start and leave too."""
+        """All workers with an open channel, including those that are starting or leaving."""
         self.pending: deque[Task] = deque()
-        """What no worker has; some of it may be cancelled."""
+        """Tasks that no worker has; some of them may be cancelled."""
 
     # ── workers ───────────────────────────────────────────────────────────────────────────────
 
@@ -67,13 +67,13 @@ class TaskScheduler:
         self._idle.append(worker)
 
     def remove(self, worker: WorkerHandle) -> None:
-        """Note that the worker takes no more tasks; those that it has stay with it."""
+        """Note that the worker takes no more tasks; the tasks that it has stay with it."""
         self.workers.discard(worker)
         with suppress(ValueError):
             self._idle.remove(worker)
 
     def clear(self) -> None:
-        """Forget all workers, and what no worker has."""
+        """Forget all workers and all pending tasks."""
         self.workers.clear()
         self._idle.clear()
         self.pending.clear()
@@ -91,34 +91,34 @@ class TaskScheduler:
 
     @property
     def is_clear(self) -> bool:
-        """Whether no task is with a worker, or waits for one."""
+        """Whether no worker has a task, and no task waits for a worker."""
         return not self._running and all(task.cancelled() for task in self.pending)
 
     @property
     def has_tasks(self) -> bool:
-        """Whether there may be any; to look at it needs no lock."""
+        """Whether there may be any tasks; reading this needs no lock."""
         return bool(self._running or self.pending)
 
     @property
     def has_timed(self) -> bool:
-        """Whether a worker has a task with a deadline; to look at it needs no lock."""
+        """Whether a worker has a task with a deadline; reading this needs no lock."""
         return self._timed > 0
 
     def all_tasks(self) -> Iterator[Task]:
-        """Return what waits, and what is with a worker whose channel is open."""
+        """Return the pending tasks, and the tasks of workers with an open channel."""
         return itertools.chain(self.pending, *(list(worker.tasks) for worker in self.workers))
 
     def add(self, task: Task) -> None:
-        """Put *task* behind all that wait for a worker."""
+        """Put *task* behind all tasks that wait for a worker."""
         self.pending.append(task)
 
     def requeue(self, tasks: list[Task]) -> None:
-        """Hand *tasks*, which were not begun, out before all others."""
+        """Hand out *tasks*, which were not begun, before all others."""
         self.pending.extendleft(reversed(tasks))
         self.hand_out()
 
     def hand_out(self) -> None:
-        """Give to each worker that has nothing to do the next task, as long as there are both."""
+        """Give the next task to each worker that can take one, while there are tasks."""
         while self.pending and (worker := self._worker_for(self.pending[0])) is not None:
             task = self.pending.popleft()
             if task.is_wanted():
@@ -127,7 +127,7 @@ class TaskScheduler:
                 self._give(worker, task)
 
     def take(self, worker: WorkerHandle) -> Task:
-        """Return the task that the worker has ended."""
+        """Remove and return the task that the worker has ended."""
         task = worker.tasks.popleft()
         task.worker = None
         self._running -= 1
@@ -135,11 +135,11 @@ class TaskScheduler:
         return task
 
     def take_all(self, worker: WorkerHandle) -> list[Task]:
-        """Return all tasks that the worker had, and will not report any more."""
+        """Remove and return all tasks of the worker, which will not report them any more."""
         return [self.take(worker) for _ in range(len(worker.tasks))]
 
     def _worker_for(self, task: Task) -> WorkerHandle | None:
-        """Return an idle link or, for a short task, one that it can wait in."""
+        """Return an idle worker or, for a short task, one in whose channel it can wait."""
         if self._idle:
             return self.idle_with(task.call) or self._idle[0]
         if not task.is_short:
@@ -169,7 +169,7 @@ class TaskScheduler:
             self._on_timed()
 
     def forget(self, call: CallHandle) -> None:
-        """Have the workers that know *call* forget it."""
+        """Make the workers that know *call* forget it."""
         for worker in self.workers:
             if call.number in worker.known_calls:
                 worker.known_calls.discard(call.number)
@@ -178,7 +178,7 @@ class TaskScheduler:
                     self.flush(worker)
 
     def flush(self, worker: WorkerHandle) -> None:
-        """Send what is queued for the worker."""
+        """Send the messages that are queued for the worker."""
         worker.flush()
         if worker.has_unsent:
             self._on_unsent(worker)

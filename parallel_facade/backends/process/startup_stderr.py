@@ -1,11 +1,11 @@
-"""What a worker writes to stderr while its initializer runs: passed on, and kept for an error.
+"""A worker's stderr while its initializer runs: passed on, and kept for an error.
 
-    worker: fd 2 ──pipe──► switchboard ──► Delivery thread ──► our stderr
+    worker: fd 2 ──pipe──► manager thread ──► callback thread ──► our stderr
                                └─► the last lines, for `start_error`
 
 Guarantees:
-    - What a worker writes appears on our stderr, as if it were written there.
-    - Once a worker serves, its stderr is the one that it was born with.
+    - What a worker writes appears on the caller's stderr, as if it were written there.
+    - Once a worker serves, its stderr is the one that its process started with.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 
 STDERR: Final = 2
 STDERR_BYTES: Final = 4096
-"""The end of what a worker said, which an error repeats."""
+"""How many of the last bytes of a worker's stderr an error repeats."""
 
 
 class StartupStderr:
@@ -30,7 +30,7 @@ class StartupStderr:
         self._text = bytearray()
 
     def read(self) -> bytes:
-        """Return what has come; raise `EOFError` at the end."""
+        """Return the data that has arrived; raise `EOFError` at the end."""
         try:
             data = os.read(self.fd, 1 << 16)
         except BlockingIOError:
@@ -41,7 +41,7 @@ class StartupStderr:
         return data
 
     def text(self) -> str:
-        """Return the end of what the worker said."""
+        """Return the last output of the worker."""
         return self._text.decode(errors="replace").strip()
 
     def close(self) -> None:
@@ -57,10 +57,10 @@ def pass_on(data: bytes) -> None:
 
 @contextmanager
 def stderr_into(fd: int) -> Iterator[None]:
-    """Send what this process writes to stderr to *fd* instead; close that at the end."""
+    """Redirect this process' stderr to *fd*, and close *fd* at the end."""
     try:
         own = os.dup(STDERR)
-    except OSError:  # it has none
+    except OSError:  # the process has no stderr
         yield
         return
     os.dup2(fd, STDERR)
@@ -68,7 +68,7 @@ def stderr_into(fd: int) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(Exception):  # it may be closed, or anything
+        with suppress(Exception):  # sys.stderr may be closed, or any object
             sys.stderr.flush()
         os.dup2(own, STDERR)
         os.close(own)

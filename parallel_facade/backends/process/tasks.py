@@ -39,12 +39,12 @@ class TaskControl(Protocol):
 
 
 class CallHandle:
-    """A call that workers are told of when they first need it.
+    """A call that is sent to each worker when the worker first needs it.
 
     Attributes:
-        number: What workers call it.
-        payload: What they are sent.
-        on_record: Takes what its tasks say.
+        number: Identifies the call to workers.
+        payload: What workers are sent.
+        on_record: Takes the records that its tasks send.
         control: What stops its tasks, and looks at them while they run.
     """
 
@@ -73,17 +73,17 @@ class Task(TaskFuture):
         self.payload = payload
         self.task_timeout = task_timeout
         self.is_short = is_short
-        """It may wait in a worker's channel, behind another short one of its call."""
+        """It may wait in a worker's channel, behind another short task of its call."""
         self.is_taken_back = False
-        """What was not begun is run elsewhere, as a task of its own."""
+        """Its unstarted items run elsewhere, as another task."""
         self.number = 0
-        """What the worker calls it; known once it was sent."""
+        """Identifies the task to the worker; known once the task was sent."""
         self.attempts = 0
-        """How often it was sent; again only if a worker died before it took it up."""
+        """How often it was sent; again only if a worker died before the worker began it."""
         self.deadline = Deadline(None)
         """When it has to end; known once it was sent."""
         self.parts: list[Received] = []
-        """What the worker has sent of the report."""
+        """The parts of the report that the worker has sent."""
         self.worker: WorkerHandle | None = None
         """The worker that has it, if one has."""
 
@@ -109,23 +109,23 @@ class Task(TaskFuture):
             self.set_exception(error)
 
     def leave(self) -> None:
-        """Resolve the future: it was not begun, and was taken back."""
+        """Resolve the future of a task that was taken back before it was begun."""
         self.fail(WorkerLost(PoolClosedError("the task was taken back"), Stage.CALLABLE))
 
     def give_up(self) -> None:
-        """Resolve the future: nobody will run or report the task any more."""
+        """Resolve the future of a task that no worker will run or report any more."""
         if not self.cancel():
             self.fail(PoolClosedError("the pool was closed while the task ran"))
 
     def parts_so_far(self, progress: JournalSnapshot) -> list[Any]:
-        """Return the outcomes that are known, given that the items were being run."""
+        """Return the known outcomes of a task whose items were running."""
         parts = list(self.parts)
         if progress.parts == len(parts) and progress.has_outcomes:
             parts.append(Received(encode_records(progress.slots, progress.records)))
         return parts
 
     def stage_in(self, progress: JournalSnapshot | None) -> Stage:
-        """Return how far a worker came with it, by the worker's journal."""
+        """Return how far a worker came with the task, according to the worker's journal."""
         if progress is None or progress.task > self.number:
             return Stage.UNKNOWN
         if progress.task < self.number:

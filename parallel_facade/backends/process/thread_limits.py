@@ -1,10 +1,10 @@
-"""Threads that libraries start inside a worker: each worker has its share of the CPUs, no more.
+"""Threads that libraries start inside a worker: each worker gets its share of the CPUs, no more.
 
-N workers of which each starts a thread for every CPU, as BLAS and OpenMP do, would share the CPUs
-among N times as many threads, and wait for one another.
+If each of N workers started a thread for every CPU, as BLAS and OpenMP do, N times as many threads
+would share the CPUs, and wait for each other.
 
-Libraries read the environment when they are loaded, which in a new process is yet to come. In a
-forked one they are loaded, and are told by threadpoolctl, where that is installed.
+Libraries read the environment when they are loaded. In a new process they are not loaded yet. In a
+forked process they are loaded already; there threadpoolctl limits them, if it is installed.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ VARIABLES: Final = (
     "NUMEXPR_NUM_THREADS",
     "NUMBA_NUM_THREADS",
 )
-"""Each library's own, as its documentation has it; the first is that of OpenMP, which most read."""
+"""The variable of each library, from its documentation; the first is OpenMP's, which most read."""
 
 LOADING: Final = ("numpy", "scipy", "torch", "numexpr")
-"""Modules with which libraries are loaded that have threads. Without any of them there is nothing
-to tell, and threadpoolctl need not be imported."""
+"""Modules that load libraries with threads. If none of them is loaded, there is nothing to limit,
+and threadpoolctl need not be imported."""
 
 
 def variables_for(count: int | None) -> dict[str, str]:
-    """Return what the environment of workers shall have, so that libraries use *count* threads.
+    """Return the environment variables for workers whose libraries use *count* threads.
 
     Args:
-        count: Threads in each worker; `None` for as many as they like.
+        count: Threads in each worker; `None` for no limit.
     """
-    # Also in workers whose process was started before the user set them.
+    # Set them also in workers whose process was started before the user set them.
     of_the_user = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     if of_the_user or count is None:
         return of_the_user
@@ -47,7 +47,7 @@ def variables_for(count: int | None) -> dict[str, str]:
 
 
 def check_inner_threads_of_forks(count: int | None) -> None:
-    """Raise `ConfigurationError` if forked workers could not be told to use *count* threads."""
+    """Raise `ConfigurationError` if forked workers could not be limited to *count* threads."""
     if count is not None and find_spec("threadpoolctl") is None and _is_any_loaded():
         raise ConfigurationError(
             f"inner_threads={count!r} is not possible without threadpoolctl in forked workers, "
@@ -61,7 +61,7 @@ def _is_any_loaded() -> bool:
 
 
 def limit_inner_threads(variables: dict[str, str]) -> None:
-    """Set *variables*, and tell libraries that are loaded already."""
+    """Set *variables*, and limit libraries that are loaded already."""
     os.environ.update(variables)
     if not variables or not _is_any_loaded():
         return
@@ -69,5 +69,5 @@ def limit_inner_threads(variables: dict[str, str]) -> None:
     with suppress(ImportError, ValueError):  # OMP_NUM_THREADS may be a list
         from threadpoolctl import threadpool_limits
 
-        # Not undone when the object goes, only by its `restore_original_limits`.
+        # The end of the object does not undo it, only its `restore_original_limits` does.
         threadpool_limits(limits=int(number))

@@ -1,15 +1,16 @@
-"""Looks at tasks that run: what of them is done, and what an idle worker may have.
+"""Polls running tasks: which outcomes they have, and which items an idle worker can take.
 
-    busy worker ── journal, in shared memory ──► Looks ──► outcomes so far
-         ▲                                         │
-         └────────────── the signal to stop ◄──────┘──► what it has not begun, for another
+    busy worker ── journal, in shared memory ──► WorkStealer ──► outcomes so far
+         ▲                                            │
+         └───────────── the stop signal ◄─────────────┘──► unstarted items, for another worker
 
 Guarantees:
-    - What is said to be not begun is not begun by the worker that has it.
+    - An item that is reported as unstarted is not begun by the worker that has it.
     - Nothing here waits.
 
 Assumes:
-    - The worker looks at the signal before each item.
+    - The worker checks the stop signal before each item or, if its chunk has a larger `begin_size`,
+      before each group of that many; the caller of `take_back` rounds the count up to whole groups.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ from parallel_facade.backends.process.tasks import Task
 from parallel_facade.backends.process.worker_handle import WorkerHandle
 
 STOP_SIGNAL_SECONDS: Final = 0.001
-"""Seconds from telling a worker to begin no further item to reading what it had begun. What either
-process writes to shared memory is seen by the other within microseconds."""
+"""Seconds between telling a worker to begin no further item and reading what it had begun. A write
+of either process to shared memory is visible to the other within microseconds."""
 
 
 class WorkStealer:
-    """Looks into the journals of workers.
+    """Reads the journals of running workers.
 
     Args:
         scheduler: Knows which worker has which task.
-        lock: Guards that.
+        lock: Guards the scheduler.
         clock: A monotonic clock in seconds.
     """
 
@@ -61,13 +62,13 @@ class WorkStealer:
     def take_back(self, task: Task) -> int | None:
         """Let an idle worker have what *task* has not begun; ask again for how much.
 
-            1. caller  sets the signal to stop, which the worker looks at before each item
-            2. caller  waits until the worker cannot but see it, and reads what was begun
-            3. worker  reports what it has run, when its item ends
+            1. caller  sets the stop signal, which the worker checks before each item
+            2. caller  waits until the worker must have seen it, and reads how many items were begun
+            3. worker  reports the outcomes, when its item ends
 
         Returns:
             How many items, from the first, stay with the worker; `None` if that is not known yet,
-            or there is no idle worker that could begin one earlier.
+            or no idle worker could begin an item earlier.
         """
         with self._lock:
             worker = task.worker
@@ -87,8 +88,8 @@ class WorkStealer:
     def _could_be_earlier(self, worker: WorkerHandle) -> bool:
         """Return whether an idle worker may begin items earlier than *worker* would.
 
-        Not if it has to rebuild the callable first, with which the other is ahead: the item would
-        go on from worker to worker, until all have rebuilt the callable for it.
+        Not if the idle worker has to rebuild the callable first and *worker* is ahead with that:
+        the items would move from worker to worker, until all have rebuilt the callable for them.
         """
         task = worker.task
         if not self._scheduler.has_idle or task is None:
@@ -100,7 +101,7 @@ class WorkStealer:
 
 
 def _progress_now(worker: WorkerHandle) -> JournalSnapshot | None:
-    """Return how far a worker has come that goes on, if that can be known just now."""
-    with suppress(Exception):  # it changed meanwhile, or a task has written over it
+    """Return how far a running worker has come, if that can be known just now."""
+    with suppress(Exception):  # the journal changed meanwhile, or a task has overwritten it
         return worker.progress()
     return None

@@ -1,4 +1,4 @@
-"""The caller's end of one worker's channel: what was sent, what is awaited, what has arrived."""
+"""The caller side of one worker's channel: what was sent, what is expected, what has arrived."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from parallel_facade.backends.process.tasks import Task
 
 
 def open_end(pid: int) -> int | None:
-    """Return a descriptor that is ready when process *pid* has ended; `None` where there is none.
+    """Return a descriptor that is ready when process *pid* has exited; `None` if there is none.
 
-    A channel alone would not tell: its other end may live on, in what the worker has forked.
+    The channel alone does not show that: processes forked by the worker may hold its other end.
     """
     if not hasattr(os, "pidfd_open"):
         return None
     try:
         return os.pidfd_open(pid)
-    except OSError:  # it is gone, or there are no descriptors left, or no such call
+    except OSError:  # it has exited, no descriptors are left, or the system call is missing
         return None
 
 
@@ -45,7 +45,7 @@ MOST_PARTS: Final = 64
 
 
 def _has_data(sock: socket.socket) -> bool:
-    """Return whether there is something to read."""
+    """Return whether there is data to read."""
     poller = select.poll()
     poller.register(sock, select.POLLIN)
     return bool(poller.poll(0))
@@ -62,7 +62,7 @@ class WorkerHandle:
     """One worker as the caller sees it.
 
     Assumes:
-        - One thread reads; whoever writes holds the switchboard's lock.
+        - One thread reads; every thread that writes holds the manager thread's lock.
     """
 
     def __init__(self, process: Any, sock: socket.socket, kept: CallerSide | None = None) -> None:
@@ -71,30 +71,30 @@ class WorkerHandle:
         self.startup_stderr = (
             None if kept is None or kept.stderr is None else StartupStderr(kept.stderr)
         )
-        """What the worker says while it starts, if that is heard."""
+        """The worker's stderr while it starts, if that is captured."""
         self.process = process
         self.end_fd = open_end(process.pid)
-        """A descriptor that is ready when the process has ended, where the system has such."""
+        """A descriptor that is ready when the process has exited, if the system supports that."""
         self.socket = sock
         self.tasks: deque[Task] = deque()
-        """What the worker runs now, and what waits in its channel."""
+        """The task that the worker runs now, then the task that waits in its channel."""
         self.paused_since: float | None = None
-        """When the worker was told to begin no further item, if it was; a time of the clock."""
+        """When the worker was told to begin no further item, by the clock; `None` if it was not."""
         self.is_ready = False
-        """The worker has said that it serves."""
+        """The worker has sent that it serves."""
         self.is_leaving = False
         """The worker will take no more tasks."""
         self.stopped_for: BaseException | None = None
-        """Why we end the worker, if we do: the error for its task."""
+        """Why the worker is stopped, if it is: the error for its task."""
         self.may_run_again = True
-        """The task may be given to another worker, if this one had not begun it."""
+        """The task may be given to another worker, if this worker had not begun it."""
         self.is_being_read = False
-        """Somebody reads, or passes on what was read."""
+        """A thread is reading messages, or passing them on."""
         self.known_calls: set[int] = set()
-        self._returned: deque[Returned] = deque()  # segments of the worker's
+        self._returned: deque[Returned] = deque()  # the worker's segments, not needed here any more
         self._segments_there: dict[
             int, list[SharedSegment]
-        ] = {}  # ours that the worker has, by number
+        ] = {}  # the caller's segments that the worker has, by number
         self._reader = MessageReader(sock, self._returned)
         self._unsent: deque[_Unsent] = deque()
 
@@ -105,7 +105,7 @@ class WorkerHandle:
         *body: bytes,
         segments: tuple[SharedSegment, ...] = (),
     ) -> None:
-        """Keep a message for `flush`, to go out together with the next one."""
+        """Queue a message for `flush`; it is sent together with the next one."""
         if self._returned and kind is not MessageType.RETURNED:
             self.queue(MessageType.RETURNED, 0, pack_returned(self._returned))
         for segment in segments:
@@ -119,7 +119,7 @@ class WorkerHandle:
             self._unsent.extend(_Unsent(memoryview(part)) for part in body if part)
 
     def take_returned(self, body: memoryview) -> None:
-        """Let go of our segments that the worker does not need any more."""
+        """Release the caller's segments that the worker does not need any more."""
         for number, must_not_reuse in unpack_returned(body):
             if there := self._segments_there.get(number):
                 there.pop().must_not_reuse |= must_not_reuse
@@ -127,14 +127,14 @@ class WorkerHandle:
                     del self._segments_there[number]
 
     def flush(self) -> None:
-        """Send what the socket takes."""
+        """Send as much as the socket takes."""
         try:
             while self._unsent:
                 self._drop_sent(self._send_together())
         except BlockingIOError:
             return
         except OSError:
-            # The worker is gone; reading will say so, and everything is decided there.
+            # The worker has exited; reading will show that, and everything is decided there.
             self._unsent.clear()
 
     def _send_together(self) -> int:
@@ -142,7 +142,7 @@ class WorkerHandle:
         if not hasattr(self.socket, "sendmsg"):
             return self.socket.send(self._unsent[0].data)
         parts = list(islice(self._unsent, MOST_PARTS))
-        # Descriptors go with the first byte of a call.
+        # Descriptors travel with the first byte of a call.
         end = next((at for at in range(1, len(parts)) if parts[at].segments), len(parts))
         attached = descriptors(parts[0].segments) if parts[0].segments else []
         return self.socket.sendmsg([part.data for part in parts[:end]], attached)
@@ -157,11 +157,11 @@ class WorkerHandle:
 
     @property
     def task(self) -> Task | None:
-        """What the worker runs now."""
+        """The task that the worker runs now."""
         return self.tasks[0] if self.tasks else None
 
     def has_room_for(self, task: Task) -> bool:
-        """Return whether *task* may wait in the channel behind what the worker runs."""
+        """Return whether *task* may wait in the channel behind the running task."""
         return (
             len(self.tasks) == 1
             and self.tasks[0].is_short
@@ -173,7 +173,7 @@ class WorkerHandle:
         )
 
     def pause(self, now: float) -> None:
-        """Have the worker begin no further item, if it keeps a journal."""
+        """Tell the worker to begin no further item, if it keeps a journal."""
         if self._caller_side is not None:
             self._caller_side.journal.pause()
             self.paused_since = now
@@ -195,8 +195,8 @@ class WorkerHandle:
         return bool(self._unsent)
 
     def has_unread(self) -> bool:
-        """Return whether the worker has said something that was not passed on yet."""
-        # In this order: what is not in the socket any more was read, and is being passed on.
+        """Return whether the worker has sent something that was not passed on yet."""
+        # In this order: data that has left the socket was read, and is being passed on.
         return _has_data(self.socket) or self.is_being_read
 
     def read(self) -> Message | None:
@@ -223,7 +223,7 @@ class WorkerHandle:
         return code
 
     def kill(self) -> None:
-        """End the worker's process at once."""
+        """Kill the worker's process."""
         if self.exit_code() is None:
             self.process.kill()
 
@@ -232,26 +232,26 @@ class WorkerHandle:
         for is_last_try in (False, True):
             if is_last_try:
                 self.kill()
-            with suppress(OSError):  # the system may refuse to wait, and the code is still known
+            with suppress(OSError):  # the system may refuse to wait, but the code is still known
                 self.process.join(patience)
             if (code := self.exit_code()) is not None:
                 return code
         return None
 
     def close(self) -> None:
-        """Close the channel, which tells the worker to leave; closing twice is fine."""
+        """Close the channel, which tells the worker to exit; closing twice is fine."""
         if self.socket.fileno() >= 0:
-            # shutdown, since a copy of the descriptor in a forked process would keep it open.
+            # shutdown: a copy of the descriptor in a forked process would keep the channel open.
             with suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
 
     def release(self) -> None:
-        """Give back what was kept of a worker that has ended."""
+        """Release everything that was kept for a worker that has exited."""
         self.close()
         self._reader.close()
         for segment in chain.from_iterable(self._segments_there.values()):
-            # What the worker has started may have outlived it.
+            # Processes that the worker started may have outlived it, and still map the segment.
             segment.must_not_reuse = True
         self._segments_there.clear()
         self._unsent.clear()
@@ -260,7 +260,7 @@ class WorkerHandle:
             self.end_fd = None
         if self._caller_side is not None:
             self._caller_side.journal.close()
-            # The end of it would end a worker that is still there.
+            # Closing this end kills a worker that is still alive.
             self._caller_side.parent_watch.close()
             self._caller_side = None
         if self.startup_stderr is not None:

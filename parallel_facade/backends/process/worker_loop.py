@@ -1,13 +1,13 @@
-"""The worker's end: one long-running call of the pathos pool that talks to the caller itself.
+"""The worker side: one long-running call of the pathos pool that talks to the caller itself.
 
-    pathos pool ──apipe(serve)──► serve ── channel ──► switchboard
+    pathos pool ──apipe(serve)──► serve ── channel ──► manager thread
                                     └─ START? READY! (CALL* TASK? REPORT!)* until the channel ends
 
 Guarantees:
-    - `serve` ends when the caller closes the channel, and then so does this process; when the
-      caller dies, this process does at once.
-    - Nothing that a task raises ends the worker; what ends the process is seen by the caller as
-      the end of the channel.
+    - When the caller closes the channel, `serve` returns and this process exits. When the caller
+      dies, this process is killed at once.
+    - No exception of a task ends the worker. If the process exits, the caller sees the end of the
+      channel.
 """
 
 from __future__ import annotations
@@ -68,34 +68,34 @@ def serve() -> None:
     with channel:
         try:
             _Conversation(channel, receive_descriptors(channel)).run()
-        except (EOFError, OSError):  # or a task has closed the channel
+        except (EOFError, OSError):  # the channel has ended, or a task has closed it
             return
 
 
 def _forget_parents_randomness() -> None:
-    """Start from fresh entropy: a forked worker would repeat the caller's random numbers."""
+    """Use fresh entropy: a forked worker would repeat the caller's random numbers."""
     random.seed()
     if (numpy_random := sys.modules.get("numpy.random")) is not None:
         numpy_random.seed()
 
 
 def start_body(settings: WorkerSettings) -> bytes:
-    """Return the body of the message that starts a worker's conversation."""
+    """Return the body of the START message for a worker."""
     limits = settings.max_tasks_per_worker, settings.max_memory_per_worker
     variables = variables_for(settings.inner_threads)
     return pickle.dumps((settings.initializer, *limits, variables), PROTOCOL)
 
 
 def resident_bytes() -> int:
-    """Return how much memory this process has."""
+    """Return the resident memory of this process."""
     import psutil
 
     return int(psutil.Process().memory_info().rss)
 
 
 KEPT_BY_WORKER_BYTES: Final = 32 << 20
-"""Memory of results that a worker keeps for the next ones, when the caller has dropped them. What
-is more belongs to the caller alone."""
+"""Memory of results that a worker keeps for later results, once the caller has returned it. Memory
+beyond that belongs to the caller alone."""
 
 NOTHING: Final = Payload(b"")
 
@@ -108,10 +108,10 @@ class _Conversation:
             die_with_parent(given.parent_watch)
         self._channel = channel
         self._is_leaving = False
-        self._returned: deque[Returned] = deque()  # segments of the caller's
+        self._returned: deque[Returned] = deque()  # the caller's segments, not needed here any more
         self._segments_there: dict[
             int, SharedSegment
-        ] = {}  # ours that the caller has, and may give back
+        ] = {}  # the worker's segments that the caller has, and may return
         self._segment_pool = (
             SegmentPool(KEPT_BY_WORKER_BYTES) if CAN_SHARE and given is not None else None
         )
@@ -141,7 +141,7 @@ class _Conversation:
                     self._give_back()
             elif message.kind == MessageType.RETURNED:
                 self._take_returned(message.body)
-            del message  # what it refers to must not live until the next one
+            del message  # so that its data does not live until the next message
 
     def _start(self, message: Message) -> bool:
         initializer, max_tasks, max_memory, variables = pickle.loads(message.body)
@@ -195,7 +195,7 @@ class _Conversation:
         )
         self._tasks_left -= count
         self._is_leaving = self._tasks_left <= 0 or self._has_grown()
-        # One message says both: the caller must not send a task that nobody will take.
+        # One message carries both facts: the caller must not send a task that nobody would take.
         self._send(
             MessageType.LAST_REPORT if self._is_leaving else MessageType.REPORT, number, report
         )
@@ -209,14 +209,14 @@ class _Conversation:
             self._share(segment)
 
     def _send_record(self, number: int, record: bytes) -> None:
-        """Send a remark of the task *number*, in any thread; at once, unless a message is sent now.
+        """Send a record of task *number*, in any thread; at once, unless a message is being sent.
 
         1. any thread   sends a message
-        2. same thread  runs a collection, and in it a `__del__` that prints: here it cannot wait
-        3. any thread   has sent the message, and sends what was said meanwhile
+        2. same thread  runs garbage collection, and a `__del__` in it prints: it must not wait here
+        3. any thread   sends the queued record, before its next message or with its next record
         """
         self._records.append((number, record))
-        # The channel may be closed: by the task, or because the caller has ended.
+        # The channel may be closed, by the task or because the caller has died.
         with suppress(OSError):
             while self._records and self._sending.acquire(blocking=False):
                 try:
@@ -230,12 +230,12 @@ class _Conversation:
             send_message(self._channel, MessageType.RECORD, number, record)
 
     def _give_back(self) -> None:
-        """Tell the caller which of its segments are not needed any more, if any."""
+        """Send the caller the numbers of its segments that are not needed any more, if any."""
         if self._returned:
             send_message(self._channel, MessageType.RETURNED, 0, pack_returned(self._returned))
 
     def _share(self, segment: SharedSegment) -> None:
-        """Keep *segment* until the caller gives it back; or let the caller alone have it."""
+        """Keep *segment* until the caller returns it, or leave it to the caller alone."""
         if (
             sum(there.size for there in self._segments_there.values()) + segment.size
             > KEPT_BY_WORKER_BYTES

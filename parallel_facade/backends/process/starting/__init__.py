@@ -1,1 +1,1 @@
-"""How worker processes are started."""
+"""Start worker processes."""

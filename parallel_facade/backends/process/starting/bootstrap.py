@@ -1,8 +1,8 @@
-"""Ctrl-C is for the caller: workers and their helpers do not hear it, from their first moment on.
+"""Keep Ctrl-C for the caller: workers and their helpers ignore it, from their first moment on.
 
 Otherwise:
-    1. user      presses Ctrl-C, and the terminal tells every process of the program
-    2. a worker  is just starting, and prints a traceback of its own
+    1. user      presses Ctrl-C, and the terminal sends SIGINT to every process of the program
+    2. a worker  is just starting, and prints its own traceback
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CAN_MASK = hasattr(signal, "pthread_sigmask")
 
 @contextmanager
 def sigint_blocked() -> Iterator[None]:
-    """Let no process that this thread starts in the block hear Ctrl-C; hear it ourselves after."""
+    """Block SIGINT in the processes that this thread starts in the block; unblock it here after."""
     if not CAN_MASK:
         yield
         return
@@ -28,7 +28,7 @@ def sigint_blocked() -> Iterator[None]:
 
 
 def ignore_interrupts() -> None:
-    """Ignore Ctrl-C in this process, which was born deaf."""
+    """Ignore Ctrl-C in this process, which was started with SIGINT blocked."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if CAN_MASK:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

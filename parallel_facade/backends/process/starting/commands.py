@@ -1,9 +1,9 @@
-"""What a new Python process is told before it imports anything: where temporary files go.
+"""Set the folder for temporary files in a new Python process, before it imports anything.
 
-When dill is imported it asks `tempfile` for the folder, which makes a file there, to see whether it
-may, and removes it. So, without having been told:
+When dill is imported, it asks `tempfile` for the folder. `tempfile` makes a file there, to check
+that it may, and removes it. Without the setting:
     1. new process  imports dill, and makes that file
-    2. caller       closes its pool, and kills what has not started yet
+    2. caller       closes its pool, and kills the processes that have not started yet
     3. nobody       removes the file
 """
 
@@ -20,15 +20,15 @@ def code_of_command() -> str:
 
 
 def with_code(command: list[str]) -> list[str]:
-    """Return *command*, which runs Python, with the first words before its own."""
-    if "-c" not in command:  # it is a frozen program, which starts in a way of its own
+    """Return *command*, which runs Python, with our statements before its own."""
+    if "-c" not in command:  # a frozen program, which starts in its own way
         return command
     place = command.index("-c") + 1
     return [*command[:place], code_of_command() + command[place], *command[place + 1 :]]
 
 
 def rebound(function: types.FunctionType, **names: Any) -> types.FunctionType:
-    """Return a copy of *function* that finds *names* as globals; the original stays as it is."""
+    """Return a copy of *function* that finds *names* as globals; the original is unchanged."""
     space = {**function.__globals__, **names}
     copy = types.FunctionType(
         function.__code__, space, function.__name__, function.__defaults__, function.__closure__

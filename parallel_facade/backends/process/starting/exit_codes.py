@@ -1,4 +1,4 @@
-"""Exit codes of worker processes, and what they mean in words."""
+"""Describe the exit codes of worker processes in words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 UNKNOWN_EXIT_CODE: Final = 256
-"""Stands for the exit code of a process that somebody else has waited for; none is above 255."""
+"""The exit code of a process that other code has waited for; real codes are at most 255."""
 
 
 def exit_reason(code: int | None) -> str:

@@ -1,22 +1,22 @@
-"""A process that forks workers: single-threaded, with our modules loaded, and of nobody else.
+"""A process that forks workers: it is single-threaded, private, and has our modules loaded.
 
     start a worker ──descriptors──► fork server ──fork──► worker
-          ◄── its number, and later its exit code, on a pipe of its own ──┘
+          ◄── its pid, and later its exit code, on a separate pipe ───────┘
 
-In place of the fork server of `multiprocess`, which listens at a file in the temporary folder: that
-file outlives a caller that is killed, and whoever can open it can start processes.
+It replaces the fork server of `multiprocess`, which listens at a file in the temporary folder: that
+file outlives a caller that is killed, and any process that can open it can start processes.
 
-A `ForkServer` is a new Python, for the start method of that name. A `CopyServer` is a copy of the
-caller, for "fork": it is forked when the pool is made, by the thread that makes it, and workers are
-copies of the copy. A worker that is replaced is not forked from the caller itself, since that would
-be at any moment, by a thread of ours:
-    1. main thread  starts a program of the user's, and makes a pipe that tells of its start
-    2. our thread   forks a worker, which has the pipe too, and keeps it
+A `ForkServer` is a new Python process, for the start method "forkserver". A `CopyServer` is a copy
+of the caller, for "fork": the thread that makes the pool forks it at that time, and workers are
+copies of the copy. A replacement worker is not forked from the caller itself, because that would
+happen at any moment, in a thread of ours:
+    1. main thread  starts a program for the user, and makes a pipe that reports its start
+    2. our thread   forks a worker, which inherits the pipe, and keeps it
     3. main thread  waits for the end of the pipe, for as long as that worker lives
 
 Guarantees:
-    - Nothing listens, and no file is made: requests come on an anonymous pair of sockets.
-    - The server ends when its caller does. If it ends before, the next request starts another.
+    - Nothing listens, and no file is made: requests arrive on an anonymous socket pair.
+    - The server ends when its caller ends. If it ends before, the next request starts a new server.
 
 Assumes:
     - `multiprocess` looks for inherited descriptors in `forkserver._forkserver._inherited_fds`.
@@ -47,11 +47,11 @@ from parallel_facade.backends.process.starting.fork_safe_sockets import kept_in_
 REQUEST: Final = b"F"
 FEWEST_DESCRIPTORS: Final = 3
 DESCRIPTORS_AT_MOST: Final = 250
-"""The kernel takes 253 in one message."""
+"""The kernel takes at most 253 in one message."""
 
 
 class ForkServer:
-    """The caller's end.
+    """The caller's end of the connection to a fork server.
 
     Args:
         preload: The module that workers run.
@@ -64,27 +64,27 @@ class ForkServer:
         self._pid: int | None = None
 
     def start(self) -> None:
-        """Start the server, if it does not run; it needs some time until it serves."""
+        """Start the server if it does not run; do not wait until it serves requests."""
         with self._lock, sigint_blocked():
             self._ensure_running()
 
     def connect_to_new_process(self, fds: list[int]) -> tuple[int, int]:
-        """Start a process; return pipes, for reading its number and exit code, and to feed it.
+        """Start a process; return a pipe with its pid and exit code, and a pipe to send it data.
 
         Args:
-            fds: The descriptors that it shall have.
+            fds: The descriptors that the process receives.
         """
         with self._lock:
             self._ensure_running()
             try:
                 return self._request(fds)
-            except ConnectionError:  # it died meanwhile
+            except ConnectionError:  # the server died meanwhile
                 self._forget()
                 self._ensure_running()
                 return self._request(fds)
 
     def stop(self) -> None:
-        """End the server, whatever it does, and whoever else holds what it waits for the end of."""
+        """Kill the server, whatever it does, even if other processes hold our end of its socket."""
         with self._lock:
             if self._is_running():
                 assert self._pid is not None, "it runs"
@@ -107,7 +107,7 @@ class ForkServer:
         self._requests = ours
 
     def _start(self, requests: socket.socket) -> int:
-        """Start the process that serves *requests*; return its number."""
+        """Start the process that serves *requests*; return its pid."""
         command = (
             f"{code_of_command()}import sys; sys.path[:] = {import_path()!r}; "
             f"from {__name__} import serve_requests; "
@@ -125,7 +125,7 @@ class ForkServer:
             return False
         try:
             return os.waitpid(self._pid, os.WNOHANG)[0] == 0
-        except ChildProcessError:  # it has ended, and somebody else has waited for it
+        except ChildProcessError:  # it has exited, and other code has waited for it
             return False
 
     def _request(self, fds: list[int]) -> tuple[int, int]:
@@ -160,26 +160,26 @@ class ForkServer:
 
 
 class CopyServer(ForkServer):
-    """The caller's end of a server that is a copy of the caller, as it is now."""
+    """The caller's end of the connection to a server that is a copy of the caller as it is now."""
 
     def __init__(self, preload: str) -> None:
         super().__init__(preload)
         self.start()
 
     def _start(self, requests: socket.socket) -> int:
-        util._flush_std_streams()  # what is not written yet would be written by each copy
+        util._flush_std_streams()  # else each copy would write the unflushed output
         with kept_in_fork(requests):
             pid = fork()
         if pid == 0:
-            # Context variables that are set now are not those of the calls to come.
+            # Context variables that are set now must not reach later calls.
             Context().run(serve_requests, requests.detach(), self._preload)
         return pid
 
 
 def fork() -> int:
-    """Fork without Python's own warning of other threads; whoever chose "fork" was told already.
+    """Fork without Python's own warning of other threads; we warn users of "fork" ourselves.
 
-    From Python 3.15 on it is raised under an "error" filter, when the child is there already.
+    From Python 3.15 on, an "error" filter raises that warning after the child has been created.
     """
     with _without_warning_of_threads():
         return os.fork()
@@ -195,11 +195,11 @@ def _without_warning_of_threads() -> Iterator[None]:
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
         return
-    # Not by `catch_warnings`, which belongs to the whole process here:
-    #   1. another thread  enters a block of its own, with filters of its own
-    #   2. we              enter ours, and keep those filters
+    # Not with `catch_warnings`, which changes the whole process here:
+    #   1. another thread  enters its own block, with its own filters
+    #   2. we              enter our block, and save those filters
     #   3. another thread  leaves its block: the filters are as they were
-    #   4. we              leave ours, and put the other thread's filters back, for ever
+    #   4. we              leave our block, and restore the other thread's filters, forever
     filters: list[Any] = warnings.filters  # type: ignore[assignment]
     filters.insert(0, OF_THREADS)
     try:
@@ -209,8 +209,8 @@ def _without_warning_of_threads() -> Iterator[None]:
 
 
 def import_path() -> list[str]:
-    """Return where a new process finds modules: `sys.path`, whatever folder it starts in."""
-    # There is no folder if the one that this program started in was removed before it started.
+    """Return the `sys.path` of a new process, valid whatever folder the process starts in."""
+    # ORIGINAL_DIR is `None` if the program's start folder had been removed before the start.
     return [path for entry in sys.path if (path := entry or process.ORIGINAL_DIR) is not None]
 
 
@@ -227,14 +227,14 @@ def serve_requests(fd: int, preload: str) -> NoReturn:
         server = _Server(socket.socket(fileno=fd))
         server.run()
     finally:
-        # Not by the interpreter's own end, where a child's death would find handlers half gone.
+        # Skip the interpreter's own exit: a child's death would meet half-removed handlers there.
         os._exit(0)
 
 
 class _Server:
     def __init__(self, requests: socket.socket) -> None:
         self._requests = requests
-        self._status_pipes: dict[int, int] = {}  # by the number of the process
+        self._status_pipes: dict[int, int] = {}  # by pid
         self._wakeup, wakeup = socket.socketpair()
         self._wakeup.setblocking(False)
         wakeup.setblocking(False)
@@ -243,7 +243,7 @@ class _Server:
             signal.SIGCHLD: signal.signal(signal.SIGCHLD, lambda *_: None),
         }
         ignore_interrupts()
-        # The caller may have blocked it; nobody would be told of the end of a worker.
+        # The caller may have blocked SIGCHLD; then nobody would learn that a worker has exited.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
 
@@ -264,14 +264,14 @@ class _Server:
                     self._fork(fds)
 
     def _end_processes(self) -> None:
-        """End those that the caller has left behind, also where they cannot see that themselves."""
+        """Kill the workers that the caller has left behind; some may not notice that themselves."""
         for pid in self._status_pipes:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def _fork(self, fds: list[int]) -> None:
         if len(fds) < FEWEST_DESCRIPTORS:
-            # There was no room for all of them here. The caller sees its pipes closed.
+            # This process had no room for all of them. The caller sees its pipes closed.
             for fd in fds:
                 os.close(fd)
             return
@@ -289,7 +289,7 @@ class _Server:
         try:
             signal.set_wakeup_fd(-1)
             for number, handler in self._old_handlers.items():
-                # One that was not set by Python is not known, and not to be had back.
+                # A handler that was not set from Python is unknown, and cannot be restored.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
             for end in (self._requests, self._wakeup, self._wakeup_button):
                 end.close()
@@ -319,5 +319,5 @@ class _Server:
 
     @staticmethod
     def _tell(pipe: int, number: Any) -> None:
-        with suppress(BrokenPipeError):  # the caller does not want to know any more
+        with suppress(BrokenPipeError):  # the caller no longer reads it
             forkserver.write_signed(pipe, number)

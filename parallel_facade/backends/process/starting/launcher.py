@@ -1,19 +1,19 @@
-"""How worker processes are started: our own context, channel and fork server.
+"""Start worker processes with our own context, channel and fork server.
 
     pathos pool ── Process() ──► WorkerProcess.start ── fork, fork server or spawn ──► worker
                                       │                                                  │
-                    link ◄── caller's end of a socket pair      worker's end ────────────┘
+           worker handle ◄── caller's end of a socket pair      worker's end ────────────┘
 
 Guarantees:
     - The user's main module is never imported, so the user's script never runs again.
-    - Only the worker holds its end, and only the caller the other: either one's death is the end
-      of the channel for the other, whatever was forked meanwhile.
+    - Only the worker holds its end, and only the caller holds the other end. So the death of either
+      closes the channel for the other, whatever was forked meanwhile.
     - `multiprocess` keeps its default context, its fork server and its start method.
-    - When the last context is closed, its fork server is gone.
+    - When the last context has been closed, its fork server has exited.
 
 Assumes:
     - `multiprocess` looks up `get_preparation_data` and `connect_to_new_process` as globals of the
-      functions rebound here (so from 3.11 to 3.15).
+      functions rebound here (true from 3.11 to 3.15).
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ from parallel_facade.backends.process.starting.lockless_queue import LocklessQue
 
 
 class _ReapingPopen:
-    """Lets several threads ask for an exit code, which the system tells only once.
+    """Lets several threads ask for an exit code, which the system returns only once.
 
-    If it was told to somebody else, such as a handler of SIGCHLD that waits for whatever child has
-    ended, the code is `UNKNOWN_EXIT_CODE`; `multiprocess` would think that the process is alive.
+    If other code received it, such as a handler of SIGCHLD that waits for any child, the code is
+    `UNKNOWN_EXIT_CODE`; `multiprocess` would think that the process is alive.
     """
 
     def __init__(self, process_obj: Any) -> None:
-        self._reaping = threading.Lock()  # held while the system is asked, which does not wait
-        self._waiting = threading.Lock()  # held by who waits for the end, where that takes the code
+        self._reaping = threading.Lock()  # held while we ask the system, which does not block
+        self._waiting = threading.Lock()  # held by a thread that waits, if its wait takes the code
         super().__init__(process_obj)  # type: ignore[call-arg]  # it is mixed into a Popen
 
     pid: int
@@ -62,7 +62,7 @@ class _ReapingPopen:
     returncode: int | None
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
-        if self.method == "forkserver":  # the server is asked, on a pipe
+        if self.method == "forkserver":  # the server reports the code, on a pipe
             if flag == 0:
                 wait([self.sentinel])  # type: ignore[attr-defined]
             with self._reaping:
@@ -79,15 +79,15 @@ class _ReapingPopen:
         try:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:
-            if not self._waiting.locked():  # else it was told to the thread that waits
+            if not self._waiting.locked():  # else the waiting thread received it
                 self.returncode = UNKNOWN_EXIT_CODE
         else:
             if pid:
                 self.returncode = os.waitstatus_to_exitcode(status)
 
     def _wait_for_exit(self) -> None:
-        """Wait until the process has ended, outside of the lock."""
-        # Not by the sentinel: a process that the task left behind holds the other end of it.
+        """Wait until the process has exited, without holding `_reaping`."""
+        # Not with the sentinel: a process that the task left behind holds its other end.
         if hasattr(os, "waitid"):
             with suppress(ChildProcessError):
                 os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
@@ -98,31 +98,31 @@ class _ReapingPopen:
 
 
 class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess has no types
-    """A process of the pool, which is born with a private channel to the caller."""
+    """A process of the pool, which starts with a private channel to the caller."""
 
-    _start_method = None  # a task that uses multiprocess itself finds that package's default
+    _start_method = None  # a task that uses multiprocess itself gets that package's default
     _context: Any
     channel: socket.socket
 
     start_error: Exception | None = None
-    """Why the process could not be started; then it counts as one that has ended."""
+    """Why the process could not be started; then it counts as exited."""
 
     def start(self) -> None:
-        """Start the process and announce the caller's end of its channel."""
+        """Start the process, and announce the caller's end of its channel."""
         try:
             self._start_with_channel()
         except Exception as exc:
             if not self._context.is_open:
                 raise
-            # Here a thread of the pool's replaces a worker. The error would end that thread, and
-            # then nobody replaces workers any more, and nobody says so.
+            # A thread of the pool replaces a worker here. The error would end that thread; then
+            # no workers would be replaced any more, and nothing would report that.
             self.start_error = exc
             self._context.report(exc)
 
     def _start_with_channel(self) -> None:
         ours, theirs = private_pair()
         self.channel = theirs
-        # Before the mask: when it starts, it sets one of its own.
+        # Before SIGINT is blocked: the tracker sets a signal mask of its own when it starts.
         _tracker.ensure_running()
         try:
             with sigint_blocked():
@@ -139,7 +139,7 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
 
     @property
     def exitcode(self) -> int | None:
-        """The exit code; `None` while the process runs."""
+        """The exit code of the process; `None` while it runs."""
         if self.start_error is not None:
             return 1
         code: int | None = super().exitcode
@@ -147,7 +147,7 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
 
     @property
     def sentinel(self) -> int:
-        """A descriptor that is ready when the process has ended."""
+        """A descriptor that is ready when the process has exited."""
         if self.start_error is not None:
             ended: int = self._context.ended.fileno()
             return ended
@@ -155,12 +155,12 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
         return descriptor
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for the process to end."""
+        """Wait for the process to exit."""
         if self.start_error is None:
             super().join(timeout)
 
     def run(self) -> None:
-        """Run the pool's worker loop, where user code may start processes of its own."""
+        """Run the pool's worker loop, in which user code may start its own processes."""
         self._config["daemon"] = False
         keep_private(self.channel)
         if isinstance(calls := self._args[0], LocklessQueue):
@@ -168,40 +168,42 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
         try:
             super().run()
         finally:
-            # Else Python warns of them in a worker that leaves as programs end.
+            # Else Python warns of these in a worker that exits as programs do.
             for end in (self.channel, *self._args[:2]):
                 if isinstance(end, socket.socket | LocklessQueue):
                     end.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what only the caller can use."""
+        """Return the state without the attributes that only the caller can use."""
         return {**self.__dict__, "_popen": None, "_context": _WorkerSide(self._context.method)}
 
     @staticmethod
-    def _Popen(process_obj: Any) -> Any:  # noqa: N802 # pyright: ignore[reportIncompatibleMethodOverride]
+    def _Popen(  # noqa: N802 # pyright: ignore[reportIncompatibleMethodOverride]
+        process_obj: Any,
+    ) -> Any:
         return process_obj._context.popen(process_obj)
 
 
 class _WorkerSide:
-    """The context as its worker sees it."""
+    """The worker side of the context."""
 
     def __init__(self, method: str) -> None:
         self.method = method
 
 
 class WorkerContext(context.BaseContext):  # type: ignore[misc]
-    """What the pathos pool asks for processes and queues.
+    """The context from which the pathos pool gets processes and queues.
 
     Args:
         method: The start method.
-        announce: Called with each started process and the caller's end of its channel, from
-            whichever thread started it.
+        announce: Called with each started process and the caller's end of its channel, in the
+            thread that started it.
         report: Called with the error if a process cannot be started, once `is_open` is set.
         preload: The module that workers run.
     """
 
     is_open = False
-    """The pool is made: from now on its own thread starts processes."""
+    """Whether the pool has been made: from then on, the pool's own thread starts processes."""
 
     def __init__(
         self,
@@ -233,7 +235,7 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
             _warn_of_threads()
             self._copy = CopyServer(self._preload)
         elif self.method == "forkserver":
-            # Now, as it takes longer to start than what is left for us to load.
+            # Now, because the server takes longer to start than our remaining imports take.
             _helpers.fork_server(self._preload).start()
 
     def Process(self, *args: Any, **kwds: Any) -> WorkerProcess:  # noqa: N802 - multiprocess' name
@@ -253,7 +255,7 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
         return self.method
 
     def close(self) -> None:
-        """Close the queues and give up the share in the fork server; the last one ends it."""
+        """Close the queues, and release the shared fork server; the last context stops it."""
         for resource in (*self._queues, self.ended):
             resource.close()
         if self._copy is not None:
@@ -267,7 +269,7 @@ def preparation_data(name: str) -> dict[str, Any]:
     `multiprocess` would name the main module here, and the new process would run it.
     """
     folder = {}
-    with suppress(FileNotFoundError):  # it was removed: the new process starts where we are
+    with suppress(FileNotFoundError):  # the folder was removed: the new process starts where we are
         folder["dir"] = os.getcwd()
     return {
         **folder,
@@ -280,7 +282,7 @@ def preparation_data(name: str) -> dict[str, Any]:
 
 
 class _Spawn:
-    """`multiprocess.spawn` with our `preparation_data`, and our first words."""
+    """`multiprocess.spawn` with our `preparation_data`, and our first statements."""
 
     get_preparation_data = staticmethod(preparation_data)
 
@@ -293,7 +295,7 @@ class _Spawn:
 
 
 def _popen_class(method: str, server: Callable[[], ForkServer]) -> Any:
-    """Return the class that starts a process, by what *server* returns if that forks it."""
+    """Return the class that starts a process; if a fork server does that, *server* returns it."""
     if method == "spawn":
         from multiprocess.popen_spawn_posix import Popen
 
@@ -307,7 +309,7 @@ def _popen_class(method: str, server: Callable[[], ForkServer]) -> Any:
 
 
 class _ForkServerModule:
-    """`multiprocess.forkserver` with a fork server of our own; see `_fork_server` for why."""
+    """`multiprocess.forkserver` with our own fork server; `fork_server` has the reasons."""
 
     def __init__(self, server: Callable[[], ForkServer]) -> None:
         self._server = server
@@ -325,7 +327,7 @@ class _Helpers:
     """The processes that help to start workers, alive while any context is open."""
 
     def __init__(self) -> None:
-        # Guards all below. Reentrant: a signal's handler may make a pool, too.
+        # Guards all below. Reentrant, because a signal handler may also make a pool.
         self._lock = threading.RLock()
         self._users = 0
         self._server: Any = None
@@ -358,11 +360,11 @@ class _Helpers:
             _tracker.stop()
 
     def forget_after_fork(self) -> None:
-        self.__init__()  # type: ignore[misc]  # the helpers are the parent's
+        self.__init__()  # type: ignore[misc]  # the helpers belong to the parent
 
 
 def _disown_workers() -> None:
-    """Leave, in a forked child, the workers to the parent; at its exit it would end its own."""
+    """Leave the workers to the parent, in a forked child, which would end them at its exit."""
     ours = [child for child in process._children if isinstance(child, WorkerProcess)]
     process._children.difference_update(ours)
 
@@ -374,8 +376,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def _refuse_beside_interpreters() -> None:
-    """Refuse to fork while subinterpreters are alive: Python's child dies of that."""
-    # Whoever has made one in Python has loaded this module.
+    """Refuse to fork while subinterpreters are alive, because the child process would crash."""
+    # Python code that has made a subinterpreter has loaded this module.
     if (interpreters := sys.modules.get("_interpreters")) is None:
         return
     if (count := len(interpreters.list_all()) - 1) > 0:

@@ -1,14 +1,14 @@
-"""The thread that makes a pool and ends it, since no Ctrl-C is raised in it.
+"""Make and end a pool in a separate thread, because no Ctrl-C is raised there.
 
-    main thread    open ─told─► makes it ─opened─►   ...   close ─told─► ends it ─ended─►
-                     └─ Ctrl-C ─told────► ends it
+    main thread    open ─request─► make ─opened─►   ...   close ─request─► end ─ended─►
+                     └─ Ctrl-C ─request─► end
 
 Guarantees:
-    - What was begun to be made is ended: by `close`, or since an interrupt or an error came first.
-    - An interrupt ends the waiting for the end, and not the end itself.
+    - If the making has begun, the pool is ended: by `close`, or because of an interrupt or error.
+    - An interrupt stops the wait for the end, not the end itself.
 
 Assumes:
-    - What ends it can do so whatever of it was made.
+    - *end* works however far *make* got.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from parallel_facade._common.threads import new_thread
 
 
 class LifecycleThread:
-    """Has *make* and *end* called, once each, in a thread of its own.
+    """Calls *make* and *end*, once each, in its own thread.
 
-    Waiting is by locks, since an interrupt leaves a lock to whoever waits next. It can leave a
-    condition locked, and `threading.Thread.start` waits by one: so the thread is there before
-    anything is made.
+    Waits use locks, because an interrupted wait leaves a lock to the next waiter. An interrupt can
+    leave a condition locked, and `threading.Thread.start` waits on a condition. So the thread
+    starts before anything is made.
     """
 
     def __init__(self, make: Callable[[], object], end: Callable[[], object]) -> None:
@@ -33,20 +33,20 @@ class LifecycleThread:
         self._end = end
         self._error: BaseException | None = None
         self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._opened = threading.Lock()  # held until it was made
+        self._opened = threading.Lock()  # held until the pool is made
         self._opened.acquire()
-        self._ended = threading.Lock()  # held until it has ended
+        self._ended = threading.Lock()  # held until the pool has ended
         self._ended.acquire()
-        self._thread = new_thread(self._run, name="keeper")
+        self._thread = new_thread(self._run, name="lifecycle")
         try:
             self._thread.start()
         except BaseException:
-            # It may run although an interrupt has ended the waiting for its start.
+            # The thread may run although an interrupt has stopped the wait for its start.
             self._requests.put("leave")
             raise
 
     def open(self) -> None:
-        """Have it made; raise what that raises."""
+        """Make the pool; raise what *make* raises."""
         try:
             self._requests.put("open")
             with self._opened:
@@ -62,7 +62,7 @@ class LifecycleThread:
                 del error  # its traceback refers to this frame
 
     def request_close(self) -> None:
-        """Have it ended, without waiting."""
+        """Request the end of the pool, without waiting."""
         self._requests.put("close")
 
     def runs_here(self) -> bool:
@@ -70,7 +70,7 @@ class LifecycleThread:
         return threading.current_thread() is self._thread
 
     def close(self) -> None:
-        """Have it ended, and wait for that; closing twice is fine."""
+        """End the pool, and wait for that; closing twice is fine."""
         self.request_close()
         with self._ended:
             pass

@@ -1,15 +1,15 @@
-"""The pathos pool's own queues, without locks.
+"""Queues without locks, for the pathos pool itself.
 
     multiprocess: reader takes a shared lock, waits for data, reads, releases the lock
     here:         the kernel hands each message whole to one of the waiting readers
 
-With the shared lock, a worker that is killed while it waits keeps the lock for ever, and no other
-worker of the pool gets another message. It also needs a named semaphore, which a helper process
-has to watch.
+With the shared lock, a worker that is killed while it waits keeps the lock forever, and no other
+worker of the pool gets another message. The lock also needs a named semaphore, which a helper
+process has to watch.
 
 Assumes:
-    - Messages are small (the pool only carries calls of `serve` and their empty results).
-    - The platform has Unix sockets that keep message borders; `make_queue` says if not.
+    - Messages are small (the pool only sends calls of `serve` and their empty results).
+    - The platform has Unix sockets that keep message boundaries; else `LocklessQueue` raises.
 """
 
 from __future__ import annotations
@@ -27,29 +27,30 @@ from multiprocess import connection
 _log = logging.getLogger("parallel_facade")
 
 MESSAGE_BYTES: Final = 1 << 16
-"""Far above what the pool sends, below every platform's limit for one message."""
+"""Far more than the pool sends, and below every platform's limit for one message."""
 
 _KINDS: Final = [getattr(socket, name, None) for name in ("SOCK_SEQPACKET", "SOCK_DGRAM")]
 
 
 def can_make_queues() -> bool:
-    """Return whether this platform has what `LocklessQueue` needs."""
+    """Return whether this platform has the sockets that `LocklessQueue` needs."""
     return hasattr(socket, "AF_UNIX")
 
 
 class _End:
-    """One end of the queue, with the methods that the pool uses of a connection."""
+    """One end of the queue, with the connection methods that the pool uses."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._parent_watch: int | None = None
 
     def receive_until_end_of(self, parent_watch: int) -> None:
-        """Receive nothing more when the other end of the socket *parent_watch* is closed.
+        """Stop receiving when the other end of the socket *parent_watch* is closed.
 
-        1. pool    starts a worker in the place of one that has died
-        2. caller  closes the pool, which tells the workers that it has by then to leave
-        3. worker  waits for a message for ever: it and others like it have the queue's other end
+        Otherwise:
+            1. pool    starts a worker to replace a worker that has died
+            2. caller  closes the pool, which tells the workers that it has by then to exit
+            3. worker  waits forever for a message: it and others like it hold the queue's other end
         """
         if hasattr(select, "poll"):
             self._parent_watch = parent_watch
@@ -77,28 +78,28 @@ class _End:
             try:
                 return ForkingPickler.loads(message)
             except Exception:
-                # A task has written to a descriptor that is not its own. The pool's thread, which
-                # asks here, would end with any error.
+                # A task has written to a descriptor that is not its own. An error would end the
+                # pool's thread, which receives here.
                 _log.error("the pool was sent what is no message: %.80r", message)
         raise EOFError
 
     def _receive(self) -> bytes:
-        # All processes that have the socket share its flags, and a task may have set one.
+        # All processes that hold the socket share its flags, and a task may have set a flag.
         while True:
             if self._parent_watch is not None and not self._has_come(self._parent_watch):
                 return b""
             with suppress(BlockingIOError):
-                # Another worker may have been faster, where this one watches its lifeline.
+                # With a parent watch, another worker may have received the message after our poll.
                 flags = 0 if self._parent_watch is None else socket.MSG_DONTWAIT
                 return self._socket.recv(MESSAGE_BYTES, flags)
             if self._parent_watch is None:
                 connection.wait([self._socket])
 
     def _has_come(self, parent_watch: int) -> bool:
-        """Wait for a message; return `False` if the lifeline has ended before."""
+        """Wait for a message; return `False` if the end of *parent_watch* comes first."""
         waiting = select.poll()
         waiting.register(self._socket, select.POLLIN)
-        waiting.register(parent_watch, 0)  # its end is told of in any case
+        waiting.register(parent_watch, 0)  # its end is always reported
         return self.fileno() in dict(waiting.poll())
 
     def poll(self) -> bool:
@@ -106,7 +107,7 @@ class _End:
 
 
 class LocklessQueue:
-    """What `multiprocess.pool.Pool` needs of a `SimpleQueue`."""
+    """The part of a `SimpleQueue` that `multiprocess.pool.Pool` needs."""
 
     def __init__(self) -> None:
         reader, writer = _message_pair()
@@ -118,8 +119,8 @@ class LocklessQueue:
         return self._reader.recv()
 
     def put(self, obj: Any) -> None:
-        # A worker whose caller is gone, or whose task has closed every file, has nobody to tell,
-        # and leaves without a word.
+        # If the caller has exited, or a task has closed every file, nobody can receive this, and
+        # the worker exits silently.
         with suppress(OSError):
             self._writer.send(obj)
 
@@ -132,7 +133,7 @@ class LocklessQueue:
 
 
 class _NoLock:
-    """Stands where the pool, when it terminates, takes the queue's lock."""
+    """Replaces the queue's lock, which the pool takes when it terminates."""
 
     def acquire(self) -> bool:
         return True

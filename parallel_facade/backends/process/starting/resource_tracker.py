@@ -1,9 +1,9 @@
-"""The resource tracker of `multiprocess`: a process that starting a worker starts.
+"""Start and stop the resource tracker of `multiprocess`, which starting a worker also starts.
 
-Nothing of ours needs one. What tasks make with `multiprocess`, such as semaphores, it removes.
+Nothing of ours needs it. It removes objects that tasks make with `multiprocess`, like semaphores.
 
 Assumes:
-    - The tracker is started by its `_launch` or, up to Python 3.12, its `ensure_running`, which
+    - The tracker is started by its `_launch` or, up to Python 3.12, its `ensure_running`; both
       look up `util` as a global.
 """
 
@@ -21,7 +21,7 @@ from parallel_facade.backends.process.starting.commands import rebound, with_cod
 
 
 class _Util:
-    """`multiprocess.util`, which tells new processes our first words."""
+    """`multiprocess.util`, which adds our first statements to the commands of new processes."""
 
     @staticmethod
     def spawnv_passfds(path: str, command: list[str], fds: list[int]) -> int:
@@ -33,7 +33,7 @@ class _Util:
 
 
 def is_running() -> bool:
-    """Return whether this process has a tracker, its own or somebody else's."""
+    """Return whether this process has a tracker, whether we or other code started it."""
     return _tracker()._fd is not None
 
 
@@ -50,15 +50,15 @@ def ensure_running() -> None:
 
 
 def stop() -> None:
-    """End the tracker, unless other users of `multiprocess` need it.
+    """Stop the tracker, unless other users of `multiprocess` need it.
 
-    It is killed, though asking would do: a process that a task left behind may hold what it waits
-    for the end of.
+    It is killed, although a request would normally do: it would wait for the end of a pipe that a
+    process left behind by a task may hold.
     """
     if _is_needed():
         return
     tracker = _tracker()
-    with suppress(ChildProcessError):  # somebody else has waited for it
+    with suppress(ChildProcessError):  # other code has waited for it
         if tracker._pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(tracker._pid, signal.SIGKILL)
@@ -72,7 +72,7 @@ def _tracker() -> Any:
 def _is_needed() -> bool:
     """Return whether other users of `multiprocess` may have something registered there.
 
-    Ending it while somebody's semaphore is registered would unlink that semaphore.
+    Stopping the tracker while a semaphore is registered would unlink that semaphore.
     """
     if "multiprocess.shared_memory" in sys.modules or process.active_children():
         return True
@@ -84,7 +84,7 @@ def _is_needed() -> bool:
 
 
 def _disown() -> None:
-    """Leave, in a forked child, the tracker to the parent: at its own end it would wait for it."""
+    """Leave the tracker to the parent, in a forked child, which would wait for it at exit."""
     _tracker()._pid = None
 
 
