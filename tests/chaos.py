@@ -284,7 +284,7 @@ class Storm:
         return [now - began[name] for name, now in self.tally.latencies if name in began]
 
 
-class CallerSide(NamedTuple):
+class Kept(NamedTuple):
     """A SystemExit as a value: a map raises what is no Exception, even if it keeps failures."""
 
     code: object
@@ -294,11 +294,11 @@ def act_kept(item):
     try:
         return act(item)
     except SystemExit as exc:
-        return CallerSide(exc.code)
+        return Kept(exc.code)
 
 
 def unkept(outcome):
-    return SystemExit(outcome.code) if isinstance(outcome, CallerSide) else outcome
+    return SystemExit(outcome.code) if isinstance(outcome, Kept) else outcome
 
 
 def is_worker(process):

@@ -13,7 +13,9 @@ from concurrent.futures import Future
 from typing import Any
 
 from parallel_facade._common.errors import PoolClosedError
-from parallel_facade.backends.base import Backend, TaskFuture
+from parallel_facade._serialization.buffers.object_store import Store
+from parallel_facade._serialization.buffers.shared_memory import SegmentPool
+from parallel_facade.backends.base import Backend, Capabilities, TaskFuture
 
 
 class BorrowedBackend(Backend):
@@ -23,10 +25,10 @@ class BorrowedBackend(Backend):
 
     def __init__(self, lent: Backend) -> None:
         self._lent_backend = lent
-        self.capabilities = lent.capabilities
-        self.segment_pool = lent.segment_pool
-        self.seconds_in_chunk = lent.seconds_in_chunk
-        self.chunks_in_flight = lent.chunks_in_flight
+        self.capabilities: Capabilities = lent.capabilities
+        self.segment_pool: SegmentPool | Store | None = lent.segment_pool
+        self.seconds_in_chunk: float = lent.seconds_in_chunk
+        self.chunks_in_flight: int = lent.chunks_in_flight
         self._lock = threading.RLock()  # guards _in_flight, _closed; reentrant: see ManagerThread
         self._in_flight: set[TaskFuture] = set()
         self._closed = False

@@ -19,7 +19,7 @@ class SerialBackend(Backend):
     """Run each chunk as soon as it is submitted."""
 
     owns_workers = False
-    capabilities = Capabilities(
+    capabilities: Capabilities = Capabilities(
         needs_serialization=False, runs_in_caller=True, has_private_state=True, can_initialize=True
     )
 

@@ -44,7 +44,7 @@ class _Task(NamedTuple):
 class ThreadBackend(Backend):
     """Run chunks in threads of this process."""
 
-    capabilities = Capabilities(needs_serialization=False, can_initialize=True)
+    capabilities: Capabilities = Capabilities(needs_serialization=False, can_initialize=True)
 
     def __init__(self, settings: WorkerSettings) -> None:
         from pathos.threading import ThreadPool

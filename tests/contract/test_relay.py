@@ -20,7 +20,7 @@ pytestmark = pytest.mark.each_start_method
 PATIENCE = 30
 
 
-class LifecycleThread(logging.Handler):
+class Keeper(logging.Handler):
     """Keeps the records that it is given."""
 
     def __init__(self):
@@ -39,7 +39,7 @@ class LifecycleThread(logging.Handler):
 def logger():
     """The caller's logger, from INFO up, with a handler that keeps what it gets as ``keeper``."""
     logger = logging.getLogger("tests.relay")
-    logger.keeper = LifecycleThread()
+    logger.keeper = Keeper()
     logger.addHandler(logger.keeper)
     logger.setLevel(logging.INFO)
     yield logger

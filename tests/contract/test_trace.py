@@ -32,7 +32,7 @@ def add_up(n):
 def nobody_watches_afterwards():
     """See that no test leaves a timeline open, which would keep all calls of the others."""
     yield
-    assert _call_trace.watchers == []
+    assert _call_trace.listeners == []
 
 
 def labelled_intervals(timeline, category):

@@ -49,8 +49,8 @@ def warm(start_method):
 
 def assert_travels(module, scale):
     assert pmap(module.f, [1, 2]) == [scale, 2 * scale]
-    assert pmap(module.MessageType().g, [1]) == [("Kind", scale)]
-    assert [type(one) for one in pmap(lambda _: module.MessageType(), [0])] == [module.MessageType]
+    assert pmap(module.Kind().g, [1]) == [("Kind", scale)]
+    assert [type(one) for one in pmap(lambda _: module.Kind(), [0])] == [module.Kind]
 
 
 def test_a_folder_that_was_added_to_the_path(write, monkeypatch):

@@ -109,10 +109,10 @@ def imports_in_a_removed_folder():
 
 
 @pytest.mark.parametrize("surroundings", IN_CALLERS)
-def test_a_caller_that(start_method, tmp_path, environment):
-    if "folder" in environment and start_method != "fork" and not imports_in_a_removed_folder():
+def test_a_caller_that(start_method, tmp_path, surroundings):
+    if "folder" in surroundings and start_method != "fork" and not imports_in_a_removed_folder():
         pytest.skip("a new process of this Python cannot import anything in a removed folder")
-    with start(PREAMBLE + IN_CALLERS[environment], start_method, tmp_path) as running:
+    with start(PREAMBLE + IN_CALLERS[surroundings], start_method, tmp_path) as running:
         assert running.end() == (0, "['WorkerCrashedError'] [1, 2, 3]\n", "")
     assert os.listdir(tmp_path) == []
 

@@ -40,7 +40,7 @@ def warm(start_method):
     gc.collect()  # here, where what a __del__ raises is expected
 
 
-def is_collected(outcome):
+def is_told(outcome):
     """Return whether *outcome* is an error that says what happened to one item."""
     return isinstance(outcome, SerializationError | WorkerCrashedError)
 
@@ -49,7 +49,7 @@ def check(results, bad):
     """Assert that only the items in *bad* failed, and that the pool goes on."""
     for index, outcome in enumerate(results):
         if index in bad:
-            assert outcome == GOOD or is_collected(outcome), repr(outcome)
+            assert outcome == GOOD or is_told(outcome), repr(outcome)
         else:
             assert outcome == GOOD, (index, outcome)
     assert pmap(abs, [-1, -2, -3]) == [1, 2, 3]
@@ -119,7 +119,7 @@ def test_results_that_harm_in_the_worker(kind, behaviour, position, chunksize):
     assert [one for index, one in enumerate(results) if index != position] == [
         index for index in range(5) if index != position
     ]
-    assert is_collected(results[position]) or isinstance(results[position], kind)
+    assert is_told(results[position]) or isinstance(results[position], kind)
     assert pmap(abs, [-1, -2, -3]) == [1, 2, 3]
 
 
@@ -133,7 +133,7 @@ def test_results_that_harm_the_caller(kind, behaviour, position):
     )
 
     bad = results.pop(position)
-    assert is_collected(bad) or isinstance(bad, kind | dict)
+    assert is_told(bad) or isinstance(bad, kind | dict)
     assert results == [index for index in range(5) if index != position]
     assert pmap(abs, [-1, -2, -3]) == [1, 2, 3]
 
@@ -176,5 +176,5 @@ def test_callables_that_harm(kind, behaviour, in_worker, position):
     except SerializationError:
         assert not in_worker
     else:
-        assert all(one == index or is_collected(one) for index, one in enumerate(results))
+        assert all(one == index or is_told(one) for index, one in enumerate(results))
     assert pmap(abs, [-1, -2, -3]) == [1, 2, 3]

@@ -8,7 +8,7 @@ import pytest
 
 from parallel_facade._integrations import demo as _demo
 from parallel_facade._integrations.cli import main
-from parallel_facade._integrations.demo import Facts, SourceSurvey, demo_report
+from parallel_facade._integrations.demo import SourceFacts, SourceSurvey, demo_report
 
 
 def test_the_demo_agrees_on_every_back_end(capsys):
@@ -24,7 +24,7 @@ def test_the_demo_agrees_on_every_back_end(capsys):
 
 def test_a_difference_is_reported(monkeypatch):
     def run(self, backend, names, workers):
-        return [Facts(len(backend), 0, 0, 0, "", "") for _ in names]
+        return [SourceFacts(len(backend), 0, 0, 0, "", "") for _ in names]
 
     monkeypatch.setattr(SourceSurvey, "run", run)
 

@@ -200,13 +200,13 @@ def test_code_is_taken_apart_once_and_keeps_its_file(monkeypatch):
 
 
 def test_code_that_holds_more_than_constants_is_taken_apart_each_time():
-    class CallerSide:
+    class Kept:
         pass
 
     def f():
         return "in its place"
 
-    constants = tuple(CallerSide if one == "in its place" else one for one in f.__code__.co_consts)
+    constants = tuple(Kept if one == "in its place" else one for one in f.__code__.co_consts)
     f.__code__ = f.__code__.replace(co_consts=constants)
 
     for _ in range(2):

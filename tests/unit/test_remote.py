@@ -91,7 +91,7 @@ def test_what_is_stopped_on_its_way_is_ended_when_it_is_there(engine):
     engine.on_send = lambda: said.append(engine.only_future().stop())
 
     future = submit(engine)
-    engine._watch.join()
+    engine._supervisor.join()
 
     assert (said, future.cancelled(), engine.ended) == ([True], True, engine.sent)
 
@@ -103,7 +103,7 @@ def test_what_cannot_be_ended_when_it_is_there_leaves_the_count_of_tasks_right(e
     engine.on_send = lambda: engine.only_future().stop()
     engine.end = cannot
     submit(engine)
-    engine._watch.join()
+    engine._supervisor.join()
     engine.on_send = lambda: None
 
     running, waiting = submit(engine), submit(engine)

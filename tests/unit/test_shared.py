@@ -4,8 +4,7 @@ import threading
 
 import pytest
 
-from parallel_facade import Pool, pmap
-from parallel_facade._api import shared_pools as _shared
+from parallel_facade import Pool, configure, pmap
 from parallel_facade._api.shared_pools import SharedPools
 from parallel_facade._configuration.settings import resolve
 
@@ -101,13 +100,14 @@ def test_calls_use_one_warm_pool():
 def test_while_a_pool_is_made_others_are_lent_and_it_is_made_once(pools, monkeypatch):
     connecting, connected = threading.Event(), threading.Event()
 
-    def connect_slowly(backend, workers):
-        if backend == "thread":
+    def connect_slowly(config):
+        if config.backend == "thread":
             connecting.set()
             assert connected.wait(PATIENCE)
-        return Pool(backend, workers)
+        return pool_of(config)
 
-    monkeypatch.setattr(_shared, "Pool", connect_slowly)
+    pool_of = Pool._of
+    monkeypatch.setattr(Pool, "_of", connect_slowly)
     found = []
     slow = resolve({"backend": "thread"})
     threads = [threading.Thread(target=lambda: found.append(pools.borrow(slow))) for _ in range(2)]
@@ -124,3 +124,22 @@ def test_while_a_pool_is_made_others_are_lent_and_it_is_made_once(pools, monkeyp
     assert found[0] is found[1]
     for pool in (other, *found):
         pools.give_back(pool)
+
+
+def test_what_is_configured_meanwhile_is_for_the_next_call(pools, monkeypatch):
+    """The key of a pool and the pool itself follow from one look at the settings."""
+    pool_of = Pool._of
+
+    def configure_and_make(config):  # as another thread may, between the two
+        configure(start_method="forkserver")
+        return pool_of(config)
+
+    monkeypatch.setattr(Pool, "_of", configure_and_make)
+    configure(start_method="spawn")
+    try:
+        pool = pools.borrow(resolve({"backend": "process", "workers": 1}))
+    finally:
+        configure(start_method=None)
+
+    assert pool._backend._context.get_start_method() == "spawn"
+    pools.give_back(pool)

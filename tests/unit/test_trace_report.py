@@ -5,7 +5,7 @@ import pytest
 from parallel_facade._dispatch.call_trace import CallTrace
 from parallel_facade._tracing.intervals import Interval, merged, overlap
 from parallel_facade._tracing.report import report_of
-from parallel_facade._worker.timings import MARK, PACK, PACK_CALLABLE, UNPACK, Step, WorkerLane
+from parallel_facade._worker.timings import MARK, PACK, PACK_CALLABLE, UNPACK, TimedStep, WorkerLane
 from parallel_facade.backends.base import Capabilities
 
 
@@ -26,7 +26,7 @@ class Timeline:
         self.chunks = []
 
     def step(self, what, began, ended, items=1, size=0):
-        self.call.steps.append(Step(what, began, ended, 0, items, size, 1))
+        self.call.steps.append(TimedStep(what, began, ended, 0, items, size, 1))
 
     def chunk(  # each as a time, after the one before it
         self,

@@ -39,6 +39,8 @@ from distributed.scheduler import KilledWorker
 from parallel_facade._common.errors import BackendLostError, WorkerCrashedError, described
 from parallel_facade._common.threads import new_thread
 from parallel_facade._configuration.backend_registry import BUILT_IN, LOCAL_WORD
+from parallel_facade._serialization.buffers.object_store import Store
+from parallel_facade._serialization.buffers.shared_memory import SegmentPool
 from parallel_facade._worker.remote_entry import Versions, is_loaded, run_remote
 from parallel_facade.backends.base import Capabilities, WorkerSettings
 from parallel_facade.backends.engines.base import RemoteBackend
@@ -86,9 +88,9 @@ class DaskBackend(RemoteBackend):
         client: A client that the user made, to use instead.
     """
 
-    capabilities = CAPABILITIES
+    capabilities: Capabilities = CAPABILITIES
     has_store = True
-    seconds_in_chunk = 0.2  # a round trip takes about 13 ms
+    seconds_in_chunk: float = 0.2  # a round trip takes about 13 ms
     chunks_in_flight = 8  # large items take several such times to reach a worker
 
     def __init__(self, settings: WorkerSettings, client: distributed.Client | None = None) -> None:
@@ -110,7 +112,9 @@ class DaskBackend(RemoteBackend):
             self._leave()
             raise
         if self._client.scheduler.address.startswith("inproc"):
-            self.segment_pool = None  # buffers that are not copied would be the caller's own memory
+            self.segment_pool: SegmentPool | Store | None = (
+                None  # buffers that are not copied would be the caller's own memory
+            )
         self._client.subscribe_topic(self._topic, self._note_start)
 
     # ── connecting to the cluster ─────────────────────────────────────────────────────────────

@@ -32,7 +32,7 @@ class ExecutorBackend(RemoteBackend):
     owns_workers = False
     is_paced = False  # its futures can be cancelled
 
-    capabilities = Capabilities(needs_serialization=True, can_time_tasks=True)
+    capabilities: Capabilities = Capabilities(needs_serialization=True, can_time_tasks=True)
 
     def __init__(self, settings: WorkerSettings, executor: Executor) -> None:
         super().__init__(settings)

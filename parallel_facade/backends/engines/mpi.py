@@ -47,10 +47,10 @@ class MPIBackend(ExecutorBackend):
 
     owns_workers = True
 
-    capabilities = Capabilities(
+    capabilities: Capabilities = Capabilities(
         needs_serialization=True, is_remote=True, can_time_tasks=True, has_private_state=True
     )
-    seconds_in_chunk = 0.05  # a round trip takes about 3 ms
+    seconds_in_chunk: float = 0.05  # a round trip takes about 3 ms
 
     def __init__(self, settings: WorkerSettings) -> None:
         if _core.SharedPool is None:

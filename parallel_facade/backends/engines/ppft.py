@@ -61,14 +61,14 @@ class PpftBackend(RemoteBackend):
         settings: Its `address` lists the servers' addresses, separated by commas.
     """
 
-    capabilities = Capabilities(
+    capabilities: Capabilities = Capabilities(
         needs_serialization=True,
         is_remote=True,
         can_time_tasks=True,
         has_private_state=True,
     )
     chunks_in_flight = 1  # a task that waits in a server is lost with the task before it
-    seconds_in_chunk = 1.0  # a round trip takes about 90 ms
+    seconds_in_chunk: float = 1.0  # a round trip takes about 90 ms
 
     def __init__(self, settings: WorkerSettings) -> None:
         super().__init__(settings)

@@ -84,7 +84,7 @@ class RayBackend(RemoteBackend):
         settings: Its `address` is the head's, ``"auto"``, or ``"local"``.
     """
 
-    capabilities = Capabilities(
+    capabilities: Capabilities = Capabilities(
         needs_serialization=True,
         survives_crashes=True,
         is_remote=True,
@@ -94,7 +94,7 @@ class RayBackend(RemoteBackend):
         can_queue=True,
     )
     has_store = True
-    seconds_in_chunk = 0.1  # a round trip takes about 5 ms
+    seconds_in_chunk: float = 0.1  # a round trip takes about 5 ms
 
     def __init__(self, settings: WorkerSettings) -> None:
         super().__init__(settings)
@@ -323,7 +323,7 @@ def _place_of(node: dict[str, Any]) -> tuple[str, int]:
     return str(node["NodeManagerAddress"]), int(node["NodeManagerPort"])
 
 
-LOST: Final = (
+LOST: Final[tuple[type[Exception], ...]] = (
     ray_errors.WorkerCrashedError,
     ray_errors.ObjectLostError,
     ray_errors.LocalRayletDiedError,
@@ -332,7 +332,10 @@ LOST: Final = (
 )
 """Ray's errors about lost workers."""
 
-DEATHS: Final = (ray_errors.WorkerCrashedError, ray_errors.NodeDiedError)
+DEATHS: Final[tuple[type[Exception], ...]] = (
+    ray_errors.WorkerCrashedError,
+    ray_errors.NodeDiedError,
+)
 """Ray's errors about workers that died, and may not have begun their task."""
 
 

@@ -73,10 +73,10 @@ class RemoteTask:
         self.seconds = seconds
         self.stop = stop
         self.is_short = is_short
-        self.future = RemoteFuture(self)
+        self.future: RemoteFuture = RemoteFuture(self)
         self.inner: Future[Any] | None = None
         self.timed: tuple[Future[Any], bool] | None = None
-        self.deadline = Deadline(None)
+        self.deadline: Deadline = Deadline(None)
 
 
 class RemoteFuture(TaskFuture):

@@ -50,7 +50,7 @@ _pool_numbers = itertools.count()
 class ProcessBackend(Backend):
     """Run chunks in processes of this machine."""
 
-    capabilities = Capabilities(
+    capabilities: Capabilities = Capabilities(
         needs_serialization=True,
         survives_crashes=True,
         tells_what_ran=True,
@@ -72,7 +72,7 @@ class ProcessBackend(Backend):
         start_method = settings.start_method or default_start_method()
         if settings.must_limit_threads and start_method == "fork":
             check_inner_threads_of_forks(settings.inner_threads)
-        self._segment_pool = self.segment_pool = (
+        self.segment_pool: SegmentPool | None = (
             SegmentPool() if CAN_SHARE and CAN_SEND_DESCRIPTORS else None
         )
         self._lock = threading.Lock()  # guards _pool and _serves
@@ -191,8 +191,8 @@ class ProcessBackend(Backend):
             del self._pool
         self._context.close()
         del self._context
-        if self._segment_pool is not None:
-            self._segment_pool.close()
+        if self.segment_pool is not None:
+            self.segment_pool.close()
 
     def _adopt(self, process: Any, sock: socket.socket) -> None:
         self._manager.adopt(process, sock)

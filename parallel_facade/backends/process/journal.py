@@ -47,7 +47,7 @@ RECORDS_AT_MOST: Final = 1 << 15
 """Bytes; an outcome that does not fit is sent at once."""
 RECORDS_AT: Final = (WORDS + BLOCK) * WORD_BYTES
 
-SLOT_CODES: Final = {int: "q", float: "d"}
+SLOT_CODES: Final[dict[type, str]] = {int: "q", float: "d"}
 
 
 class ChangedError(Exception):
@@ -93,7 +93,7 @@ class Journal:
         self._words = self._bytes[: WORDS * WORD_BYTES].cast("Q")
         self._slots = self._bytes[WORDS * WORD_BYTES : RECORDS_AT]
         self._records = self._bytes[RECORDS_AT:]
-        self.stop = self._bytes[STOP * WORD_BYTES : STOP * WORD_BYTES + 1]
+        self.stop: memoryview[int] = self._bytes[STOP * WORD_BYTES : STOP * WORD_BYTES + 1]
         """Its one element is zero unless `is_stopped`, or a task has overwritten the journal."""
         self._secret = self._words[UNSET]
         self._end = 0

@@ -71,6 +71,8 @@ class TaskScheduler:
         self.workers.discard(worker)
         with suppress(ValueError):
             self._idle.remove(worker)
+        for task in worker.tasks:
+            task.worker = None
 
     def clear(self) -> None:
         """Forget all workers and all pending tasks."""

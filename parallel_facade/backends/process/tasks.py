@@ -51,9 +51,9 @@ class CallHandle:
     __slots__ = ("control", "number", "on_record", "payload")
 
     def __init__(self, number: int, payload: Payload, control: TaskControl) -> None:
-        self.number = number
-        self.payload = payload
-        self.control = control
+        self.number: int = number
+        self.payload: Payload = payload
+        self.control: TaskControl = control
         self.on_record: Callable[[bytes], object] = ignore
 
 
@@ -80,12 +80,12 @@ class Task(TaskFuture):
         """Identifies the task to the worker; known once the task was sent."""
         self.attempts = 0
         """How often it was sent; again only if a worker died before the worker began it."""
-        self.deadline = Deadline(None)
+        self.deadline: Deadline = Deadline(None)
         """When it has to end; known once it was sent."""
         self.parts: list[Received] = []
         """The parts of the report that the worker has sent."""
         self.worker: WorkerHandle | None = None
-        """The worker that has it, if one has."""
+        """The worker that has it, while its channel is open."""
 
     def stop(self) -> bool:
         """Stop the worker that runs it; another one is started."""

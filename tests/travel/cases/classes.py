@@ -399,13 +399,13 @@ def case_classes_of_a_local_scope(pmap):
 
         __hash__ = None
 
-    class MessageType(enum.Enum):
+    class Kind(enum.Enum):
         A = 1
 
-    back = pmap(lambda x: (Local(), MessageType.A, x), [Local()])
+    back = pmap(lambda x: (Local(), Kind.A, x), [Local()])
 
-    assert back == [(Local(), MessageType.A, Local())]
-    assert back[0][1] is MessageType.A
+    assert back == [(Local(), Kind.A, Local())]
+    assert back[0][1] is Kind.A
 
 
 def case_a_class_itself(pmap):

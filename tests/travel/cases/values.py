@@ -262,14 +262,14 @@ def case_c_arrays_and_libraries(pmap):
 
 
 def case_a_c_structure_that_points_to_itself(pmap):
-    class WorkerHandle(ctypes.Structure):
+    class Link(ctypes.Structure):
         pass
 
-    WorkerHandle._fields_ = [("value", ctypes.c_int), ("next", ctypes.POINTER(WorkerHandle))]
+    Link._fields_ = [("value", ctypes.c_int), ("next", ctypes.POINTER(Link))]
 
     def walk(x):
-        last = WorkerHandle(x, None)
-        return WorkerHandle(1, ctypes.pointer(last)).next.contents.value
+        last = Link(x, None)
+        return Link(1, ctypes.pointer(last)).next.contents.value
 
     assert pmap(walk, [5]) == [5]
 

@@ -216,6 +216,7 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
         self._preload = preload
         self.announce = announce
         self.report = report
+        self.ended: socket.socket
         self.ended, closed = socket.socketpair()
         closed.close()
         self._queues: list[Any] = []
@@ -227,7 +228,7 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
             self.close()
             raise
         copy = self._copy
-        self.popen = _popen_class(method, lambda: copy or _helpers.fork_server(preload))
+        self.popen: Any = _popen_class(method, lambda: copy or _helpers.fork_server(preload))
 
     def _start_server(self) -> None:
         if self.method == "fork":
