@@ -18,8 +18,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from measurement import Measured
 from peers import OURS, PEERS, installed
 from report import write
 from workloads import workloads
@@ -56,29 +57,6 @@ COLD = {
     ),
 }
 """Programs that do one small map: import, workers, result, end."""
-
-
-class Measured(NamedTuple):
-    """What one peer needed for one workload.
-
-    Attributes:
-        workload: The workload's name.
-        title: What it is.
-        peer: The peer's name; ``"limit: ..."`` for the physical limit.
-        seconds: One time for each round; empty if the peer cannot do it.
-        why_not: Why it cannot.
-    """
-
-    workload: str
-    title: str
-    peer: str
-    seconds: list[float]
-    why_not: str = ""
-
-    @property
-    def median(self) -> float:
-        """The median, in seconds."""
-        return statistics.median(self.seconds)
 
 
 class PeerProcess:

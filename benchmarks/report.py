@@ -16,7 +16,7 @@ from peers import OURS
 if TYPE_CHECKING:
     from typing import Any
 
-    from bench import Measured
+    from measurement import Measured
 
 PACKAGES = ("parallel-facade", "joblib", "loky", "pathos", "mpire", "pebble", "distributed", "ray",
             "numpy", "scipy")  # fmt: skip

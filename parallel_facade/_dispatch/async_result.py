@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from parallel_facade._common.callback_thread import CallbackThread
 from parallel_facade._common.errors import PoolClosedError, TaskTimeoutError, described
@@ -26,9 +26,6 @@ from parallel_facade._common.exiting import park_daemon_threads
 from parallel_facade._common.interrupt_safety import SafeFuture
 from parallel_facade._console.replay import show_all
 from parallel_facade._worker.outcomes import ChunkReport, Failure
-
-if TYPE_CHECKING:
-    from parallel_facade._dispatch.background_call import BackgroundCall
 
 R = TypeVar("R")
 
@@ -42,6 +39,22 @@ ENDED: Final = ("FINISHED", "CANCELLED", "CANCELLED_AND_NOTIFIED")
 
 class _NotDecodedError(Exception):
     """Placeholder for an exception that nobody has asked for yet."""
+
+
+class Attempts(Protocol):
+    """What a result asks of the call that is to fill it."""
+
+    def cancel(self) -> bool:
+        """Cancel the call if it does not run yet; return whether that worked."""
+        ...
+
+    def stop(self) -> bool:
+        """Stop the call, also while it runs; return whether that worked."""
+        ...
+
+    def running(self) -> bool:
+        """Return whether the call runs now."""
+        ...
 
 
 class AsyncResult(SafeFuture[R], Generic[R]):
@@ -59,7 +72,7 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         super().__init__()
         self._pid = os.getpid()
         self._callback_thread = callback_thread
-        self._background_call: BackgroundCall | None = None
+        self._attempts: Attempts | None = None  # `None`: not started, or ended
         self._decode: Callable[[], ChunkReport] | None = None
         self._decoding = threading.RLock()  # guards _decode, _report and cancelling
         self._report: ChunkReport | None = None
@@ -151,8 +164,8 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         >>> apply_async(abs, (-1,), backend="serial").cancel()
         False
         """
-        background = self._background_call
-        if background is None or not background.cancel():  # `None`: it has ended, or is ending
+        attempts = self._attempts
+        if attempts is None or not attempts.cancel():  # `None`: it has ended, or is ending
             return self.cancelled()
         return super().cancel()
 
@@ -169,8 +182,8 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         >>> result.stop(), result.cancelled()
         (True, True)
         """
-        background = self._background_call
-        return background is not None and not self.done() and background.stop()
+        attempts = self._attempts
+        return attempts is not None and not self.done() and attempts.stop()
 
     def running(self) -> bool:
         """Return whether the task runs now.
@@ -179,8 +192,8 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         >>> apply_async(abs, (-1,), backend="serial").running()
         False
         """
-        background = self._background_call
-        return not self.done() and background is not None and background.running()
+        attempts = self._attempts
+        return not self.done() and attempts is not None and attempts.running()
 
     def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
         """Call *fn* with this result when it has ended, in the callback thread.
@@ -247,6 +260,14 @@ class AsyncResult(SafeFuture[R], Generic[R]):
             return self._tell_failure()
         is_ours_to_tell = error is not None and not isinstance(error, PoolClosedError)
         return described(error) if is_ours_to_tell and error is not None else ""
+
+    def _attach(self, attempts: Attempts | None) -> None:
+        """Note which call is to fill this result; `None` for none any more."""
+        self._attempts = attempts
+
+    def _note_asked(self) -> None:
+        """Note that its failure is known, so that it is not logged."""
+        self._was_asked = True
 
     def _check_process(self) -> None:
         if self._pid != os.getpid() and self._state not in ENDED:  # its lock may be held for ever

@@ -81,7 +81,7 @@ class BackgroundCall:
         Args:
             on_end: Called once, when the result has ended, in the thread that ends it.
         """
-        self.result._background_call = self
+        self.result._attach(self)
         try:
             self._attempt()
             self._start_clock()
@@ -234,7 +234,7 @@ class BackgroundCall:
         # Break reference cycles: a failure that nobody asks for is logged when its result is
         # deleted, and that must not wait for the garbage collector.
         self._inner = ENDED
-        self.result._background_call = None
+        self.result._attach(None)
         handle, self._handle = self._handle, None
         if handle is not None:
             # A thread that the task has left behind may still send records.

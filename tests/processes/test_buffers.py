@@ -136,8 +136,8 @@ def test_callables_hold_arrays(pool):
 def test_what_a_callable_held_is_there_for_the_next_one_when_its_call_has_ended(pool):
     came_back = threading.Event()
     segment_pool = pool._backend.segment_pool
-    take_back = segment_pool.take_back
-    segment_pool.take_back = lambda *args, **kwds: (take_back(*args, **kwds), came_back.set())
+    reclaim = segment_pool.reclaim
+    segment_pool.reclaim = lambda *args, **kwds: (reclaim(*args, **kwds), came_back.set())
     array = numpy.zeros(COUNT)
 
     pool.pmap(lambda x: array[x], range(3))

@@ -117,8 +117,8 @@ def test_an_item_may_clean_up_when_it_is_told_to_end(clock, start_method, gate, 
     with Pool(workers=1, start_method=start_method) as pool:
         result = pool.apply_async(clean_up_when_told, task_timeout=5)
         hears.wait_for_arrivals(1)
-        [link] = pool._backend._manager._scheduler.links
-        while link.task.deadline.seconds != 5:  # that it has started may be heard a moment later
+        [worker] = pool._backend._manager._scheduler.workers
+        while worker.task.deadline.seconds != 5:  # that it has started may be heard a moment later
             clock.advance(pool, 0)
         clock.advance(pool, 6)
         with pytest.raises(TaskTimeoutError):
@@ -234,14 +234,14 @@ def test_a_stopped_item_is_cancelled_also_when_its_end_is_heard_before_the_calle
     with Pool(workers=1, start_method=start_method) as pool:
         result = pool.apply_async(running.pass_through, retries=1)
         running.wait_for_arrivals(1)
-        stop = pool._backend.stop
+        stop = pool._backend._manager.stop
 
-        def stop_and_hear_the_end(future):
-            was_stopped = stop(future)
+        def stop_and_hear_the_end(*arguments):
+            was_stopped = stop(*arguments)
             result.wait(PATIENCE)
             return was_stopped
 
-        monkeypatch.setattr(pool._backend, "stop", stop_and_hear_the_end)
+        monkeypatch.setattr(pool._backend._manager, "stop", stop_and_hear_the_end)
         assert result.stop()
         assert result.cancelled()
 
@@ -280,7 +280,7 @@ def test_an_item_is_stopped_also_when_the_caller_has_no_descriptors_left(start_m
         running.wait_for_arrivals(1)
         with no_descriptors_left():
             assert result.stop()
-            ended = concurrent.futures.wait([result._background_call._inner], PATIENCE)
+            ended = concurrent.futures.wait([result._attempts._inner], PATIENCE)
 
         assert ended.not_done == set()
         assert result.cancelled()
