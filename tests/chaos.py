@@ -310,14 +310,16 @@ def is_worker(process):
 
 def state_of(pool):
     """Return what a pool waits for, to find the cause of a hang."""
-    gate = pool._backend._manager
-    links = [
+    manager = pool._backend._manager
+    scheduler = manager._scheduler
+    workers = [
         (one.pid, one.is_ready, one.is_leaving, one.stopped_for, one.task and one.task.attempts)
-        for one in gate._links
+        for one in scheduler.workers
     ]
     return (
-        f"broken={gate.broken!r} pending={len(gate._pending)} running={gate._running} "
-        f"idle={len(gate._idle)} lost={len(gate._lost)} links={links}"
+        f"broken={manager.broken!r} pending={len(scheduler.pending)} "
+        f"has_tasks={scheduler.has_tasks} has_idle={scheduler.has_idle} "
+        f"lost={len(manager._lost)} workers={workers}"
     )
 
 
