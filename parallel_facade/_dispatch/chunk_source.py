@@ -1,11 +1,10 @@
 """Gives the chunks of a map: from its input, and from items that have to run again.
 
-    input ─pull─► chunk ─pack─► packed ─► next
+    ItemPuller ─► chunk ─pack─► packed ─► next
                     ▲             │ larger than it should be by now
-    again, later ───┴─────────────┘
+    RerunQueue ─────┴─────────────┘
 
 Guarantees:
-    - An item is pulled only when there is room for it, by the thread that calls `next`.
     - Items that have to run again go before items that have not been pulled.
     - An item that cannot travel is refused alone; its chunk goes on without it.
 
@@ -15,17 +14,18 @@ Assumes:
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from itertools import islice
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Final
 
-from parallel_facade._common.deadlines import Deadline
+from parallel_facade._common.deadlines import Clock
 from parallel_facade._common.errors import SerializationError
-from parallel_facade._common.interrupt_safety import came_from_handler
-from parallel_facade._common.plain_data import ATOMIC_TYPES
 from parallel_facade._dispatch.chunk_sizer import ChunkSizer
 from parallel_facade._dispatch.codecs import Codec
+from parallel_facade._dispatch.item_puller import ItemPuller
+from parallel_facade._dispatch.map_plan import MapPlan
+from parallel_facade._dispatch.rerun_queue import Packed, RerunQueue
 from parallel_facade._worker.outcomes import Failure
 from parallel_facade._worker.run_chunk import Chunk
 
@@ -33,75 +33,43 @@ CHECKED_AHEAD_BYTES: Final = 64 << 20
 """Payloads that an eager map packs before it runs anything, to refuse items that cannot travel.
 More would hold the data a second time; later items are refused when their turn comes."""
 
-
-class Packed(NamedTuple):
-    """A chunk that is ready to submit, or has to be packed first if *payload* is `None`."""
-
-    chunk: Chunk
-    payload: Any = None
-
-    def part(self, first: int, count: int) -> Packed:
-        """Return *count* of its items from position *first* on.
-
-        The whole chunk stays packed, because an item may have changed since it was pulled.
-        """
-        if (first, count) == (0, len(self.chunk.items)):
-            return self
-        items = self.chunk.items[first : first + count]
-        return Packed(self.chunk._replace(first=self.chunk.first + first, items=items))
-
-    def singles(self, count: int) -> list[Packed]:
-        """Return its first *count* items, each as a chunk."""
-        return [self.part(position, 1) for position in range(count)]
+SLICES: Final = 8
+"""The outcomes in the window are taken in at least this many slices."""
 
 
 class ChunkSource:
     """Gives the next chunk to submit.
 
     Args:
-        items: The input.
+        plan: The input.
         codec: Packs chunks.
         sizer: Chooses their size.
         window: How many chunks may be in flight.
-        total: How many items there are; `None` if that is not known.
-        buffersize: The most items pulled and not yet taken; 0 for as many as the workers need;
-            `None` for no bound.
-        is_passive: Pulling an item runs none of the user's code, which might change earlier items.
         refuse: Called with a chunk of one item that cannot travel, and the failure.
+        clock: A monotonic clock in seconds.
     """
 
     def __init__(
         self,
-        items: Iterator[Any],
+        plan: MapPlan,
         codec: Codec,
         sizer: ChunkSizer,
         *,
         window: int,
-        total: int | None,
-        buffersize: int | None,
-        is_passive: bool,
         refuse: Callable[[Chunk, Failure], object],
+        clock: Clock = time.monotonic,
     ) -> None:
-        self._items = items
+        self._plan = plan
         self._codec = codec
         self._sizer = sizer
         self.window = window
         """As the argument; may change."""
-        self._total = total
-        self._buffersize = buffersize
-        self._is_passive = is_passive
         self._refuse = refuse
-        self._pulled = 0
         self._handed_out = 0  # items in chunks that were given, minus those to run again
-        self._again: deque[Packed] = deque()
+        self._reruns = RerunQueue(clock)
         self._packed: deque[Packed] = deque()
-        self._later: deque[tuple[Deadline, Packed]] = deque()
-        self.taken = 0
-        """How many outcomes the consumer has."""
-        self.is_exhausted = False
-        """Whether nothing more is pulled."""
-        self.input_error: Exception | None = None
-        """The exception that the input raised."""
+        self.puller = ItemPuller(plan)
+        """Pulls the input, and knows how many outcomes were taken."""
 
     # ── giving ────────────────────────────────────────────────────────────────────────────────
 
@@ -109,7 +77,7 @@ class ChunkSource:
         """Pack the next items, up to `CHECKED_AHEAD_BYTES`, to refuse those that cannot travel."""
         size = 0
         while size < CHECKED_AHEAD_BYTES:
-            count = self._sizer.size_to_check(self._total or 1)
+            count = self._sizer.size_to_check(self._plan.total or 1)
             if (packed := self._pack_next(count)) is None:
                 return
             self._packed.append(packed)
@@ -117,7 +85,7 @@ class ChunkSource:
 
     def divide_evenly(self) -> None:
         """Make all chunks now, before any time is known."""
-        count = self._sizer.share(self._total or 1)
+        count = self._sizer.share(self._plan.total or 1)
         while (packed := self._pack_next(count)) is not None:
             self._packed.append(packed)
 
@@ -128,91 +96,31 @@ class ChunkSource:
             as_packed: Return a chunk that was packed ahead as it is, however large.
         """
         size = self._sizer.size(self._left())
-        if self._packed and not self._again and not self._due():
+        packed: Packed | None = None
+        if self._packed and not self._reruns.has_due():
             packed = self._packed.popleft()
             count = len(packed.chunk.items)
-            if as_packed or count <= size or self._sizer.may_stay_packed(count):
-                return self._split_off(packed)
-            self._again.append(packed)
-        packed_next = self._pack_next(size)
-        return None if packed_next is None else self._split_off(packed_next)
-
-    def _split_off(self, packed: Packed) -> Packed:
+            if not (as_packed or count <= size or self._sizer.may_stay_packed(count)):
+                self._reruns.add_first([packed])
+                packed = None
+        if packed is None and (packed := self._pack_next(size)) is None:
+            return None
         self._handed_out += len(packed.chunk.items)
         return packed
 
     def _left(self) -> float:
-        return float("inf") if self._total is None else self._total - self._handed_out
+        total = self._plan.total
+        return float("inf") if total is None else total - self._handed_out
 
     def _pack_next(self, size: int) -> Packed | None:
-        while (found := self._next_again(size) or self._pull(size)) is not None:
+        while True:
+            found = self._reruns.next(size)
+            if found is None:
+                if (chunk := self.puller.pull(size, self.window)) is None:
+                    return None
+                found = Packed(chunk)
             if (packed := found if found.payload is not None else self._pack(found)) is not None:
                 return packed
-        return None
-
-    def _next_again(self, size: int) -> Packed | None:
-        if self._due():
-            self._again.append(self._later.popleft()[1])
-        if not self._again:
-            return None
-        found = self._again.popleft()
-        if (count := len(found.chunk.items)) > size:
-            self._again.appendleft(found.part(size, count - size))
-        return found.part(0, min(count, size))
-
-    def _due(self) -> bool:
-        return bool(self._later) and self._later[0][0].has_passed()
-
-    def _pull(self, size: int) -> Packed | None:
-        if self.is_exhausted or (room := self._room(size)) == 0:
-            return None
-        size = min(size, room)
-        items: list[Any] = []
-        try:
-            self._pull_into(items, size)
-        except Exception as exc:
-            if came_from_handler(exc):
-                raise
-            # Items pulled before this are run, and their results come first, as in a loop.
-            self.input_error = exc
-            self.is_exhausted = True
-        first, self._pulled = self._pulled, self._pulled + len(items)
-        return Packed(Chunk(first, items, self._sizer.begin_size)) if items else None
-
-    def _pull_into(self, items: list[Any], size: int) -> None:
-        """Pull *size* items; or fewer, if an item might change when the next one is pulled.
-
-        A generator may fill one array again and again, and yield it each time. So pulling stops
-        after such an item, at the end of its group of the begin size, and the chunk is packed.
-        """
-        pulled: Iterator[Any] = islice(self._items, size)
-        stopped = False
-        if self._is_passive:
-            items.extend(pulled)
-        elif self._sizer.begin_size == 1:
-            stopped = _extend_until_may_change(items, pulled)
-        else:
-            stopped = _extend_by_begin_size(items, pulled, self._sizer.begin_size)
-        if len(items) < size and not stopped:
-            self.is_exhausted = True
-
-    def _room(self, size: int) -> int:
-        """Return how many items may be pulled now, for a chunk of *size* items."""
-        if self._buffersize is None:
-            return size
-        held = self._pulled - self.taken
-        if self._buffersize == 0:
-            return max(0, size * self.window - held)
-        share = max(self._sizer.begin_size, self._buffersize // self.window)
-        return min(share, max(0, self._buffersize - held))
-
-    @property
-    def slice_size(self) -> int | None:
-        """Most outcomes that a lazy consumer takes at once, so that pulling goes on meanwhile."""
-        if self._buffersize is None:
-            return None
-        bound = self._buffersize or self._sizer.size(self._left()) * self.window
-        return max(1, bound // SLICES)
 
     def _pack(self, found: Packed) -> Packed | None:
         """Return *found* packed; `None` if an item cannot travel: only that item then fails."""
@@ -223,78 +131,51 @@ class ChunkSource:
             if len(chunk.items) == 1:
                 self._refuse(chunk, Failure(exc))
             else:
-                self._again.extendleft(reversed(found.singles(len(chunk.items))))
+                self._reruns.add_first(found.singles(len(chunk.items)))
             return None
         self._sizer.note_packed(len(chunk.items), self._codec.size_of(packed.payload))
         return packed
 
     # ── taking back ───────────────────────────────────────────────────────────────────────────
 
-    def run_again(self, parts: list[Packed]) -> None:
-        """Give *parts* of earlier chunks again, before all other items."""
+    def run_again(self, parts: list[Packed], delay: float = 0.0) -> None:
+        """Give *parts* of earlier chunks again: before all others, or after *delay* seconds."""
         self._handed_out -= sum(len(part.chunk.items) for part in parts)
-        self._again.extendleft(reversed(parts))
-
-    def run_later(self, parts: list[Packed], delay: float) -> None:
-        """Give *parts* of earlier chunks again, after *delay* seconds."""
-        self._handed_out -= sum(len(part.chunk.items) for part in parts)
-        self._later.extend((Deadline(delay), part) for part in parts)
+        if delay:
+            self._reruns.add_later(parts, delay)
+        else:
+            self._reruns.add_first(parts)
 
     def drop_from(self, index: int) -> None:
         """Drop all chunks that begin at item *index* or later, and pull nothing more."""
-        self.is_exhausted = True
+        self.puller.is_exhausted = True
         self._packed = deque(packed for packed in self._packed if packed.chunk.first < index)
-        self._again = deque(packed for packed in self._again if packed.chunk.first < index)
-        self._later = deque(one for one in self._later if one[1].chunk.first < index)
+        self._reruns.drop_from(index)
 
     def drop_all(self) -> None:
         """Drop all chunks, and pull nothing more."""
-        self.is_exhausted = True
-        for queue in (self._packed, self._again, self._later):
-            queue.clear()
+        self.drop_from(0)
 
     # ── state ─────────────────────────────────────────────────────────────────────────────────
 
     @property
     def is_over(self) -> bool:
         """Whether there are no more chunks, now or later."""
-        return self.is_exhausted and not (self._packed or self._again or self._later)
+        return self.puller.is_exhausted and not (self._packed or self._reruns)
 
     @property
     def waits(self) -> bool:
         """Whether a part waits for its delay."""
-        return bool(self._later)
+        return self.seconds_to_next() is not None
 
     def seconds_to_next(self) -> float | None:
         """Return the seconds until the next delayed part is due; `None` if there is none."""
-        return self._later[0][0].remaining() if self._later else None
+        return self._reruns.seconds_to_next()
 
-
-def _extend_until_may_change(items: list[Any], pulled: Iterator[Any]) -> bool:
-    """Pull items up to and including the first that may change; return whether there was one."""
-    for item in pulled:
-        items.append(item)
-        if type(item) not in ATOMIC_TYPES and _may_change(item):
-            return True
-    return False
-
-
-def _extend_by_begin_size(items: list[Any], pulled: Iterator[Any], begin_size: int) -> bool:
-    """Do the same for whole groups: stop after the first group with an item that may change."""
-    while True:
-        before = len(items)
-        items.extend(islice(pulled, begin_size))
-        if len(items) < before + begin_size:
-            return False
-        if any(map(_may_change, items[before:])):
-            return True
-
-
-def _may_change(item: Any) -> bool:
-    if type(item) is tuple:
-        return not ATOMIC_TYPES.issuperset(map(type, item))
-    return type(item) not in ATOMIC_TYPES
-
-
-SLICES: Final = 8
-"""The outcomes in the window are taken in at least this many slices."""
+    @property
+    def slice_size(self) -> int | None:
+        """Most outcomes that a lazy consumer takes at once, so that pulling goes on meanwhile."""
+        if (buffersize := self._plan.buffersize) is None:
+            return None
+        bound = buffersize or self._sizer.size(self._left()) * self.window
+        return max(1, bound // SLICES)

@@ -19,70 +19,41 @@ Assumes:
 
 from __future__ import annotations
 
-import copy
 import os
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final
 
-from parallel_facade._common.deadlines import Deadline
+from parallel_facade._common.deadlines import Clock, Deadline
 from parallel_facade._common.errors import (
-    ParallelFacadeError,
     PoolClosedError,
     TaskTimeoutError,
-    WorkerCrashedError,
 )
 from parallel_facade._common.interrupt_safety import raise_if_handlers
 from parallel_facade._console.replay import show_all
 from parallel_facade._dispatch.call_options import Options
 from parallel_facade._dispatch.call_trace import trace_call
-from parallel_facade._dispatch.chunk_sizer import ChunkSizer
-from parallel_facade._dispatch.chunk_source import ChunkSource, Packed
+from parallel_facade._dispatch.chunk_settler import ChunkSettler, InFlight
+from parallel_facade._dispatch.chunk_source import ChunkSource
 from parallel_facade._dispatch.codecs import Codec, codec_for
 from parallel_facade._dispatch.completion_queue import RECORD_CAME, CompletionQueue
 from parallel_facade._dispatch.failure_policy import FailurePolicy
+from parallel_facade._dispatch.map_plan import (
+    MapPlan,
+    can_take_back,
+    sizer_for,
+    window_for,
+    workers_for,
+)
+from parallel_facade._dispatch.poll_timer import PollTimer
+from parallel_facade._dispatch.rerun_queue import Packed
 from parallel_facade._dispatch.result_buffer import ResultBuffer
-from parallel_facade._worker.outcomes import ChunkReport, Failure
-from parallel_facade._worker.run_chunk import THE_ARGUMENTS, Call, Chunk
-from parallel_facade.backends.base import Backend, Stage, TaskFuture, WorkerLost
-
-FIRST_POLL_SECONDS: Final = 0.03
-"""How long to wait for a report before polling the running chunks: the work of a chunk or two."""
-STARVED_POLL_SECONDS: Final = 0.002
-"""The same, if there is nothing more to submit: the worker of the last report may then be idle.
-Stealing needs two polls (signal, then read); both must fit into the time of the last chunks."""
-LONGEST_POLL_SECONDS: Final = 0.1
-"""Each poll waits twice as long as the one before, up to this: a poll costs about 0.05 ms."""
-MOST_DOUBLINGS: Final = 10
-"""After this many doublings, every wait is the longest."""
-
-
-class InFlight:
-    """A chunk that was submitted.
-
-    Attributes:
-        packed: What was submitted.
-        settled: How many of its items, from the first, have their outcomes.
-        kept: How many of its items stay with its worker; the others were taken back.
-    """
-
-    __slots__ = ("kept", "packed", "settled")
-
-    def __init__(self, packed: Packed) -> None:
-        self.packed = packed
-        self.settled = 0
-        self.kept = len(packed.chunk.items)
-
-    @property
-    def chunk(self) -> Chunk:
-        """The chunk that was submitted, with its items."""
-        return self.packed.chunk
-
-    def left(self) -> Packed:
-        """Return the items that have no outcome and were not taken back."""
-        return self.packed.part(self.settled, self.kept - self.settled)
+from parallel_facade._worker.outcomes import Failure
+from parallel_facade._worker.run_chunk import Call
+from parallel_facade.backends.base import Backend, TaskFuture, WorkerLost
 
 
 class MapRun:
@@ -91,91 +62,62 @@ class MapRun:
     Args:
         backend: Runs the chunks.
         call: The callable to apply.
-        items: The items to apply it to.
+        plan: The items to apply it to, and how they are divided.
         options: The options of the call.
-        total: How many items there are; `None` if that is not known.
-        chunksize: Items that begin together.
-        buffersize: The most items pulled and not yet taken; 0 for as many as the workers need;
-            `None` for no bound.
-        ordered: Give outcomes in the order of the items instead of the order of arrival.
-        submits_all: Submit all chunks at once, without a window.
-        is_passive: Pulling an item runs none of the user's code, which might change earlier items.
-        max_items: The most items in one chunk; `None` to choose by measurement.
+        clock: A monotonic clock in seconds.
     """
 
     def __init__(
         self,
         backend: Backend,
         call: Call,
-        items: Iterator[Any],
+        plan: MapPlan,
         options: Options,
-        *,
-        total: int | None,
-        chunksize: int,
-        buffersize: int | None,
-        ordered: bool,
-        submits_all: bool = False,
-        max_items: int | None = None,
-        is_passive: bool = True,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._backend = backend
+        self._plan = plan
         self._options = options
-        self.total = total
-        self._deadline = Deadline(options.timeout)
-        workers = _workers(backend, options)
-        self._trace = trace_call(call.func, backend, workers)
-        self._codec: Codec = self._trace.traced(codec_for(backend, options))
-        self._window = _window(backend, options, workers)
+        self._deadline = Deadline(options.timeout, clock=clock)
         self._runs_in_caller = backend.capabilities.runs_in_caller
-        self._can_take_back = backend.capabilities.can_take_back and options.task_timeout is None
-        self._submits_all = submits_all
-        # A timed item travels alone. So does an item of a lazy map that runs in the caller: that is
-        # a loop, which does nothing ahead of its turn.
-        is_loop = self._runs_in_caller and buffersize is not None
-        goes_alone = options.task_timeout is not None or is_loop
-        most = 1 if goes_alone else max_items
-        if options.chunksize is not None and not backend.capabilities.tells_what_ran:
-            most = options.chunksize  # it bounds how many items one crash can lose
-        self._sizer = ChunkSizer(
-            chunksize,
-            workers,
-            most,
-            can_take_back=self._can_take_back,
-            seconds=backend.seconds_in_chunk,
-        )
-        self._buffer = ResultBuffer(ordered=ordered)
-        self._policy = FailurePolicy(
-            options, self._buffer, total, self._leave_from, self._count_in_flight
-        )
-        self._source = ChunkSource(
-            items,
-            self._codec,
-            self._sizer,
-            window=self._window,
-            total=total,
-            buffersize=buffersize,
-            is_passive=is_passive,
-            refuse=self._policy.refuse,
-        )
+        self._can_take_back = can_take_back(backend, options)
         self._in_flight: dict[TaskFuture, InFlight] = {}
         self.is_too_late: bool = False
-        self._polls = 0  # since the last report
-        self._next_poll: Deadline | None = None  # of the running chunks
+        self._poll_timer = PollTimer(clock)
         self._is_starved = False  # the window had room, but there was nothing to submit
         self._queue = CompletionQueue()
         self._pid = os.getpid()
-        if buffersize is None:
+        workers = workers_for(backend, options)
+        self._window = window_for(backend, options, workers)
+        self._trace = trace_call(call.func, backend, workers)
+        self._codec: Codec = self._trace.traced(codec_for(backend, options))
+        self._sizer = sizer_for(backend, options, plan, workers)
+        self._buffer = ResultBuffer(ordered=plan.ordered)
+        self._policy = FailurePolicy(
+            options, self._buffer, plan.total, self._leave_from, self._count_in_flight
+        )
+        self._source = ChunkSource(
+            plan,
+            self._codec,
+            self._sizer,
+            window=self._window,
+            refuse=self._policy.refuse,
+            clock=clock,
+        )
+        self._settler = ChunkSettler(
+            self._policy, self._source, self._codec, self._trace, options.retry_delay
+        )
+        if plan.buffersize is None:
             # All items are pulled already, and none of the user's code runs between two items.
             self._codec.deduplicate_buffers()
         self._handle = backend.put(self._codec.pack_call(call))
-        put_record = self._queue.put_record
-        backend.listen(self._handle, self._trace.listener(put_record))
+        backend.listen(self._handle, self._trace.listener(self._queue.put_record))
 
     # ── the consumer's steps ──────────────────────────────────────────────────────────────────
 
     def check_ahead(self) -> None:
         """Pull and pack items of an eager map before anything runs; raise the first failure."""
-        if self._submits_all:
+        if self._plan.submits_all:
             self._source.divide_evenly()
         elif self._backend.capabilities.needs_serialization:
             self._source.check_ahead()
@@ -193,12 +135,12 @@ class MapRun:
         self._collect_all(self._queue.take(0))
         if self._backend.capabilities.is_remote:
             self._count_workers()
-        while self._submits_all or len(self._in_flight) < self._window:
+        while self._plan.submits_all or len(self._in_flight) < self._window:
             if self._deadline.has_passed() and not self._source.is_over:
                 raise self._too_late()
-            if self._runs_in_caller and self.has_next and not self._submits_all:
+            if self._runs_in_caller and self.has_next and not self._plan.submits_all:
                 return
-            packed = self._source.next(as_packed=self._submits_all)
+            packed = self._source.next(as_packed=self._plan.submits_all)
             self._is_starved = packed is None
             if packed is None:
                 return
@@ -213,12 +155,17 @@ class MapRun:
 
     def note_taken(self, count: int) -> None:
         """Make room for *count* more items, because the consumer has that many more outcomes."""
-        self._source.taken += count
+        self._source.puller.taken += count
+
+    @property
+    def total(self) -> int | None:
+        """How many items there are; `None` if that is not known."""
+        return self._plan.total
 
     @property
     def taken(self) -> int:
         """How many outcomes the consumer has."""
-        return self._source.taken
+        return self._source.puller.taken
 
     @property
     def has_next(self) -> bool:
@@ -250,8 +197,8 @@ class MapRun:
 
     def finish(self) -> None:
         """Raise the exception of the input, if there is one; call this when the map is over."""
-        if self._source.input_error is not None:
-            raise self._source.input_error
+        if self._source.puller.input_error is not None:
+            raise self._source.puller.input_error
 
     def wait(self) -> None:
         """Wait for a chunk to end, and collect it and all others that have ended."""
@@ -296,10 +243,10 @@ class MapRun:
 
     def _count_workers(self) -> None:
         """Use workers that have joined a cluster meanwhile, and no more than are left."""
-        workers = _workers(self._backend, self._options)
+        workers = workers_for(self._backend, self._options)
         if workers != self._sizer.workers:
             self._sizer.workers = workers
-            self._window = self._source.window = _window(self._backend, self._options, workers)
+            self._window = self._source.window = window_for(self._backend, self._options, workers)
 
     # ── sending ───────────────────────────────────────────────────────────────────────────────
 
@@ -329,27 +276,10 @@ class MapRun:
         if self._runs_in_caller:
             self.wait()
 
-    def _run_again(self, parts: list[Packed]) -> None:
-        """Run *parts* before items that have not been submitted."""
-        self._source.run_again([part for part in parts if self._matters(part)])
-
-    def _retry(self, parts: list[Packed]) -> None:
-        """Run *parts*, each a failed item, after the retry delay."""
-        if not (delay := self._options.retry_delay):
-            self._run_again(parts)
-            return
-        self._source.run_later([part for part in parts if self._matters(part)], delay)
-
-    def _matters(self, part: Packed) -> bool:
-        return self._policy.matters(part.chunk.first)
-
     def _seconds_to_wait(self) -> float | None:
         seconds = [self._deadline.remaining(), self._source.seconds_to_next()]
         if self._can_take_back and self._in_flight:
-            if self._next_poll is None:
-                first = STARVED_POLL_SECONDS if self._is_starved else FIRST_POLL_SECONDS
-                self._next_poll = Deadline(min(first * 2**self._polls, LONGEST_POLL_SECONDS))
-            seconds.append(self._next_poll.remaining())
+            seconds.append(self._poll_timer.seconds(is_starved=self._is_starved))
         return min((one for one in seconds if one is not None), default=None)
 
     # ── receiving ─────────────────────────────────────────────────────────────────────────────
@@ -362,7 +292,7 @@ class MapRun:
         if (future is None or future is RECORD_CAME) and self._deadline.has_passed():
             raise self._too_late()
         self._collect_all(future)
-        if self._next_poll is not None and self._next_poll.has_passed():
+        if self._poll_timer.is_due():
             self._poll_running()
 
     def _collect_all(self, future: Future[Any] | None) -> None:
@@ -381,8 +311,6 @@ class MapRun:
 
     def _poll_running(self) -> None:
         """Take outcomes so far, and items for idle workers, after a while without a report."""
-        self._next_poll = None
-        self._polls = min(self._polls + 1, MOST_DOUBLINGS)
         for future, running in list(self._in_flight.items()):
             chunk = running.chunk
             wanted = self._buffer.next_index
@@ -399,14 +327,14 @@ class MapRun:
         if kept < running.kept:
             taken = running.packed.part(kept, running.kept - kept)
             running.kept = kept
-            self._run_again([taken])
+            self._settler.run_again([taken])
 
     def _collect(self, future: Future[Any]) -> None:
         show_all(self._queue.records)
         running = self._in_flight.pop(future, None)  # type: ignore[call-overload]
         if running is None:
             return
-        self._polls, self._next_poll = 0, None
+        self._poll_timer.reset()
         if future.cancelled():
             # Not cancelled by us: a future that we cancel leaves _in_flight at once.
             self._lose(running, PoolClosedError("the pool was closed before the task ran"))
@@ -418,88 +346,22 @@ class MapRun:
             return
         report = self._codec.unpack(future.result(), running.settled)
         if report.unread:
-            self._settle_unread(running, report)
+            self._settler.settle_unread(running, report)
             return
         self._sizer.note_run(len(report.values), report.seconds)
-        self._settle(running, report)
-        self._run_rest(running)
+        self._settler.settle(running, report)
+        self._settler.run_rest(running)
 
     def _settle_so_far(self, future: TaskFuture) -> None:
         """Settle the outcomes that the running chunk of *future* has so far."""
         if parts := future.progress():
             show_all(self._queue.records)
             running = self._in_flight[future]
-            self._settle(running, self._codec.unpack(parts, running.settled))
-
-    def _settle(self, running: InFlight, report: ChunkReport) -> None:
-        """Settle the outcomes in *report* that are not settled yet."""
-        chunk, first = running.chunk, running.settled
-        ended = running.settled = max(first, len(report.values))
-        failures = report.failures
-        again = []
-        for position in sorted(position for position in failures if position >= first):
-            self._policy.succeed(chunk.first + first, report.values[first:position])
-            first = position + 1
-            error = failures[position].error
-            index = chunk.first + position
-            if self._policy.is_retried(error) and self._policy.may_retry(index, error):
-                again.append(running.packed.part(position, 1))
-            else:
-                self._policy.fail(chunk, position, failures[position])
-        values = report.values
-        self._policy.succeed(chunk.first + first, values if first == 0 else values[first:ended])
-        self._retry(again)
-
-    def _run_rest(self, running: InFlight) -> None:
-        """Run the items that the worker left, on a stop signal or for its own reasons."""
-        if running.settled < running.kept:
-            # If it stopped at a failure, the items behind that do not matter, and are not run.
-            self._run_again([running.left()])
-
-    def _settle_unread(self, running: InFlight, report: ChunkReport) -> None:
-        """Find out which item cannot be rebuilt; nothing of the chunk was run."""
-        if report.unread == THE_ARGUMENTS and running.kept > 1:
-            self._run_again(running.packed.singles(running.kept))
-            return
-        for position in range(running.kept):
-            self._policy.fail(running.chunk, position, report.failures[0])
+            self._settler.settle(running, self._codec.unpack(parts, running.settled))
 
     def _lose(self, running: InFlight, error: BaseException) -> None:
-        """Handle a chunk after its worker was lost, or was stopped for its timeout."""
         lost = error if isinstance(error, WorkerLost) else WorkerLost(error)
-        told = self._backend.translate(lost.error)
-        if lost.parts:
-            self._settle(running, self._codec.unpack(list(lost.parts), running.settled))
-        if (count := running.kept - running.settled) == 0:
-            return
-        left = running.left()
-        if lost.stage is Stage.ITEMS:
-            if count > 1:
-                self._run_again([left.part(1, count - 1)])
-            self._lose_items(left, 1, told)
-        elif lost.stage is Stage.ARGUMENTS and count > 1:
-            # It died while it rebuilt the arguments: find out which item is the cause.
-            self._run_again(left.singles(count))
-        else:
-            self._lose_items(left, count, told)
-
-    def _lose_items(self, left: Packed, count: int, error: BaseException) -> None:
-        """Run the first *count* items of *left* again if they may be retried; else fail them."""
-        chunk = left.chunk
-        self._trace.note_lost(chunk.first, count, error)
-        again = []
-        for position in range(count):
-            # One error for each item, because the notes on an error are about one item.
-            own = copy.deepcopy(error) if isinstance(error, ParallelFacadeError) else error
-            if isinstance(own, WorkerCrashedError | TaskTimeoutError):
-                own.index = chunk.first + position
-            if count > 1:
-                own.add_note(f"the worker held items {chunk.first} to {chunk.first + count - 1}")
-            if self._policy.may_retry(chunk.first + position, own):
-                again.append(left.part(position, 1))
-            else:
-                self._policy.fail(chunk, position, Failure(own))
-        self._retry(again)
+        self._settler.lose(running, lost, self._backend.translate(lost.error))
 
     def _leave_from(self, index: int) -> None:
         """Drop all chunks behind item *index*; those before it go on."""
@@ -511,7 +373,7 @@ class MapRun:
     def _too_late(self) -> TaskTimeoutError:
         self.is_too_late = True
         ended = self.taken + len(self._buffer)
-        of_total = "" if self.total is None else f" of {self.total}"
+        of_total = "" if self._plan.total is None else f" of {self._plan.total}"
         return TaskTimeoutError(
             f"the call did not end within {self._deadline.seconds:g} seconds; "
             f"{ended}{of_total} items had ended"
@@ -522,26 +384,8 @@ def _index_of(outcome: tuple[int, Any]) -> int:
     return outcome[0]
 
 
-def _workers(backend: Backend, options: Options) -> int:
-    """Return how many of the current workers the call may use."""
-    capacity = max(1, backend.capacity())
-    return capacity if options.workers is None else min(options.workers, capacity)
-
-
 _parents: Final[list[Any]] = []
 """Handles and futures of the parent's maps, in a forked process."""
-
-
-def _window(backend: Backend, options: Options, workers: int) -> int:
-    """Return how many chunks may be in flight."""
-    if backend.capabilities.runs_in_caller:
-        return 1
-    # If the call uses fewer workers than there are, no more chunks than that may run at a time.
-    # And a timed chunk must not wait in an engine's queue, where its time may already run.
-    is_timed = options.task_timeout is not None and not backend.capabilities.tells_what_ran
-    if workers < backend.capacity() or is_timed:
-        return workers
-    return workers * backend.chunks_in_flight
 
 
 def _when_all_done(futures: Sequence[Future[Any]], action: Any) -> None:

@@ -21,6 +21,7 @@ from parallel_facade._dispatch.call_options import (
     check_positive,
     check_switch,
 )
+from parallel_facade._dispatch.map_plan import MapPlan
 from parallel_facade._dispatch.map_run import MapRun
 from parallel_facade._worker.run_chunk import Call
 from parallel_facade.backends.base import Backend
@@ -65,14 +66,14 @@ def eager_map(
     return MapRun(
         target.backend,
         call,
-        iter(listed),
+        MapPlan(
+            iter(listed),
+            len(listed),
+            options.chunksize or 1,
+            submits_all=submits_all,
+            max_items=target.max_tasks,
+        ),
         options,
-        total=len(listed),
-        chunksize=options.chunksize or 1,
-        buffersize=None,
-        ordered=True,
-        submits_all=submits_all,
-        max_items=target.max_tasks,
     )
 
 
@@ -93,14 +94,16 @@ def lazy_map(
     return MapRun(
         target.backend,
         call,
-        items,
+        MapPlan(
+            items,
+            total,
+            options.chunksize or 1,
+            buffersize=room or WHAT_WORKERS_NEED,
+            ordered=check_switch("ordered", ordered),
+            is_passive=PASSIVE.issuperset(map(type, iterables)),
+            max_items=target.max_tasks,
+        ),
         options,
-        total=total,
-        chunksize=options.chunksize or 1,
-        buffersize=room or WHAT_WORKERS_NEED,
-        is_passive=PASSIVE.issuperset(map(type, iterables)),
-        ordered=check_switch("ordered", ordered),
-        max_items=target.max_tasks,
     )
 
 

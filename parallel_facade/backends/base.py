@@ -179,7 +179,7 @@ class Backend(ABC):
     """Seconds of work in a chunk, if its size is free; at least ten times the cost of a message."""
 
     chunks_in_flight: int = 2
-    """Chunks per worker: one runs, the others wait, so that it is never idle. More end later."""
+    """How many chunks a worker has; one runs, others wait, so it never idles. More end later."""
 
     @property
     def is_usable(self) -> bool:

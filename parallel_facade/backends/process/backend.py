@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from parallel_facade._common.error_notes import note_initializer
 from parallel_facade._configuration.settings import default_start_method
+from parallel_facade._serialization.buffers.object_store import Store
 from parallel_facade._serialization.buffers.shared_memory import CAN_SHARE, SegmentPool
 from parallel_facade._serialization.encoder import Payload
 from parallel_facade._worker.outcomes import decode_report
@@ -72,9 +73,8 @@ class ProcessBackend(Backend):
         start_method = settings.start_method or default_start_method()
         if settings.must_limit_threads and start_method == "fork":
             check_inner_threads_of_forks(settings.inner_threads)
-        self.segment_pool: SegmentPool | None = (
-            SegmentPool() if CAN_SHARE and CAN_SEND_DESCRIPTORS else None
-        )
+        self._segment_pool = SegmentPool() if CAN_SHARE and CAN_SEND_DESCRIPTORS else None
+        self.segment_pool: SegmentPool | Store | None = self._segment_pool
         self._lock = threading.Lock()  # guards _pool and _serves
         self._serves: list[Any] = []
         # In the caller's own thread: with start method "fork", workers are copies of it.
@@ -191,8 +191,8 @@ class ProcessBackend(Backend):
             del self._pool
         self._context.close()
         del self._context
-        if self.segment_pool is not None:
-            self.segment_pool.close()
+        if self._segment_pool is not None:
+            self._segment_pool.close()
 
     def _adopt(self, process: Any, sock: socket.socket) -> None:
         self._manager.adopt(process, sock)
