@@ -41,7 +41,7 @@ class _NotDecodedError(Exception):
     """Placeholder for an exception that nobody has asked for yet."""
 
 
-class Attempts(Protocol):
+class RunningCall(Protocol):
     """What a result asks of the call that is to fill it."""
 
     def cancel(self) -> bool:
@@ -72,7 +72,7 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         super().__init__()
         self._pid = os.getpid()
         self._callback_thread = callback_thread
-        self._attempts: Attempts | None = None  # `None`: not started, or ended
+        self._call: RunningCall | None = None  # `None`: not started, or ended
         self._decode: Callable[[], ChunkReport] | None = None
         self._decoding = threading.RLock()  # guards _decode, _report and cancelling
         self._report: ChunkReport | None = None
@@ -164,8 +164,8 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         >>> apply_async(abs, (-1,), backend="serial").cancel()
         False
         """
-        attempts = self._attempts
-        if attempts is None or not attempts.cancel():  # `None`: it has ended, or is ending
+        call = self._call
+        if call is None or not call.cancel():  # `None`: it has ended, or is ending
             return self.cancelled()
         return super().cancel()
 
@@ -182,8 +182,8 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         >>> result.stop(), result.cancelled()
         (True, True)
         """
-        attempts = self._attempts
-        return attempts is not None and not self.done() and attempts.stop()
+        call = self._call
+        return call is not None and not self.done() and call.stop()
 
     def running(self) -> bool:
         """Return whether the task runs now.
@@ -192,8 +192,8 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         >>> apply_async(abs, (-1,), backend="serial").running()
         False
         """
-        attempts = self._attempts
-        return not self.done() and attempts is not None and attempts.running()
+        call = self._call
+        return not self.done() and call is not None and call.running()
 
     def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
         """Call *fn* with this result when it has ended, in the callback thread.
@@ -261,9 +261,9 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         is_ours_to_tell = error is not None and not isinstance(error, PoolClosedError)
         return described(error) if is_ours_to_tell and error is not None else ""
 
-    def _attach(self, attempts: Attempts | None) -> None:
+    def _attach(self, call: RunningCall | None) -> None:
         """Note which call is to fill this result; `None` for none any more."""
-        self._attempts = attempts
+        self._call = call
 
     def _note_asked(self) -> None:
         """Note that its failure is known, so that it is not logged."""

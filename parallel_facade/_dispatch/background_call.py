@@ -13,20 +13,19 @@ Guarantees:
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from typing import Any, Final
 
 from parallel_facade._common.callback_thread import CallbackThread
-from parallel_facade._common.error_notes import note_attempts
-from parallel_facade._common.errors import TaskTimeoutError, described
+from parallel_facade._common.errors import TaskTimeoutError
 from parallel_facade._console.replay import ignore
 from parallel_facade._dispatch.async_result import AsyncResult
-from parallel_facade._dispatch.call_hooks import is_retried
+from parallel_facade._dispatch.attempts import Attempts
 from parallel_facade._dispatch.call_options import Options
 from parallel_facade._dispatch.call_trace import trace_call
 from parallel_facade._dispatch.codecs import Codec, codec_for
+from parallel_facade._dispatch.delayed_action import DelayedAction
 from parallel_facade._worker.outcomes import ChunkReport
 from parallel_facade._worker.run_chunk import Call, Chunk
 from parallel_facade.backends.base import Backend, TaskFuture, WorkerLost
@@ -67,10 +66,9 @@ class BackgroundCall:
             self._trace.note_end()
             raise
         self._handle = backend.put(packed_call)
-        self._earlier: list[str] = []  # how earlier attempts ended
-        self._deciding = threading.Lock()  # guards _delay
-        self._delay: threading.Timer | None = None  # until the next attempt
-        self._alarm: threading.Timer | None = None
+        self._attempts = Attempts(options)
+        self._delay: DelayedAction | None = None  # until the next attempt
+        self._alarm: DelayedAction | None = None
         self._inner: TaskFuture  # the current attempt, from the first on
         self.result: AsyncResult[Any] = AsyncResult(callback_thread)
         backend.listen(self._handle, self._trace.listener(self.result._receive))
@@ -95,10 +93,7 @@ class BackgroundCall:
         # Not for a back-end that runs the call in `submit`: the call has already ended.
         if self._options.timeout is None or self._backend.capabilities.runs_in_caller:
             return
-        seconds = min(self._options.timeout, threading.TIMEOUT_MAX)
-        self._alarm = threading.Timer(seconds, self._expire)
-        self._alarm.daemon = True
-        self._alarm.start()
+        self._alarm = DelayedAction(self._options.timeout, self._expire)
         if self._handle is None:  # it has ended meanwhile, before there was an alarm to cancel
             self._alarm.cancel()
 
@@ -112,12 +107,7 @@ class BackgroundCall:
 
     def _cancel_delay(self) -> bool:
         """Cancel the delay and the attempt after it; return whether there was a delay."""
-        with self._deciding:
-            delay, self._delay = self._delay, None
-        if delay is None:
-            return False
-        delay.cancel()
-        return True
+        return self._delay is not None and self._delay.cancel()
 
     def stop(self) -> bool:
         """Stop the current attempt if the back-end can; the result is then cancelled."""
@@ -149,36 +139,25 @@ class BackgroundCall:
             self._end()
             self.result._cancelled()
             return
-        if (error := _received(inner)[0]) is not None:
+        error, received = _received(inner)
+        if error is not None:
             self._trace.note_lost(0, 1, self._backend.translate(error))
-        if len(self._earlier) < self._options.retries and self._may_have_failed(inner):
+        may_have_failed = error is not None or self._codec.has_failures(received)
+        if may_have_failed and self._attempts.are_left(0):
             self._decisions.call_soon(self._decide, inner)
         else:
             self._settle(inner)
-
-    def _may_have_failed(self, inner: Future[Any]) -> bool:
-        error, received = _received(inner)
-        return error is not None or self._codec.has_failures(received)
 
     def _decide(self, inner: Future[Any]) -> None:
         """Retry, or end the result with the failure."""
         if self.result.done() or (error := self._retried_error(inner)) is None:
             self._settle(inner)
             return
-        self._earlier.append(described(error))
-        if not self._options.retry_delay:
+        self._attempts.use(0, error)
+        if not (delay := self._options.retry_delay):
             self._attempt_again()
             return
-        with self._deciding:
-            self._delay = threading.Timer(self._options.retry_delay, self._after_delay)
-            self._delay.daemon = True
-            self._delay.start()
-
-    def _after_delay(self) -> None:
-        with self._deciding:
-            delay, self._delay = self._delay, None
-        if delay is not None:  # not cancelled meanwhile
-            self._decisions.call_soon(self._attempt_again)
+        self._delay = DelayedAction(delay, lambda: self._decisions.call_soon(self._attempt_again))
 
     def _attempt_again(self) -> None:
         if self.result.done():
@@ -199,19 +178,19 @@ class BackgroundCall:
         if error is not None:
             return self._backend.translate(error)
         error = self._codec.unpack(received).failures[0].error
-        return error if is_retried(error, self._options.retry_on) else None
+        return error if self._attempts.is_retried(error) else None
 
     def _settle(self, inner: Future[Any]) -> None:
         self._end()
         error, received = _received(inner)
         if error is not None:
             told = self._backend.translate(error)
-            note_attempts(told, self._earlier)
+            self._attempts.note(0, told)
             self.result._fail_with(told)
             return
         codec = self._codec
         self.result._end_with(
-            functools.partial(_unpacked, codec, received, self._earlier),
+            functools.partial(_unpacked, codec, received, self._attempts),
             (lambda: codec.first_failure(received)) if codec.has_failures(received) else None,
         )
 
@@ -248,11 +227,11 @@ ENDED: Final = TaskFuture()
 ENDED.set_result(None)
 
 
-def _unpacked(codec: Codec, received: Any, earlier: list[str]) -> ChunkReport:
-    """Return the report; each failure in it has notes on how *earlier* attempts ended."""
+def _unpacked(codec: Codec, received: Any, attempts: Attempts) -> ChunkReport:
+    """Return the report; each failure in it has notes on how earlier *attempts* ended."""
     report = codec.unpack(received)
     for failure in report.failures.values():
-        note_attempts(failure.error, earlier)
+        attempts.note(0, failure.error)
     return report
 
 

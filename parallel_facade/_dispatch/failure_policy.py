@@ -17,10 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from parallel_facade._common.error_notes import note_attempts, note_item
-from parallel_facade._common.errors import described
+from parallel_facade._common.error_notes import note_item
 from parallel_facade._console.progress import open_reporter
-from parallel_facade._dispatch.call_hooks import is_retried
+from parallel_facade._dispatch.attempts import Attempts
 from parallel_facade._dispatch.call_options import Options
 from parallel_facade._dispatch.result_buffer import ResultBuffer
 from parallel_facade._worker.outcomes import Failure
@@ -51,7 +50,7 @@ class FailurePolicy:
         self._buffer = buffer
         self._on_end = on_end
         self._reporter = open_reporter(options.progress, total, in_flight)
-        self._attempts: dict[int, list[str]] = {}  # how earlier attempts of retried items ended
+        self._attempts = Attempts(options)
         self.first_failure: tuple[int, Failure] | None = None
         """The failure that ends the call, after the index of its item."""
 
@@ -72,8 +71,8 @@ class FailurePolicy:
     def succeed(self, index: int, values: list[Any]) -> None:
         """Take the *values* of the items from *index* on."""
         self._buffer.add(index, values)
-        if self._attempts and len(values) == 1:
-            self._attempts.pop(index, None)
+        if len(values) == 1:
+            self._attempts.forget(index)
         if self._reporter is not None:
             self._reporter.succeed(len(values))
 
@@ -88,7 +87,8 @@ class FailurePolicy:
         self._end(chunk.first + position, failure)
 
     def _end(self, index: int, failure: Failure) -> None:
-        note_attempts(failure.error, self._attempts.pop(index, []))
+        self._attempts.note(index, failure.error)
+        self._attempts.forget(index)
         if not self.keeps(failure) and self.matters(index):
             self.first_failure = index, failure
             self._on_end(index)
@@ -103,14 +103,12 @@ class FailurePolicy:
 
     def is_retried(self, error: BaseException) -> bool:
         """Return whether an item that raised *error* may be retried."""
-        return is_retried(error, self._options.retry_on)
+        return self._attempts.is_retried(error)
 
     def may_retry(self, index: int, error: BaseException) -> bool:
         """Return whether item *index*, which raised *error*, has an attempt left; use it up."""
-        used = len(self._attempts.get(index, ()))
-        if used >= self._options.retries:
+        if not self._attempts.use(index, error):
             return False
-        self._attempts.setdefault(index, []).append(described(error))
         if self._reporter is not None:
             self._reporter.retry()
         return True

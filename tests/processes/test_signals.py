@@ -273,7 +273,7 @@ def test_a_pool_may_be_closed_by_a_collection_in_its_own_thread(start_method):
     result = pool.apply_async(abs, (-1,))
     later = pool.apply_async(abs, (-2,))
     # The callbacks of this future are called in the thread that a `__del__` would run in.
-    result._attempts._inner.add_done_callback(close)
+    result._call._inner.add_done_callback(close)
 
     assert (result.get(PATIENCE), later.get(PATIENCE)) == (1, 2)
     assert closed.wait(PATIENCE)

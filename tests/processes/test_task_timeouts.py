@@ -280,7 +280,7 @@ def test_an_item_is_stopped_also_when_the_caller_has_no_descriptors_left(start_m
         running.wait_for_arrivals(1)
         with no_descriptors_left():
             assert result.stop()
-            ended = concurrent.futures.wait([result._attempts._inner], PATIENCE)
+            ended = concurrent.futures.wait([result._call._inner], PATIENCE)
 
         assert ended.not_done == set()
         assert result.cancelled()
