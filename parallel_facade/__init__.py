@@ -30,7 +30,8 @@ from parallel_facade._common.errors import (
     WorkerCrashedError,
 )
 from parallel_facade._configuration.cpu_count import cpu_count
-from parallel_facade._configuration.settings import Config, config, configure, get_config
+from parallel_facade._configuration.setting_table import Config
+from parallel_facade._configuration.settings import config, configure, get_config
 
 if TYPE_CHECKING:
     from parallel_facade._api.explain import Explanation, explain

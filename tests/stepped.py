@@ -157,7 +157,7 @@ def stepped_map(
     is_lazy = isinstance(items, Iterator)
     how = {
         "total": None if is_lazy else len(items),
-        "begin_size": options.chunksize or 1,
+        "begin_size": options.settings.chunksize or 1,
         "buffersize": 0 if is_lazy else None,
         **(plan or {}),
     }

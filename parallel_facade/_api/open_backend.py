@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from parallel_facade._common.worker_role import is_worker
 from parallel_facade._configuration.backend_registry import load_backend, with_address
-from parallel_facade._configuration.settings import Config, resolve, usable_cpus
+from parallel_facade._configuration.setting_table import Config
+from parallel_facade._configuration.settings import resolve, usable_cpus
 from parallel_facade._dispatch.call_options import check_capabilities
 from parallel_facade._dispatch.codecs import pack_initializer
 from parallel_facade.backends.base import Backend, WorkerSettings

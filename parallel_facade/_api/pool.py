@@ -35,7 +35,8 @@ from parallel_facade._common.exiting import park_daemon_threads, parking_daemon_
 from parallel_facade._common.shutdown import close_at_exit, forget
 from parallel_facade._common.threads import new_thread
 from parallel_facade._common.worker_role import is_worker
-from parallel_facade._configuration.settings import Config, resolve
+from parallel_facade._configuration.setting_table import Config
+from parallel_facade._configuration.settings import resolve
 from parallel_facade._dispatch.async_result import AsyncResult
 from parallel_facade._dispatch.call_options import (
     Options,

@@ -25,7 +25,7 @@ from parallel_facade._common.exiting import park_daemon_threads
 from parallel_facade._common.interrupt_safety import SafeCondition
 from parallel_facade._common.threads import new_thread
 from parallel_facade._common.worker_role import is_worker
-from parallel_facade._configuration.settings import Config
+from parallel_facade._configuration.setting_table import Config
 from parallel_facade._dispatch.call_options import Options, make_options
 
 IDLE_SECONDS: Final = 300.0

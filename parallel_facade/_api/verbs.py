@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
+from parallel_facade._configuration.settings import settings_among
+
 if TYPE_CHECKING:
     from parallel_facade._api.results import ResultIterator
     from parallel_facade._api.signatures import (
@@ -147,21 +149,10 @@ def pmap(
     >>> pmap(pow, [2, 3], [5, 2])
     [32, 9]
     """
+    given = settings_among(locals())
     from parallel_facade._api.results import collect
     from parallel_facade._api.shared_pools import borrow
 
-    given = {
-        "backend": backend,
-        "workers": workers,
-        "chunksize": chunksize,
-        "timeout": timeout,
-        "task_timeout": task_timeout,
-        "retries": retries,
-        "retry_delay": retry_delay,
-        "progress": progress,
-        "seed": seed,
-        "serializer": serializer,
-    }
     borrowed = borrow(given, retry_on=retry_on, return_exceptions=return_exceptions)
     try:
         run = borrowed.pool._map(borrowed.options, func, iterables, strict=strict)
@@ -288,20 +279,9 @@ def imap(
     >>> next(imap(abs, itertools.count(-3)))
     3
     """
+    given = settings_among(locals())
     from parallel_facade._api.shared_pools import borrow
 
-    given = {
-        "backend": backend,
-        "workers": workers,
-        "chunksize": chunksize,
-        "timeout": timeout,
-        "task_timeout": task_timeout,
-        "retries": retries,
-        "retry_delay": retry_delay,
-        "progress": progress,
-        "seed": seed,
-        "serializer": serializer,
-    }
     borrowed = borrow(given, retry_on=retry_on, return_exceptions=return_exceptions)
     try:
         return borrowed.pool._lazy_map(
@@ -365,20 +345,10 @@ def apply_async(
     >>> apply_async(divmod, (7, 2)).get()
     (3, 1)
     """
+    given = {**settings_among(locals()), "chunksize": 1}
     from parallel_facade._api.shared_pools import borrow
     from parallel_facade._dispatch.prepare_call import callbacks
 
-    given = {
-        "chunksize": 1,
-        "backend": backend,
-        "workers": workers,
-        "timeout": timeout,
-        "task_timeout": task_timeout,
-        "retries": retries,
-        "retry_delay": retry_delay,
-        "seed": seed,
-        "serializer": serializer,
-    }
     when_done = callbacks(callback, error_callback)
     borrowed = borrow(given, retry_on=retry_on)
     try:

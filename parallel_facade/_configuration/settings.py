@@ -9,8 +9,6 @@ in `_layers`. Values are checked where they are given, so an error names the pla
 from __future__ import annotations
 
 import functools
-import math
-import operator
 import os
 import sys
 import threading
@@ -18,199 +16,21 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Unpack
 
 from parallel_facade._common.errors import ConfigurationError
 from parallel_facade._common.plain_data import ATOMIC_TYPES
 from parallel_facade._common.threads import ThreadVariable
 from parallel_facade._configuration.backend_registry import (
     ADDRESSES,
-    check_backend_name,
     has_own_workers,
     nearest,
 )
 from parallel_facade._configuration.cpu_count import cpu_count
+from parallel_facade._configuration.setting_table import SETTINGS, Config
+from parallel_facade._configuration.setting_types import AllSettings
 
 PREFIX: Final = "PARALLEL_FACADE_"
-START_METHODS: Final = ("forkserver", "spawn", "fork")
-SERIALIZERS: Final = ("dill", "pickle")
-TRUE_WORDS: Final = frozenset({"1", "true", "yes", "on"})
-FALSE_WORDS: Final = frozenset({"0", "false", "no", "off"})
-
-
-class Config(NamedTuple):
-    """The settings in force, each already checked.
-
-    Attributes:
-        backend: A back-end's name, a `Backend`, or a `concurrent.futures.Executor`.
-        workers: Maximum number of workers; `None` means all workers of a cluster or an executor.
-            On this machine it is a number, `cpu_count()` if none was given.
-        start_method: How worker processes start; `None` takes the platform's safe method.
-        inner_threads: Threads that libraries such as BLAS and OpenMP use in each worker process;
-            0 sets no limit, `None` means the worker's share of the CPUs.
-        chunksize: Items that one worker begins together; `None` is 1.
-        timeout: Seconds for a whole call; `None` for no limit.
-        task_timeout: Seconds for one task; `None` for no limit.
-        retries: Additional attempts after the first.
-        retry_delay: Seconds between two attempts.
-        progress: `False`, `True`, a description, or a callable.
-        seed: Seeds one random stream per item; `None` leaves random state alone.
-        serializer: ``"dill"``, or ``"pickle"`` for the standard library only.
-        by_value: Names of modules and packages to send by value, because workers do not have them.
-        start_timeout: Seconds that a cluster may be without workers; infinity for no limit.
-        relay: Whether log records, printed text and warnings of tasks in other processes reach the
-            caller's handlers, streams and filters.
-
-    >>> with config(retries=2) as settings:
-    ...     settings.retries, settings.serializer
-    (2, 'dill')
-    """
-
-    backend: Any
-    workers: int | None
-    start_method: str | None
-    inner_threads: int | None
-    chunksize: int | None
-    timeout: float | None
-    task_timeout: float | None
-    retries: int
-    retry_delay: float
-    progress: bool | str | Callable[..., object]
-    seed: int | None
-    serializer: str
-    by_value: tuple[str, ...]
-    start_timeout: float
-    relay: bool
-
-
-class Setting(NamedTuple):
-    """The valid values of one setting."""
-
-    check: Callable[[Any], Any]
-    """Returns the value to use; raises `ValueError` or `TypeError` for a bad value."""
-
-    parse: Callable[[str], Any]
-    """Turns the environment's text into a value for `check`; raises `ValueError`."""
-
-    expected: str
-    """Describes the valid values, for the error message."""
-
-    default: Any = None
-
-
-def _whole(minimum: int | None) -> Callable[[Any], int]:
-    def check(value: Any) -> int:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)
-        if minimum is not None and not minimum <= number <= sys.maxsize:
-            raise ValueError
-        return number
-
-    return check
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool | str):
-        raise TypeError
-    return float(value)
-
-
-def _seconds(value: Any) -> float:
-    number = _number(value)
-    if math.isnan(number) or number <= 0:
-        raise ValueError
-    return number
-
-
-def _delay(value: Any) -> float:
-    number = _number(value)
-    if not 0 <= number <= LONGEST_DELAY:
-        raise ValueError
-    return number
-
-
-def _one_of(*choices: str) -> Callable[[Any], str]:
-    def check(value: Any) -> str:
-        if value not in choices:
-            raise ValueError
-        return str(value)
-
-    return check
-
-
-def _progress(value: Any) -> Any:
-    if not (isinstance(value, bool | str) or callable(value)):
-        raise TypeError
-    return value
-
-
-def _parse_progress(text: str) -> bool | str:
-    word = text.lower()
-    if word in TRUE_WORDS | FALSE_WORDS:
-        return word in TRUE_WORDS
-    return text
-
-
-def _switch(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError
-    return value
-
-
-def _parse_switch(text: str) -> bool:
-    word = text.lower()
-    if word not in TRUE_WORDS | FALSE_WORDS:
-        raise ValueError
-    return word in TRUE_WORDS
-
-
-def _module_names(value: Any) -> tuple[str, ...]:
-    names = value.split(",") if isinstance(value, str) else list(value)
-    names = [name.strip() for name in names]
-    if not all(part.isidentifier() for name in names for part in name.split(".")):
-        raise ValueError
-    return tuple(names)
-
-
-def _backend(value: Any) -> Any:
-    if isinstance(value, str):
-        return check_backend_name(value)
-    if isinstance(value, int):
-        raise ConfigurationError(f"a number is no back-end; did you mean workers={value}?")
-    if not callable(getattr(value, "submit", None)) or isinstance(value, type):
-        raise TypeError
-    return value
-
-
-POSITIVE: Final = "a whole number of at least 1"
-SECONDS: Final = "a number of seconds above 0 (inf for no limit)"
-LONGEST_DELAY: Final = 86_400.0
-"""Seconds. Nobody waits longer than a day for a retry, and every clock can count a day."""
-
-SETTINGS: Final[dict[str, Setting]] = {
-    "backend": Setting(
-        _backend, str, "a back-end's name, a Backend, or a concurrent.futures.Executor", "process"
-    ),
-    "workers": Setting(_whole(1), int, POSITIVE),
-    "start_method": Setting(_one_of(*START_METHODS), str, f"one of {', '.join(START_METHODS)}"),
-    "inner_threads": Setting(_whole(0), int, "a whole number of at least 0 (0 for no limit)"),
-    "chunksize": Setting(_whole(1), int, POSITIVE),
-    "timeout": Setting(_seconds, float, SECONDS),
-    "task_timeout": Setting(_seconds, float, SECONDS),
-    "retries": Setting(_whole(0), int, "a whole number of at least 0", 0),
-    "retry_delay": Setting(
-        _delay, float, f"a number of seconds from 0 to {LONGEST_DELAY:.0f}", 0.0
-    ),
-    "progress": Setting(
-        _progress, _parse_progress, "True, False, a description, or a callable", False
-    ),
-    "seed": Setting(_whole(None), int, "a whole number"),
-    "serializer": Setting(_one_of(*SERIALIZERS), str, f"one of {', '.join(SERIALIZERS)}", "dill"),
-    "by_value": Setting(_module_names, str, "names of modules or packages, as in an import", ()),
-    "start_timeout": Setting(_seconds, float, SECONDS, 60.0),
-    "relay": Setting(_switch, _parse_switch, "True or False", True),
-}
 
 _configured: dict[str, Any] = {}
 _configured_lock = threading.Lock()  # guards replacing _configured; readers take it as a whole
@@ -224,7 +44,7 @@ def default_start_method() -> str:
     return "forkserver" if sys.platform == "linux" else "spawn"
 
 
-def configure(**settings: Any) -> None:
+def configure(**settings: Unpack[AllSettings]) -> None:
     """Set defaults for the whole process.
 
     Args:
@@ -249,7 +69,7 @@ def _without_none(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def config(**settings: Any) -> Iterator[Config]:
+def config(**settings: Unpack[AllSettings]) -> Iterator[Config]:
     """Set defaults inside a ``with`` block, for this thread or async task only.
 
     Args:
@@ -279,23 +99,10 @@ def get_config() -> Config:
     return resolve({})
 
 
-FOR_CALLS_OF_TASKS: Final = (
-    "chunksize",
-    "timeout",
-    "retries",
-    "retry_delay",
-    "seed",
-    "serializer",
-    "by_value",
-    "relay",
-)
-"""Settings that apply to a call made by a task; the task's worker runs this call itself."""
-
-
 def settings_for_tasks() -> dict[str, Any]:
     """Return the settings configured in code here that also apply to calls made by tasks."""
     given = {**_configured, **_scoped.get()}
-    return {name: given[name] for name in FOR_CALLS_OF_TASKS if name in given}
+    return {name: given[name] for name in given if SETTINGS[name].holds_in_tasks}
 
 
 def adopt_settings(settings: dict[str, Any]) -> None:
@@ -329,6 +136,11 @@ def force_backend(name: str) -> Callable[[], None]:
 def is_forced() -> bool:
     """Return whether the back-end was forced, without knowing what a call needs."""
     return bool(_forced)
+
+
+def settings_among(names: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of *names*, the arguments of a function, that are settings."""
+    return {name: names[name] for name in SETTINGS if name in names}
 
 
 def resolve(arguments: Mapping[str, Any]) -> Config:

@@ -24,7 +24,7 @@ class Attempts:
 
     def are_left(self, index: int) -> bool:
         """Return whether item *index* has an attempt left."""
-        return len(self._failed.get(index, ())) < self._options.retries
+        return len(self._failed.get(index, ())) < self._options.settings.retries
 
     def is_retried(self, error: BaseException) -> bool:
         """Return whether the function may run again after it raised *error*."""

@@ -91,9 +91,9 @@ class BackgroundCall:
 
     def _start_clock(self) -> None:
         # Not for a back-end that runs the call in `submit`: the call has already ended.
-        if self._options.timeout is None or self._backend.capabilities.runs_in_caller:
+        if self._options.settings.timeout is None or self._backend.capabilities.runs_in_caller:
             return
-        self._alarm = DelayedAction(self._options.timeout, self._expire)
+        self._alarm = DelayedAction(self._options.settings.timeout, self._expire)
         if self._handle is None:  # it has ended meanwhile, before there was an alarm to cancel
             self._alarm.cancel()
 
@@ -127,7 +127,7 @@ class BackgroundCall:
         self._trace.note_submitted(0)
         try:
             self._inner = self._backend.submit(
-                self._handle, self._payload, self._options.task_timeout
+                self._handle, self._payload, self._options.settings.task_timeout
             )
         except Exception as exc:
             raise self._backend.translate(exc) from exc.__cause__
@@ -154,7 +154,7 @@ class BackgroundCall:
             self._settle(inner)
             return
         self._attempts.use(0, error)
-        if not (delay := self._options.retry_delay):
+        if not (delay := self._options.settings.retry_delay):
             self._attempt_again()
             return
         self._delay = DelayedAction(delay, lambda: self._decisions.call_soon(self._attempt_again))
@@ -195,7 +195,7 @@ class BackgroundCall:
         )
 
     def _expire(self) -> None:
-        seconds = self._options.timeout
+        seconds = self._options.settings.timeout
         self.result._fail_with(TaskTimeoutError(f"the call did not end within {seconds:g} seconds"))
         if self._cancel_delay():
             self._end()

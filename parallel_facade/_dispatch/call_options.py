@@ -12,28 +12,25 @@ from typing import Any, Final, NamedTuple
 
 from parallel_facade._common.errors import ConfigurationError
 from parallel_facade._common.worker_role import is_worker
-from parallel_facade._configuration.settings import Config, is_forced
+from parallel_facade._configuration.setting_table import Config
+from parallel_facade._configuration.settings import is_forced
 from parallel_facade.backends.base import Capabilities
 
 ErrorTypes = tuple[type[BaseException], ...]
 
 
 class Options(NamedTuple):
-    """The options of one call; see `parallel_facade.pmap` for each."""
+    """What one call was asked to do; see `parallel_facade.pmap` for each option.
 
-    chunksize: int | None
-    timeout: float | None
-    task_timeout: float | None
-    retries: int
-    retry_delay: float
+    Attributes:
+        settings: The settings of the call, with `None` for a time limit of infinity.
+        retry_on: Exceptions of the function that are retried.
+        return_exceptions: Put an exception in its item's place.
+    """
+
+    settings: Config
     retry_on: ErrorTypes
     return_exceptions: bool
-    progress: Any
-    seed: int | None
-    serializer: str
-    workers: int | None
-    by_value: tuple[str, ...]
-    relay: bool
 
 
 class Requirement(NamedTuple):
@@ -101,20 +98,14 @@ def make_options(
                 "other: a task is timed alone\n\nHint: leave chunksize out."
             )
         chunksize = 1
-    return Options(
+    settings = resolved._replace(
+        workers=workers,
         chunksize=chunksize,
         timeout=_or_none(resolved.timeout),
         task_timeout=task_timeout,
-        retries=resolved.retries,
-        retry_delay=resolved.retry_delay,
-        retry_on=_error_types(retry_on),
-        return_exceptions=check_switch("return_exceptions", return_exceptions),
-        progress=resolved.progress,
-        seed=resolved.seed,
-        serializer=resolved.serializer,
-        workers=workers,
-        by_value=resolved.by_value,
-        relay=resolved.relay,
+    )
+    return Options(
+        settings, _error_types(retry_on), check_switch("return_exceptions", return_exceptions)
     )
 
 

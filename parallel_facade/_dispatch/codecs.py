@@ -235,13 +235,13 @@ def codec_for(backend: Backend, options: Options) -> Codec:
     can = backend.capabilities
     if can.needs_serialization:
         return PayloadCodec(
-            options.serializer,
+            options.settings.serializer,
             backend.segment_pool,
-            options.by_value,
+            options.settings.by_value,
             is_remote=can.is_remote,
             has_children=can.has_children,
-            relay=options.relay,
-            has_bar=is_on_terminal(options.progress),
+            relay=options.settings.relay,
+            has_bar=is_on_terminal(options.settings.progress),
         )
     return ObjectCodec()
 

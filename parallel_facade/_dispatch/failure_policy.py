@@ -49,7 +49,7 @@ class FailurePolicy:
         self._options = options
         self._buffer = buffer
         self._on_end = on_end
-        self._reporter = open_reporter(options.progress, total, in_flight)
+        self._reporter = open_reporter(options.settings.progress, total, in_flight)
         self._attempts = Attempts(options)
         self.first_failure: tuple[int, Failure] | None = None
         """The failure that ends the call, after the index of its item."""

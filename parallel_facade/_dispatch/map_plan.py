@@ -38,7 +38,7 @@ class MapPlan(NamedTuple):
 def workers_for(backend: Backend, options: Options) -> int:
     """Return how many of the current workers a call may use."""
     capacity = max(1, backend.capacity())
-    return capacity if options.workers is None else min(options.workers, capacity)
+    return capacity if options.settings.workers is None else min(options.settings.workers, capacity)
 
 
 def window_for(backend: Backend, options: Options, workers: int) -> int:
@@ -47,7 +47,7 @@ def window_for(backend: Backend, options: Options, workers: int) -> int:
         return 1
     # If the call uses fewer workers than there are, no more chunks than that may run at a time.
     # And a timed chunk must not wait in an engine's queue, where its time may already run.
-    is_timed = options.task_timeout is not None and not backend.capabilities.tells_what_ran
+    is_timed = options.settings.task_timeout is not None and not backend.capabilities.tells_what_ran
     if workers < backend.capacity() or is_timed:
         return workers
     return workers * backend.chunks_in_flight
@@ -55,7 +55,7 @@ def window_for(backend: Backend, options: Options, workers: int) -> int:
 
 def can_take_back(backend: Backend, options: Options) -> bool:
     """Return whether unstarted items of a running chunk can go to another worker."""
-    return backend.capabilities.can_take_back and options.task_timeout is None
+    return backend.capabilities.can_take_back and options.settings.task_timeout is None
 
 
 def sizer_for(backend: Backend, options: Options, plan: MapPlan, workers: int) -> ChunkSizer:
@@ -63,9 +63,9 @@ def sizer_for(backend: Backend, options: Options, plan: MapPlan, workers: int) -
     # A timed item travels alone. So does an item of a lazy map that runs in the caller: that is a
     # loop, which does nothing ahead of its turn.
     is_loop = backend.capabilities.runs_in_caller and plan.buffersize is not None
-    most = 1 if options.task_timeout is not None or is_loop else plan.max_items
-    if options.chunksize is not None and not backend.capabilities.tells_what_ran:
-        most = options.chunksize  # it bounds how many items one crash can lose
+    most = 1 if options.settings.task_timeout is not None or is_loop else plan.max_items
+    if options.settings.chunksize is not None and not backend.capabilities.tells_what_ran:
+        most = options.settings.chunksize  # it bounds how many items one crash can lose
     return ChunkSizer(
         plan.begin_size,
         workers,

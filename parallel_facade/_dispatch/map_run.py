@@ -48,7 +48,7 @@ from parallel_facade._dispatch.map_plan import (
     window_for,
     workers_for,
 )
-from parallel_facade._dispatch.poll_timer import PollTimer
+from parallel_facade._dispatch.poll_timer import RECOUNT_SECONDS, PollTimer
 from parallel_facade._dispatch.rerun_queue import Packed
 from parallel_facade._dispatch.result_buffer import ResultBuffer
 from parallel_facade._worker.outcomes import Failure
@@ -78,7 +78,7 @@ class MapRun:
         self._backend = backend
         self._plan = plan
         self._options = options
-        self._deadline = Deadline(options.timeout, clock=clock)
+        self._deadline = Deadline(options.settings.timeout, clock=clock)
         self._runs_in_caller = backend.capabilities.runs_in_caller
         self._can_take_back = can_take_back(backend, options)
         self._in_flight: dict[TaskFuture, InFlight] = {}
@@ -105,7 +105,7 @@ class MapRun:
             clock=clock,
         )
         self._settler = ChunkSettler(
-            self._policy, self._source, self._codec, self._trace, options.retry_delay
+            self._policy, self._source, self._codec, self._trace, options.settings.retry_delay
         )
         if plan.buffersize is None:
             # All items are pulled already, and none of the user's code runs between two items.
@@ -259,7 +259,7 @@ class MapRun:
             more["is_short"] = self._sizer.is_short(len(packed.chunk.items))
         try:
             future = self._backend.submit(
-                handle, packed.payload, self._options.task_timeout, **more
+                handle, packed.payload, self._options.settings.task_timeout, **more
             )
         except PoolClosedError:
             raise
@@ -280,6 +280,8 @@ class MapRun:
         seconds = [self._deadline.remaining(), self._source.seconds_to_next()]
         if self._can_take_back and self._in_flight:
             seconds.append(self._poll_timer.seconds(is_starved=self._is_starved))
+        if self._backend.capabilities.is_remote and not self._source.is_over:
+            seconds.append(RECOUNT_SECONDS)
         return min((one for one in seconds if one is not None), default=None)
 
     # ── receiving ─────────────────────────────────────────────────────────────────────────────

@@ -17,6 +17,9 @@ STARVED_POLL_SECONDS: Final = 0.002
 Stealing needs two polls (signal, then read); both must fit into the time of the last chunks."""
 LONGEST_POLL_SECONDS: Final = 0.1
 """Each poll waits twice as long as the one before, up to this."""
+RECOUNT_SECONDS: Final = 0.5
+"""How often the workers of a cluster are counted while items wait for one. Otherwise a worker that
+joins while all others run long tasks would idle until one of these ends."""
 MOST_DOUBLINGS: Final = 10
 """After this many doublings, every wait is the longest."""
 

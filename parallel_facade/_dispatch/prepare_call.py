@@ -69,7 +69,7 @@ def eager_map(
         MapPlan(
             iter(listed),
             len(listed),
-            options.chunksize or 1,
+            options.settings.chunksize or 1,
             submits_all=submits_all,
             max_items=target.max_tasks,
         ),
@@ -97,7 +97,7 @@ def lazy_map(
         MapPlan(
             items,
             total,
-            options.chunksize or 1,
+            options.settings.chunksize or 1,
             buffersize=room or WHAT_WORKERS_NEED,
             ordered=check_switch("ordered", ordered),
             is_passive=PASSIVE.issuperset(map(type, iterables)),
@@ -127,7 +127,7 @@ def start_background_call(
     _check_options(target, options)
     return BackgroundCall(
         target.backend,
-        Call(func, "call", stops_at_failure=True, seed=options.seed),
+        Call(func, "call", stops_at_failure=True, seed=options.settings.seed),
         (tuple(args), dict(kwds or {})),
         options,
         callback_thread=callback_thread,
@@ -167,15 +167,15 @@ def _check_options(target: Target, options: Options) -> None:
         check_capabilities(
             target.name,
             target.backend.capabilities,
-            task_timeout=options.task_timeout,
-            seed=options.seed,
+            task_timeout=options.settings.task_timeout,
+            seed=options.settings.seed,
         )
     # In a worker, the outer call's task_timeout applies. An inner task_timeout cannot be kept;
     # refusing it would forbid nesting a call that works alone.
-    elif options.seed is not None and not has_private_state():
+    elif options.settings.seed is not None and not has_private_state():
         raise ConfigurationError(
-            f"seed={options.seed!r} is not possible in a worker that may share its random state "
-            "with others\n\nHint: give seed to the outer call, on a back-end that takes it."
+            f"seed={options.settings.seed!r} is not possible in a worker that may share its random "
+            "state with others\n\nHint: give seed to the outer call, on a back-end that takes it."
         )
 
 
@@ -203,7 +203,7 @@ def _zipped(
         func,
         "one" if len(iterables) == 1 else "many",
         stops_at_failure=not options.return_exceptions and not options.retry_on,
-        seed=options.seed,
+        seed=options.settings.seed,
     )
     sizes = [size for size in map(_size_of, iterables) if size is not None]
     total = min(sizes) if len(sizes) == len(iterables) else None

@@ -12,8 +12,8 @@ from typing import Final
 from parallel_facade._common.errors import ConfigurationError
 from parallel_facade._configuration.backend_registry import BUILT_IN, load_backend, plug_ins
 from parallel_facade._configuration.cpu_count import cpu_count, cpu_limits, is_gil_on
+from parallel_facade._configuration.setting_table import START_METHODS
 from parallel_facade._configuration.settings import (
-    START_METHODS,
     default_start_method,
     get_config,
     sources,

@@ -144,7 +144,8 @@ def test_the_time_of_a_call_may_pass_while_it_waits_for_its_next_attempt(backend
     result = wait_in_the_delay()
     background = result._call
 
-    background._options = background._options._replace(timeout=5)
+    settings = background._options.settings._replace(timeout=5)
+    background._options = background._options._replace(settings=settings)
     background._expire()
 
     with pytest.raises(TaskTimeoutError, match="did not end within 5 seconds"):

@@ -12,6 +12,7 @@ from parallel_facade import (
     ResultIterator,
     apply_async,
     config,
+    configure,
     cpu_count,
     get_config,
     imap,
@@ -76,6 +77,10 @@ with config(workers=2) as settings:
 assert_type(get_config().workers, int | None)
 assert_type(cpu_count(), int)
 
+configure(worker=4)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+configure(retries="two")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+with config(backnd="thread"):  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    pass
 pmap(half, [1], wrokers=2)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 pmap(half, ["a"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 pmap(half, [1], timeout="soon")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]

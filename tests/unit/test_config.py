@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from parallel_facade import ConfigurationError, config, configure, cpu_count, get_config
+from parallel_facade._configuration.setting_table import SETTINGS
 from parallel_facade._configuration.settings import (
-    SETTINGS,
     _warn_of_unknown_variables,
     resolve,
     sources,

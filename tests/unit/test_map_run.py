@@ -8,7 +8,11 @@ from stepped import SteppedBackend, collect, finish, stepped_map, take
 
 from parallel_facade import TaskTimeoutError, WorkerCrashedError
 from parallel_facade._dispatch.chunk_sizer import TARGET_SECONDS
-from parallel_facade._dispatch.poll_timer import FIRST_POLL_SECONDS, STARVED_POLL_SECONDS
+from parallel_facade._dispatch.poll_timer import (
+    FIRST_POLL_SECONDS,
+    RECOUNT_SECONDS,
+    STARVED_POLL_SECONDS,
+)
 from parallel_facade._worker.outcomes import Failure
 from parallel_facade._worker.run_chunk import THE_ARGUMENTS, THE_CALLABLE
 from parallel_facade.backends.base import Stage
@@ -77,6 +81,18 @@ def test_fewer_workers_get_one_chunk_each(map_on, stepped):
     run.fill()
 
     assert stepped.items() == [[0], [1]]
+
+
+def test_a_worker_that_joins_while_the_others_are_busy_gets_its_share(monkeypatch, clock):
+    cluster = SteppedBackend(workers=1, is_remote=True, can_take_back=False)
+    run = stepped_map(monkeypatch, cluster, double, range(9), clock)
+    run.fill()
+    assert cluster.items() == [[0], [1]]
+
+    cluster.workers = 2
+    assert run._seconds_to_wait() == RECOUNT_SECONDS, "without a report, too"
+    run.fill()
+    assert cluster.items() == [[0], [1], [2], [3]]
 
 
 def test_a_lazy_map_pulls_what_there_is_room_for_and_nothing_else(map_on, stepped):
