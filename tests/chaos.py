@@ -313,13 +313,19 @@ def state_of(pool):
     manager = pool._backend._manager
     scheduler = manager._scheduler
     workers = [
-        (one.pid, one.is_ready, one.is_leaving, one.stopped_for, one.task and one.task.attempts)
+        (
+            one.process.pid,
+            one.is_ready,
+            one.is_leaving,
+            one.stopped_for,
+            one.task and one.task.attempts,
+        )
         for one in scheduler.workers
     ]
     return (
         f"broken={manager.broken!r} pending={len(scheduler.pending)} "
-        f"has_tasks={scheduler.has_tasks} has_idle={scheduler.has_idle} "
-        f"lost={len(manager._lost)} workers={workers}"
+        f"has_tasks={scheduler.has_tasks} idle={len(scheduler.idle)} "
+        f"lost={len(manager._loss.workers())} workers={workers}"
     )
 
 

@@ -14,9 +14,9 @@ import pytest
 from programs import survivors
 
 from parallel_facade import Pool, TaskTimeoutError, apply_async
+from parallel_facade.backends.base import LOAD_PATIENCE
 from parallel_facade.backends.process import manager_thread as _manager
 from parallel_facade.backends.process import reaper as _reaper
-from parallel_facade.backends.process import scheduler as _scheduler
 
 PATIENCE = 60
 
@@ -33,7 +33,7 @@ class ManualClock:
     def advance(self, pool, seconds):
         """Let time pass, and have *pool* look at the clock."""
         self.now += seconds
-        pool._backend._manager._wake()
+        pool._backend._manager._selector.wake()
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_the_clock_of_an_item_starts_when_it_does(clock, start_method, gate):
         slow = LoadsSlowly(loading)
         result = pool.apply_async(lambda: running.pass_through(slow(7)), task_timeout=5)
         loading.wait_for_arrivals(1)
-        clock.advance(pool, _scheduler.LOAD_PATIENCE - 1)
+        clock.advance(pool, LOAD_PATIENCE - 1)
         loading.open()
         running.wait_for_arrivals(1)
         assert not result.done()
@@ -175,12 +175,12 @@ def test_an_item_that_began_in_time_is_not_ended_by_a_late_look_at_the_clock(
         listen = manager._selector.select
 
         def listen_before_it_begins(seconds):
-            manager._wake()
+            manager._selector.wake()
             heard = listen(seconds)
             if not is_late.is_set():
                 loading.open()
                 running.wait_for_arrivals(1)
-                clock.now += _scheduler.LOAD_PATIENCE + 1
+                clock.now += LOAD_PATIENCE + 1
                 is_late.set()
             return heard
 
@@ -198,7 +198,7 @@ def test_a_worker_that_never_gets_to_its_item_is_replaced(clock, start_method, g
         pid = pool.submit(os.getpid).result(PATIENCE)
         os.kill(pid, signal.SIGSTOP)
         result = pool.apply_async(os.getpid, task_timeout=5)
-        clock.advance(pool, _scheduler.LOAD_PATIENCE + 1)
+        clock.advance(pool, LOAD_PATIENCE + 1)
         while psutil.pid_exists(pid):
             clock.advance(pool, _reaper.TERM_PATIENCE)
 

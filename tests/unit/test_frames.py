@@ -2,9 +2,9 @@
 
 import socket
 
-import psutil
 import pytest
 
+from parallel_facade.backends.process.channel import Channel
 from parallel_facade.backends.process.protocol import (
     Message,
     MessageReader,
@@ -12,7 +12,6 @@ from parallel_facade.backends.process.protocol import (
     send_message,
 )
 from parallel_facade.backends.process.starting.lockless_queue import LocklessQueue
-from parallel_facade.backends.process.worker_handle import WorkerHandle
 
 
 @pytest.fixture
@@ -55,7 +54,7 @@ def test_the_end_of_the_channel_is_an_end_also_in_mid_frame(pair, sent):
 
 def test_a_link_never_waits_for_a_full_channel(pair):
     left, right = pair
-    link = WorkerHandle(process=psutil.Process(), sock=left)
+    link = Channel(left, lambda: None)
     body = bytes(range(256)) * 40_000
 
     link.queue(MessageType.TASK, 1, b"head", body)
@@ -73,7 +72,7 @@ def test_a_link_never_waits_for_a_full_channel(pair):
 
 def test_a_link_to_a_worker_that_is_gone_keeps_nothing(pair):
     left, right = pair
-    link = WorkerHandle(process=psutil.Process(), sock=left)
+    link = Channel(left, lambda: None)
     right.close()
 
     for _ in range(3):

@@ -81,7 +81,7 @@ class ProcessBackend(Backend):
         self._context = WorkerContext(
             start_method,
             self._adopt,
-            self._start_failed,
+            lambda error: self._manager.start_failed(f"{type(error).__name__}: {error}"),
             serve.__module__,
         )
         try:
@@ -197,9 +197,6 @@ class ProcessBackend(Backend):
     def _adopt(self, process: Any, sock: socket.socket) -> None:
         self._manager.adopt(process, sock)
 
-    def _start_failed(self, error: Exception) -> None:
-        self._manager.start_failed(f"{type(error).__name__}: {error}")
-
     def _issue_serve(self) -> None:
         """Give the pool one call of `serve`, for a process that is starting."""
         with self._lock, suppress(ValueError):  # closed meanwhile: it starts no more processes
@@ -238,7 +235,7 @@ def _not_ready(calls: list[Any]) -> list[Any]:
 def _join_or_kill(workers: list[WorkerHandle]) -> None:
     """Wait for idle workers to exit; kill the others with their process trees."""
     busy = [
-        ProcessTree(worker.pid)
+        ProcessTree(worker.process.pid)
         for worker in workers
         if worker.task is not None or worker.is_initializing
     ]
@@ -248,7 +245,7 @@ def _join_or_kill(workers: list[WorkerHandle]) -> None:
         if not worker.is_ready:
             # It has started no process, and is not suspended first: until it has its parent-death
             # watch, a suspended worker would outlive a caller that is killed at that moment.
-            worker.kill()
+            worker.process.kill()
     for worker in workers:
-        worker.end(LEAVE_PATIENCE)
+        worker.process.end(LEAVE_PATIENCE)
         worker.release()

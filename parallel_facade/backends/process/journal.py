@@ -172,7 +172,7 @@ class Journal:
         task, parts, sent = words[TASK], words[PARTS], words[SENT]
         is_running = words[PHASE] != PREPARING
         code = chr(words[SLOT_CODE]) if words[SLOT_CODE] else ""
-        slots = self._set_slots() if code else b""
+        slots = _set_slots(self._words, self._slots) if code else b""
         records = bytes(self._records[: words[RECORD_BYTES]])
         # While these are the same, outcomes were only added, if anything changed.
         if (task, parts) != (words[TASK], words[PARTS]):
@@ -197,18 +197,20 @@ class Journal:
         """Let the worker begin items again."""
         self._words[STOP] = 0
 
-    def _set_slots(self) -> bytes:
-        count = self._words[SLOTS]
-        slots = self._slots[: count * WORD_BYTES].cast("Q").tolist()
-        with suppress(ValueError):  # all slots are set
-            count = slots.index(self._words[UNSET])
-        return bytes(self._slots[: count * WORD_BYTES])
-
     def close(self) -> None:
         """Release the memory."""
         for view in (self._words, self._slots, self._records, self.stop, self._bytes):
             view.release()
         self._memory.close()
+
+
+def _set_slots(words: memoryview, slots: memoryview) -> bytes:
+    """Return the bytes of the slots that are set, which are the first ones."""
+    count = words[SLOTS]
+    values = slots[: count * WORD_BYTES].cast("Q").tolist()
+    with suppress(ValueError):  # all of them are set
+        count = values.index(words[UNSET])
+    return bytes(slots[: count * WORD_BYTES])
 
 
 def _unmarshalled(data: bytes) -> list[Any]:

@@ -41,9 +41,9 @@ class Reaper:
 
     def end(self, worker: WorkerHandle) -> None:
         """Tell a worker's process tree to exit; `poll_exits` kills it if it does not."""
-        tree = ProcessTree(worker.pid)
+        tree = ProcessTree(worker.process.pid)
         if not tree.is_known:
-            worker.kill()
+            worker.process.kill()
         tree.terminate()
         self._asked.append((tree, Deadline(TERM_PATIENCE, clock=self._clock)))
 
@@ -72,11 +72,11 @@ class Reaper:
         leaving, self._leaving = self._leaving, []
         ended = []
         for worker, deadline, was_killed in leaving:
-            code = worker.exit_code()
+            code = worker.process.exit_code()
             if code is not None or (was_killed and deadline.has_passed()):
                 ended.append((worker, code))
             elif deadline.has_passed():
-                worker.kill()
+                worker.process.kill()
                 again = Deadline(EXIT_PATIENCE, clock=self._clock)
                 self._leaving.append((worker, again, True))
             else:

@@ -37,7 +37,6 @@ class TaskScheduler:
     Args:
         numbers: Increasing numbers for tasks; no call has the same number.
         clock: A monotonic clock in seconds.
-        on_unsent: Called with a worker whose socket did not take all data.
         on_timed: Called when a task with a deadline was sent.
     """
 
@@ -45,14 +44,13 @@ class TaskScheduler:
         self,
         numbers: Iterator[int],
         clock: Clock,
-        on_unsent: Callable[[WorkerHandle], object],
         on_timed: Callable[[], object],
     ) -> None:
         self._numbers = numbers
         self._clock = clock
-        self._on_unsent = on_unsent
         self._on_timed = on_timed
-        self._idle: deque[WorkerHandle] = deque()
+        self.idle: deque[WorkerHandle] = deque()
+        """Workers that wait for tasks."""
         self._running = 0
         self._timed = 0  # tasks with a time-out that workers have
         self.workers: set[WorkerHandle] = set()
@@ -62,32 +60,23 @@ class TaskScheduler:
 
     # ── workers ───────────────────────────────────────────────────────────────────────────────
 
-    def free(self, worker: WorkerHandle) -> None:
-        """Note that the worker takes tasks from now on."""
-        self._idle.append(worker)
-
     def remove(self, worker: WorkerHandle) -> None:
         """Note that the worker takes no more tasks; the tasks that it has stay with it."""
         self.workers.discard(worker)
         with suppress(ValueError):
-            self._idle.remove(worker)
+            self.idle.remove(worker)
         for task in worker.tasks:
             task.worker = None
 
     def clear(self) -> None:
         """Forget all workers and all pending tasks."""
         self.workers.clear()
-        self._idle.clear()
+        self.idle.clear()
         self.pending.clear()
-
-    @property
-    def has_idle(self) -> bool:
-        """Whether a worker waits for tasks."""
-        return bool(self._idle)
 
     def idle_with(self, call: CallHandle) -> WorkerHandle | None:
         """Return a worker that waits for tasks and was sent *call*, if there is one."""
-        return next((worker for worker in self._idle if call.number in worker.known_calls), None)
+        return next((worker for worker in self.idle if call.number in worker.known_calls), None)
 
     # ── tasks ─────────────────────────────────────────────────────────────────────────────────
 
@@ -110,10 +99,6 @@ class TaskScheduler:
         """Return the pending tasks, and the tasks of workers with an open channel."""
         return itertools.chain(self.pending, *(list(worker.tasks) for worker in self.workers))
 
-    def add(self, task: Task) -> None:
-        """Put *task* behind all tasks that wait for a worker."""
-        self.pending.append(task)
-
     def requeue(self, tasks: list[Task]) -> None:
         """Hand out *tasks*, which were not begun, before all others."""
         self.pending.extendleft(reversed(tasks))
@@ -125,7 +110,7 @@ class TaskScheduler:
             task = self.pending.popleft()
             if task.is_wanted():
                 if not worker.tasks:
-                    self._idle.remove(worker)
+                    self.idle.remove(worker)
                 self._give(worker, task)
 
     def take(self, worker: WorkerHandle) -> Task:
@@ -142,8 +127,8 @@ class TaskScheduler:
 
     def _worker_for(self, task: Task) -> WorkerHandle | None:
         """Return an idle worker or, for a short task, one in whose channel it can wait."""
-        if self._idle:
-            return self.idle_with(task.call) or self._idle[0]
+        if self.idle:
+            return self.idle_with(task.call) or self.idle[0]
         if not task.is_short:
             return None
         return next((worker for worker in self.workers if worker.has_room_for(task)), None)
@@ -157,14 +142,16 @@ class TaskScheduler:
         if task.call.number not in worker.known_calls:
             worker.known_calls.add(task.call.number)
             payload = task.call.payload
-            worker.queue(
+            worker.channel.queue(
                 MessageType.CALL, task.call.number, payload.data, segments=payload.segments
             )
         is_timed = task.task_timeout is not None
         head = TASK_HEAD.pack(task.call.number, is_timed)
         payload = task.payload
-        worker.queue(MessageType.TASK, task.number, head, payload.data, segments=payload.segments)
-        self.flush(worker)
+        worker.channel.queue(
+            MessageType.TASK, task.number, head, payload.data, segments=payload.segments
+        )
+        worker.channel.flush()
         if is_timed:
             self._timed += 1
             task.deadline = Deadline(LOAD_PATIENCE, clock=self._clock)
@@ -175,12 +162,6 @@ class TaskScheduler:
         for worker in self.workers:
             if call.number in worker.known_calls:
                 worker.known_calls.discard(call.number)
-                worker.queue(MessageType.FORGET, call.number)
+                worker.channel.queue(MessageType.FORGET, call.number)
                 if call.payload.size >= LARGE_CALL_BYTES:
-                    self.flush(worker)
-
-    def flush(self, worker: WorkerHandle) -> None:
-        """Send the messages that are queued for the worker."""
-        worker.flush()
-        if worker.has_unsent:
-            self._on_unsent(worker)
+                    worker.channel.flush()

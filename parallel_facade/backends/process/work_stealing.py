@@ -92,7 +92,7 @@ class WorkStealer:
         the items would move from worker to worker, until all have rebuilt the callable for them.
         """
         task = worker.task
-        if not self._scheduler.has_idle or task is None:
+        if not self._scheduler.idle or task is None:
             return False
         if self._scheduler.idle_with(task.call) is not None:
             return True
