@@ -13,53 +13,30 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
-from parallel_facade._api.open_backend import (
-    PoolOptions,
-    backend_name,
-    open_backend,
-    resolve_once,
-    serial_backend,
-)
+from parallel_facade._api.open_backend import PoolOptions, backend_name, resolve_once
+from parallel_facade._api.pool_calls import PoolCalls
 from parallel_facade._api.results import ResultIterator, collect, collect_async
 from parallel_facade._api.signatures import PoolMapOptions
-from parallel_facade._common.callback_thread import CLOSE_PATIENCE, CallbackThread
-from parallel_facade._common.errors import ConfigurationError, PoolClosedError
-from parallel_facade._common.exiting import park_daemon_threads, parking_daemon_threads
+from parallel_facade._common.callback_thread import CLOSE_PATIENCE
+from parallel_facade._common.errors import ConfigurationError
 from parallel_facade._common.shutdown import close_at_exit, forget
 from parallel_facade._common.threads import new_thread
-from parallel_facade._common.worker_role import is_worker
-from parallel_facade._configuration.setting_table import Config
-from parallel_facade._configuration.settings import resolve
 from parallel_facade._dispatch.async_result import AsyncResult
-from parallel_facade._dispatch.call_options import (
-    Options,
-    check_callable,
-    check_positive,
-    make_options,
-)
-from parallel_facade._dispatch.map_run import MapRun
-from parallel_facade._dispatch.prepare_call import (
-    Target,
-    callbacks,
-    eager_map,
-    lazy_map,
-    start_background_call,
-)
-from parallel_facade.backends.base import Backend, WorkerSettings
+from parallel_facade._dispatch.call_options import check_callable, check_positive
+from parallel_facade._dispatch.prepare_call import callbacks
 
 R = TypeVar("R")
 
 _pools_by_token: weakref.WeakValueDictionary[str, Pool] = weakref.WeakValueDictionary()
 
 
-class Pool(Executor):
+class Pool(PoolCalls, Executor):
     """The workers of one back-end, for any number of calls.
 
     A pool is a context manager and a `concurrent.futures.Executor`. It works wherever an executor,
@@ -130,32 +107,9 @@ class Pool(Executor):
             ),
         )
 
-    @classmethod
-    def _of(cls, config: Config) -> Self:
-        """Return a pool with settings that are resolved already."""
-        pool = cls.__new__(cls)
-        pool._open(config, PoolOptions())
-        return pool
-
-    def _open(self, config: Config, options: PoolOptions) -> None:
-        self._backend_setting = config.backend
-        self._options_given = options
-        self._asked = config.workers
-        self._pid = os.getpid()
-        self._token = os.urandom(8).hex()
-        self._lock = threading.Lock()  # guards _closed
-        self._closed = False
-        self._callback_thread = CallbackThread()
-        self._decisions = CallbackThread("retries")
-        if isinstance(config.backend, Pool):
-            config = config._replace(backend=config.backend._backend_here())
-        self._backend = open_backend(config, options)
-        try:
-            close_at_exit(self, type(self._backend))
-            _pools_by_token[self._token] = self
-        except BaseException:  # Ctrl-C
-            self.close(cancel=True)
-            raise
+    def _note_open(self) -> None:
+        close_at_exit(self, type(self._backend))
+        _pools_by_token[self._token] = self
 
     # ── the three verbs ───────────────────────────────────────────────────────────────────────
 
@@ -475,114 +429,6 @@ class Pool(Executor):
         """
         return not self._closed and self._pid == os.getpid() and self._backend.is_usable
 
-    # ── making calls ──────────────────────────────────────────────────────────────────────────
-
-    def _target(self) -> Target:
-        """Return the target of a call made here and now."""
-        return Target(
-            self._backend_here(),
-            backend_name(self._backend_setting),
-            self._options_given.max_tasks_per_worker,
-        )
-
-    def _map(
-        self,
-        options: Options,
-        func: Callable[..., Any],
-        iterables: tuple[Iterable[Any], ...],
-        *,
-        strict: bool,
-        submits_all: bool = False,
-    ) -> MapRun:
-        """Return a map run; its inputs are read now."""
-        return eager_map(
-            self._target(), func, iterables, options, strict=strict, submits_all=submits_all
-        )
-
-    def _lazy_map(
-        self,
-        options: Options,
-        func: Callable[..., Any],
-        iterables: tuple[Iterable[Any], ...],
-        *,
-        ordered: bool,
-        buffersize: int | None,
-        strict: bool,
-        on_close: Callable[[], object] | None,
-    ) -> ResultIterator[Any]:
-        """Return the results of a map over inputs that are read as results are taken."""
-        run = lazy_map(
-            self._target(),
-            func,
-            iterables,
-            options,
-            ordered=ordered,
-            buffersize=buffersize,
-            strict=strict,
-        )
-        return ResultIterator(run, return_exceptions=options.return_exceptions, on_close=on_close)
-
-    def _call(
-        self,
-        options: Options,
-        func: Callable[..., Any],
-        args: Iterable[Any],
-        kwds: Mapping[str, Any] | None,
-        *,
-        when_done: Callable[[Any], None] | None,
-        on_end: Callable[[], object] | None,
-    ) -> AsyncResult[Any]:
-        """Start one call in the background, and return its future."""
-        with parking_daemon_threads():
-            background = start_background_call(
-                self._target(),
-                func,
-                args,
-                kwds,
-                options,
-                callback_thread=self._callback_thread,
-                decisions=self._decisions,
-            )
-            result: AsyncResult[Any] = background.result
-            if when_done is not None:
-                result.add_done_callback(when_done)
-            background.start(on_end)
-        return result
-
-    def _options(
-        self, settings: dict[str, Any], retry_on: Any, *, return_exceptions: Any
-    ) -> Options:
-        """Return the options of a call to this pool."""
-        for name in ("backend", "start_method", "inner_threads"):
-            if name in settings:
-                raise ConfigurationError(
-                    f"{name}={settings[name]!r} is fixed when the pool is made: Pool({name}=...)"
-                )
-        if settings.get("serializer") is None:
-            settings = {**settings, "serializer": self._options_given.serializer}
-        resolved = resolve(settings)
-        return make_options(
-            resolved,
-            retry_on=retry_on,
-            return_exceptions=return_exceptions,
-            workers=resolved.workers if settings.get("workers") is not None else self._asked,
-            chunksize_given=settings.get("chunksize") is not None,
-        )
-
-    def _backend_here(self) -> Backend:
-        """Return the back-end to use in the current process and thread."""
-        if self._closed:
-            park_daemon_threads()
-            raise PoolClosedError(f"{self!r} cannot be used any more")
-        if is_worker() and not self._backend.capabilities.runs_in_caller:
-            return serial_backend(WorkerSettings(1))
-        if self._pid != os.getpid():
-            raise PoolClosedError(
-                f"{self!r} belongs to process {self._pid}, and this process was forked from it\n\n"
-                "Hint: make a new Pool in this process."
-            )
-        return self._backend
-
 
 # Tracebacks and help() show the name under which users import it.
 Pool.__module__ = "parallel_facade"
@@ -592,8 +438,6 @@ def _pool_by_token(token: str) -> Pool:
     """Return the pool in the process that made it; elsewhere, a pool that runs in the worker."""
     pool = _pools_by_token.get(token)
     if pool is None or pool._pid != os.getpid():
-        pool = Pool(backend="serial")
-        pool._token = token
-        _pools_by_token[token] = pool
+        pool = Pool._of(resolve_once({"backend": "serial"}), token)
         forget(pool)
     return pool

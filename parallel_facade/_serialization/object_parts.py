@@ -17,7 +17,8 @@ from typing import Any, Final, NamedTuple
 from parallel_facade._common.plain_data import PROTOCOL
 from parallel_facade._serialization.modules.collect_changes import ChangeCollector
 from parallel_facade._serialization.modules.importable import is_importable, is_importable_module
-from parallel_facade._serialization.pickler import MODULE_MACHINERY, Reducer, goes_by_name
+from parallel_facade._serialization.pickler import Reducer
+from parallel_facade._serialization.reductions import MODULE_MACHINERY, goes_by_name
 from parallel_facade._serialization.rules import classes as _classes
 from parallel_facade._serialization.rules import functions as _functions
 from parallel_facade._serialization.rules.exceptions import (
