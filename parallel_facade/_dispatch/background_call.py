@@ -80,22 +80,19 @@ class BackgroundCall:
             on_end: Called once, when the result has ended, in the thread that ends it.
         """
         self.result._attach(self)
+        timeout = self._options.settings.timeout
         try:
             self._attempt()
-            self._start_clock()
+            # Not for a back-end that runs the call in `submit`: the call has already ended.
+            if timeout is not None and not self._backend.capabilities.runs_in_caller:
+                self._alarm = DelayedAction(timeout, self._expire)
+                if self._handle is None:  # it has ended before there was an alarm to cancel
+                    self._alarm.cancel()
         except BaseException:
             self._end()
             raise
         if on_end is not None:
             Future.add_done_callback(self.result, lambda _: on_end())
-
-    def _start_clock(self) -> None:
-        # Not for a back-end that runs the call in `submit`: the call has already ended.
-        if self._options.settings.timeout is None or self._backend.capabilities.runs_in_caller:
-            return
-        self._alarm = DelayedAction(self._options.settings.timeout, self._expire)
-        if self._handle is None:  # it has ended meanwhile, before there was an alarm to cancel
-            self._alarm.cancel()
 
     def cancel(self) -> bool:
         """Cancel the current attempt if it does not run yet."""

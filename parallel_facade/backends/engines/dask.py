@@ -9,8 +9,6 @@ worker that holds it, but the scheduler runs a task again.
 
 Guarantees:
     - A client that the user made is never closed, and never made the default client.
-    - Results are fetched together, at most as many as are in flight.
-    - The gatherer thread exists only while there are tasks.
 
 Assumes:
     - The scheduler runs the tasks of a dead worker again, ``allowed-failures`` times (3), and then
@@ -22,10 +20,8 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import queue
 import random
 import sys
-import threading
 import warnings
 from collections import Counter
 from concurrent.futures import CancelledError, Future
@@ -37,13 +33,13 @@ from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from parallel_facade._common.errors import BackendLostError, WorkerCrashedError, described
-from parallel_facade._common.threads import new_thread
 from parallel_facade._configuration.backend_registry import BUILT_IN, LOCAL_WORD
 from parallel_facade._serialization.buffers.object_store import Store
 from parallel_facade._serialization.buffers.shared_memory import SegmentPool
 from parallel_facade._worker.remote_entry import Versions, is_loaded, run_remote
 from parallel_facade.backends.base import Capabilities, WorkerSettings
 from parallel_facade.backends.engines.base import RemoteBackend
+from parallel_facade.backends.engines.dask_gatherer import DaskFuture, DaskGatherer
 from parallel_facade.backends.engines.handshake import (
     ANSWER_SECONDS,
     check_reachable,
@@ -51,7 +47,6 @@ from parallel_facade.backends.engines.handshake import (
     host_and_port,
     within,
 )
-from parallel_facade.backends.engines.tasks import EngineFuture
 
 CAPABILITIES: Final = Capabilities(
     needs_serialization=True,
@@ -101,10 +96,6 @@ class DaskBackend(RemoteBackend):
         self._numbers = itertools.count()
         self._inner: dict[int, DaskFuture] = {}
         self._threads: dict[str, int] = {}  # threads of each worker, by its address
-        self._came: queue.SimpleQueue[DaskFuture | None] = queue.SimpleQueue()
-        self._gathering = threading.Lock()  # guards the two below
-        self._is_gathering = False
-        self._gatherer: threading.Thread | None = None
         try:
             self._client: Any = self._connect(settings) if client is None else client
             self._connect_to_workers(settings)
@@ -115,6 +106,7 @@ class DaskBackend(RemoteBackend):
             self.segment_pool: SegmentPool | Store | None = (
                 None  # buffers that are not copied would be the caller's own memory
             )
+        self._gatherer = DaskGatherer(self._client, self._inner)
         self._client.subscribe_topic(self._topic, self._note_start)
 
     # ── connecting to the cluster ─────────────────────────────────────────────────────────────
@@ -191,8 +183,8 @@ class DaskBackend(RemoteBackend):
             allow_other_workers=bool(where),
         )
         inner = self._inner[number] = DaskFuture(number, dask_future, where)
-        dask_future.add_done_callback(lambda _: self._came.put(inner))
-        self._ensure_gatherer()
+        dask_future.add_done_callback(lambda _: self._gatherer.put(inner))
+        self._gatherer.ensure_running()
         return inner
 
     def _freest(self) -> str | None:
@@ -223,7 +215,7 @@ class DaskBackend(RemoteBackend):
             # Not here: the garbage collector may have called this in the middle of a step of the
             # client, while this thread holds the client's locks.
             inner.is_unwanted = True
-            self._came.put(inner)
+            self._gatherer.put(inner)
         return False
 
     def _note_start(self, event: tuple[float, tuple[int, bool]]) -> None:
@@ -233,68 +225,10 @@ class DaskBackend(RemoteBackend):
             inner.is_loading = is_loading
             inner.has_begun = True
 
-    # ── fetching, in the gatherer thread ──────────────────────────────────────────────────────
-
-    def _ensure_gatherer(self) -> None:
-        with self._gathering:
-            if not self._is_gathering:
-                self._is_gathering = True
-                self._gatherer = new_thread(self._gather, name="gather")
-                self._gatherer.start()
-
-    def _gather(self) -> None:
-        # In a separate function, so that no reference to a fetched result exists during a wait.
-        while self._has_tasks():
-            self._fetch_batch()
-
-    def _has_tasks(self) -> bool:
-        """Return whether there are tasks to wait for; if not, the thread ends."""
-        with self._gathering:
-            self._is_gathering = bool(self._inner)
-            return self._is_gathering
-
-    def _fetch_batch(self) -> None:
-        batch = self._next_batch()
-        # Before they end: their ends send other tasks, to the worker with the fewest of these.
-        for inner in batch:
-            self._inner.pop(inner.number, None)
-        if unwanted := [one.dask_future for one in batch if one.is_unwanted]:
-            with suppress(Exception):  # the scheduler is lost
-                self._client.cancel(unwanted)
-        finished = [inner for inner in batch if inner.dask_future.status == "finished"]
-        for inner in batch:
-            if inner not in finished:
-                inner.end_as_dask_says()
-        if finished:
-            self._fetch(finished)
-
-    def _next_batch(self) -> list[DaskFuture]:
-        """Return all tasks that have ended or are unwanted; wait for the first of them."""
-        batch = [self._came.get()]
-        while not self._came.empty():
-            batch.append(self._came.get())
-        return [inner for inner in batch if inner is not None]
-
-    def _fetch(self, finished: list[DaskFuture]) -> None:
-        try:
-            values = self._client.gather([inner.dask_future for inner in finished])
-        except BaseException as exc:
-            if len(finished) == 1:
-                finished[0].fail_with(exc)
-                return
-            for inner in finished:
-                self._fetch([inner])
-            return
-        for inner, value in zip(finished, values, strict=True):
-            inner.end_with(value)
-
     # ── the end ───────────────────────────────────────────────────────────────────────────────
 
     def close_engine(self) -> None:
-        self._inner.clear()
-        self._came.put(None)  # wakes the gatherer, which finds no tasks then
-        if self._gatherer is not None:
-            self._gatherer.join(CLOSE_SECONDS)
+        self._gatherer.close(CLOSE_SECONDS)
         with suppress(Exception):  # the scheduler is lost
             self._client.unsubscribe_topic(self._topic)
         self._leave()
@@ -311,32 +245,6 @@ CLOSE_SECONDS: Final = 5.0
 """How long the gatherer may take to end, and the client to close."""
 
 ADDRESS: Final = BUILT_IN["dask"].address
-
-
-class DaskFuture(EngineFuture):
-    """The future of a task that Dask runs.
-
-    Args:
-        number: The number with which the task reports its start.
-        dask_future: Dask's own future.
-        worker: The address of the preferred worker; `None` for any worker.
-    """
-
-    def __init__(self, number: int, dask_future: Any, worker: str | None) -> None:
-        super().__init__()
-        self.number = number
-        self.dask_future = dask_future
-        self.worker = worker
-        self.is_unwanted: bool = False
-        """Whether the task is to be taken back."""
-
-    def end_as_dask_says(self) -> None:
-        """Set the error that Dask reports."""
-        try:
-            error = self.dask_future.exception()
-        except BaseException as exc:
-            error = exc
-        self.fail_with(error or BackendLostError("Dask has lost the task"))
 
 
 def run_noted(topic: str, number: int, *arguments: Any) -> Any:

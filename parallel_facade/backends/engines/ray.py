@@ -28,9 +28,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import logging
-import threading
-from collections import Counter
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final
@@ -41,40 +38,20 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from parallel_facade._common.errors import (
     BackendLostError,
-    ConfigurationError,
     WorkerCrashedError,
     described,
 )
-from parallel_facade._common.threads import new_thread
-from parallel_facade._configuration.backend_registry import BUILT_IN, LOCAL_WORD
 from parallel_facade._worker.remote_entry import is_loaded, run_remote
 from parallel_facade.backends.base import Capabilities, WorkerSettings
 from parallel_facade.backends.engines.base import RemoteBackend
 from parallel_facade.backends.engines.handshake import (
     QUESTION,
-    check_reachable,
     check_worker,
-    host_and_port,
-    within,
 )
-from parallel_facade.backends.engines.host_liveness import HostLiveness
-from parallel_facade.backends.engines.ray_start_gate import Note, StartGate
-from parallel_facade.backends.engines.tasks import EngineFuture
-
-INIT_SECONDS: Final = 60.0
-"""How long Ray may take to connect, or to start; it reports an error after about 20 s."""
-
-MOST_SENDINGS: Final = 5
-"""How often a task is sent if its workers die before it has begun."""
-
-ADDRESS: Final = BUILT_IN["ray"].address
-
-Session = tuple[str, str]
-"""Identifies a connection to Ray: its node and its job."""
-
-_lock = threading.Lock()  # guards the two below
-_users: Counter[Session] = Counter()  # number of back-ends of each connection that was made here
-_connected_to = ""  # the address of the last of these connections
+from parallel_facade.backends.engines.ray_connection import RayConnection
+from parallel_facade.backends.engines.ray_hosts import RayHosts
+from parallel_facade.backends.engines.ray_start_gate import StartGate
+from parallel_facade.backends.engines.ray_tasks import GateReader, RayFuture
 
 
 class RayBackend(RemoteBackend):
@@ -101,15 +78,12 @@ class RayBackend(RemoteBackend):
         self._numbers = itertools.count()
         self._inner: dict[int, RayFuture] = {}
         self._gate: Any = None
-        self._hosts = HostLiveness()
-        self._silent: set[str] = set()  # hosts that do not answer, but that Ray calls alive
-        self._cpus: dict[str, int] = {}  # CPUs of each host that is neither dead nor silent
-        self._to_end = _connect(settings)
-        self._session = _session_now()
+        self._hosts = RayHosts()
+        self._connection = RayConnection(settings)
         try:
             self._connect_to_workers(settings)
         except BaseException:
-            self._leave()
+            self._connection.close()
             raise
 
     def _connect_to_workers(self, settings: WorkerSettings) -> None:
@@ -120,20 +94,15 @@ class RayBackend(RemoteBackend):
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._gate = ray.remote(StartGate).options(num_cpus=0, scheduling_strategy=here).remote()
         self._run = ray.remote(max_retries=0, num_cpus=1)(run_noted)
-        self._reader = new_thread(self._read, self._gate, name="start gate")
-        self._reader.start()
+        self._reader = GateReader(self._gate, self._inner, self._connection)
 
     def count(self) -> int:
         self._check_connection()
         self._poll_hosts()
-        return sum(self._cpus.values())
-
-    @property
-    def _is_connected(self) -> bool:
-        return self._session == _session_now()
+        return self._hosts.cpus
 
     def _check_connection(self) -> None:
-        if not self._is_connected:
+        if not self._connection.is_open:
             self._lost = BackendLostError(
                 "the connection to Ray was ended by the program\n\n"
                 "Hint: call ray.shutdown() after the pool has been closed."
@@ -165,7 +134,8 @@ class RayBackend(RemoteBackend):
     def _send(self, inner: RayFuture) -> None:
         number = inner.number = next(self._numbers)
         inner.times_sent += 1
-        where, run = self._freest(), self._run
+        hosts = (one.host for one in list(self._inner.values()))
+        where, run = self._hosts.freest(hosts), self._run
         if where is not None:
             there = NodeAffinitySchedulingStrategy(where, soft=False)
             run = run.options(scheduling_strategy=there)
@@ -174,18 +144,6 @@ class RayBackend(RemoteBackend):
         reference = inner.reference = run.remote(self._gate, number, *inner.arguments)
         reference.future().add_done_callback(lambda came: self._note_end(number, inner, came))
 
-    def _freest(self) -> str | None:
-        """Return a host for a task if Ray might choose a host that is cut off; else `None`.
-
-        1. Ray   assumes that a cut-off host is as free as it was, and asks it for a worker
-        2. host  does not answer, and Ray waits for two minutes
-        """
-        if not self._silent:
-            return None
-        load = Counter(inner.host for inner in list(self._inner.values()))
-        cpus = self._cpus
-        return min(cpus, key=lambda one: load[one] / cpus[one], default=None)
-
     def store(self, data: Any) -> Any:
         self._check_connection()
         return ray.put(data)
@@ -193,7 +151,7 @@ class RayBackend(RemoteBackend):
     def end(self, inner: Future[Any]) -> bool:
         assert isinstance(inner, RayFuture), "it was made by send"
         inner.is_ended = True
-        if not self._is_connected:
+        if not self._connection.is_open:
             return True  # it has ended, as have all others
         with suppress(ray_errors.RayError):  # the start gate is lost, with all its tasks
             may_run = bool(ray.get(self._gate.mark_for_kill.remote(inner.number)))
@@ -220,7 +178,7 @@ class RayBackend(RemoteBackend):
         if number not in self._inner:
             return  # it was sent again, under another number
         error = came.exception()
-        if isinstance(error, DEATHS) and self._may_be_sent_again(inner):
+        if isinstance(error, DEATHS) and inner.may_be_sent_again:
             inner.death = error
             if not inner.is_ended:
                 self._supervisor.wake()
@@ -232,39 +190,8 @@ class RayBackend(RemoteBackend):
         else:
             inner.end_with(came.result())
 
-    def _may_be_sent_again(self, inner: RayFuture) -> bool:
-        return not inner.has_begun and inner.times_sent < MOST_SENDINGS
-
-    def _read(self, gate: Any) -> None:
-        """Process the reports of tasks, until the start gate has exited."""
-        with suppress(ray_errors.RayError):
-            self._read_on(gate)
-
-    def _read_on(self, gate: Any) -> None:
-        while self._is_connected:
-            lowest = min(list(self._inner), default=0)
-            self._take_notes(ray.get(gate.take.remote(lowest)))
-
-    def _take_notes(self, notes: list[Note]) -> None:
-        for number, host, is_loading in notes:
-            if (inner := self._inner.get(number)) is not None:
-                inner.host = host
-                inner.is_loading = is_loading
-                inner.has_begun = True
-
     def _poll_hosts(self) -> None:
-        nodes = {node["NodeID"]: node for node in ray.nodes()}
-        running = {inner.host for inner in list(self._inner.values())}
-        dead = {name for name, node in nodes.items() if not node["Alive"]}
-        asked = (nodes.keys() - dead) & (running | self._silent)
-        silent = self._hosts.silent_hosts({name: _place_of(nodes[name]) for name in asked})
-        is_new, self._silent = bool(silent - self._silent), silent
-        lost = dead | silent
-        self._cpus = {
-            name: cpus
-            for name, node in nodes.items()
-            if name not in lost and (cpus := int(node["Resources"].get("CPU", 0)))
-        }
+        lost, is_new = self._hosts.poll({inner.host for inner in list(self._inner.values())})
         for inner in list(self._inner.values()):
             if inner.has_begun and inner.host in lost:
                 inner.fail_with(ray_errors.NodeDiedError(f"nothing is heard of host {inner.host}"))
@@ -307,20 +234,12 @@ class RayBackend(RemoteBackend):
 
     def close_engine(self) -> None:
         try:
-            if self._is_connected:
+            if self._connection.is_open:
                 ray.kill(self._gate)
             self._reader.join()
             self._hosts.close()
         finally:
-            self._leave()
-
-    def _leave(self) -> None:
-        if self._to_end is not None:
-            _disconnect(self._to_end)
-
-
-def _place_of(node: dict[str, Any]) -> tuple[str, int]:
-    return str(node["NodeManagerAddress"]), int(node["NodeManagerPort"])
+            self._connection.close()
 
 
 LOST: Final[tuple[type[Exception], ...]] = (
@@ -337,30 +256,6 @@ DEATHS: Final[tuple[type[Exception], ...]] = (
     ray_errors.NodeDiedError,
 )
 """Ray's errors about workers that died, and may not have begun their task."""
-
-
-class RayFuture(EngineFuture):
-    """The future of a task that Ray runs.
-
-    Args:
-        arguments: The arguments of the task.
-    """
-
-    def __init__(self, arguments: tuple[Any, ...]) -> None:
-        super().__init__()
-        self.arguments = arguments
-        self.number: int = -1
-        """The number with which the task reports its start."""
-        self.times_sent: int = 0
-        """How often the task was sent, each time under another number."""
-        self.death: BaseException | None = None
-        """Ray's error about the death of the worker, if the task may not have begun."""
-        self.is_ended: bool = False
-        """Whether the caller has ended the task."""
-        self.reference: Any = None
-        """Ray's reference to the result."""
-        self.host: str | None = None
-        """The id of the host where the task runs; `None` until it is known."""
 
 
 def run_noted(gate: Any, number: int, *arguments: Any) -> Any:
@@ -382,72 +277,3 @@ def _asker() -> Any:
     # A retry is safe, because asking changes nothing. It is needed, because Ray may choose a worker
     # that it is about to kill: a task there was cancelled by force, and had just ended.
     return ray.remote(by_value).options(num_cpus=0, max_retries=3)
-
-
-def _session_now() -> Session | None:
-    """Return the connection of this process, or `None`; never make a connection."""
-    if not ray.is_initialized():
-        return None
-    here = ray.get_runtime_context()
-    return here.get_node_id(), here.get_job_id()
-
-
-def _connect(settings: WorkerSettings) -> Session | None:
-    """Connect to Ray, unless already connected; return the connection if it was made here."""
-    global _connected_to
-    with _lock:
-        session = _session_now()
-        if session is None:
-            _init(settings)
-            session, _connected_to = _session_now(), settings.address
-            assert session is not None, "it was made just now"
-        elif session not in _users:
-            return None
-        elif settings.address != _connected_to:
-            raise ConfigurationError(
-                f"Ray at {settings.address} cannot be used: this program is connected to Ray at "
-                f"{_connected_to}, and there is one connection in a process\n\n"
-                "Hint: close the pools that use it, or run the other call in another program."
-            )
-        _users[session] += 1
-    return session
-
-
-def _disconnect(session: Session) -> None:
-    """Release a connection that was made here; end it after its last user."""
-    with _lock:
-        _users[session] -= 1
-        if not _users[session]:
-            del _users[session]
-            if session == _session_now():
-                ray.shutdown()
-
-
-def _init(settings: WorkerSettings) -> None:
-    address = settings.address
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": True}
-    if address == LOCAL_WORD:
-        more = {"num_cpus": settings.workers, "include_dashboard": False}
-        ray.init(address=LOCAL_WORD, **more, **quiet)
-        return
-    if address != "auto":
-        check_reachable(*host_and_port(address, ADDRESS), ADDRESS)
-    try:
-        within(INIT_SECONDS, lambda: ray.init(address=address, **quiet), "connecting to Ray")
-    except BackendLostError:
-        raise
-    except RuntimeError as exc:
-        if "ersion mismatch" in str(exc):
-            raise ConfigurationError(
-                f"the Ray cluster has other versions than this program: {exc}"
-            ) from exc
-        raise _not_connected(address, exc) from exc
-    except Exception as exc:
-        raise _not_connected(address, exc) from exc
-
-
-def _not_connected(address: str, exc: Exception) -> BackendLostError:
-    return BackendLostError(
-        f"Ray at {address}, the address in {ADDRESS}, cannot be used: {described(exc)}\n\n"
-        "Hint: a cluster with tokens needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here, too."
-    )
