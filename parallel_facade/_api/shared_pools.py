@@ -22,7 +22,7 @@ from parallel_facade._api.open_backend import resolve_once
 from parallel_facade._api.pool import Pool
 from parallel_facade._common.deadlines import Clock
 from parallel_facade._common.exiting import park_daemon_threads
-from parallel_facade._common.interrupt_safety import SafeCondition
+from parallel_facade._common.polling_thread import PollingThread
 from parallel_facade._common.threads import new_thread
 from parallel_facade._common.worker_role import is_worker
 from parallel_facade._configuration.setting_table import Config
@@ -63,26 +63,26 @@ class SharedPools:
     def __init__(self, idle_seconds: float = IDLE_SECONDS, clock: Clock = time.monotonic) -> None:
         self._idle_seconds = idle_seconds
         self._clock = clock
-        self._changed = SafeCondition()  # guards all below
+        self._lock = threading.RLock()  # guards all below; R for a `__del__` that makes a call
         # Each lock is held while a pool is made; an RLock, since a `__del__` may make a call.
         self._making: dict[_Key, threading.RLock] = {}
         self._current: dict[_Key, _BorrowedPool] = {}
         self._borrowed: dict[
             int, _BorrowedPool
         ] = {}  # by id of the pool; also replaced pools that are in use
-        self._janitor: threading.Thread | None = None
+        self._janitor = PollingThread(self.close_idle, "janitor")
 
     def borrow(self, config: Config) -> Pool:
         """Return an open pool for *config*; return it with `give_back`."""
         # The address is part of the key: the environment may name another cluster later.
         key = (config.backend, config.start_method, config.inner_threads)
-        with self._changed:
+        with self._lock:
             making = self._making.setdefault(key, threading.RLock())
         with making:
             return self._borrow(key, config)
 
     def _borrow(self, key: _Key, config: Config) -> Pool:
-        with self._changed:
+        with self._lock:
             borrowed = self._current.get(key)
             if (
                 borrowed is not None
@@ -93,7 +93,7 @@ class SharedPools:
                 return borrowed.pool
         # Reaching a cluster may take a minute; calls to other back-ends continue meanwhile.
         fresh = _BorrowedPool(key, config)
-        with self._changed:
+        with self._lock:
             retired = self._retire(self._current.get(key))
             self._current[key] = self._borrowed[id(fresh.pool)] = fresh
             fresh.users += 1
@@ -103,15 +103,16 @@ class SharedPools:
 
     def give_back(self, pool: Pool) -> None:
         """End the use of *pool* by one call."""
-        with self._changed:
+        with self._lock:
             if (borrowed := self._borrowed.get(id(pool))) is None:
                 return  # it was borrowed before a fork, and this is the child
             borrowed.users -= 1
             borrowed.unused_since = self._clock()
             is_current = self._current.get(borrowed.key) is borrowed
             retired = None if is_current or borrowed.users else self._borrowed.pop(id(pool)).pool
-            if is_current:
-                self._ensure_janitor()
+        if is_current:
+            with suppress(RuntimeError):  # the program ends, and that closes all pools
+                self._janitor.start()
         if retired is not None:
             # In a thread: this thread may be the pool's own, reporting the end of its last task.
             closing = new_thread(retired.close, name="close", daemon=False)
@@ -124,7 +125,7 @@ class SharedPools:
         Returns:
             Seconds until the next pool may be due; `None` if there is no pool left.
         """
-        with self._changed:
+        with self._lock:
             now = self._clock()
             due = self._take_unused(since=now - self._idle_seconds)
             seconds = self._seconds_to_next(now)
@@ -134,11 +135,11 @@ class SharedPools:
 
     def close(self) -> None:
         """Close every pool that no call uses."""
-        with self._changed:
+        with self._lock:
             unused = self._take_unused()
-            self._changed.notify_all()
         for borrowed in unused:
             borrowed.pool.close()
+        self._janitor.join()
 
     def _take_unused(self, since: float = math.inf) -> list[_BorrowedPool]:
         """Remove and return the pools that are unused since *since*, a time of the clock."""
@@ -166,21 +167,6 @@ class SharedPools:
             return None
         del self._current[borrowed.key]
         return None if borrowed.users else self._borrowed.pop(id(borrowed.pool)).pool
-
-    def _ensure_janitor(self) -> None:
-        if self._janitor is None:
-            self._janitor = new_thread(self._clean, name="janitor")
-            with suppress(RuntimeError):  # the program exits, which closes all pools
-                self._janitor.start()
-
-    def _clean(self) -> None:
-        while True:
-            seconds = self.close_idle()
-            with self._changed:
-                if not self._current:
-                    self._janitor = None
-                    return
-                self._changed.wait(seconds)
 
 
 _shared = SharedPools()

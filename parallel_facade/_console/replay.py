@@ -200,6 +200,9 @@ _shown: set[Any] = set()
 """Warnings that were shown here. The registry of `warnings` does not serve: setting a filter clears
 it, and dill does that for each function that it takes apart."""
 
+MOST_SHOWN: Final = 10_000
+"""Warnings that are remembered; a task may put its item into the text of each."""
+
 _shown_under: Any = None
 """The list of filters at that time. A ``with catch_warnings()`` block has another list."""
 
@@ -218,6 +221,8 @@ def _show_warning(text: str, names: tuple[str, str], file: str, line: int, modul
     key = (text, category, module, line)[: _PARTS_OF_KEY.get(action, 4)]
     if action == "ignore" or (key in _shown and action in _PARTS_OF_KEY):
         return
+    if len(_shown) >= MOST_SHOWN:
+        _shown.clear()
     _shown.add(key)
     warnings.showwarning(text, category, file, line)
 

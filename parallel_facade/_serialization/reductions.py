@@ -53,6 +53,7 @@ from parallel_facade._serialization.rules.builtin_values import (
     reduce_weakref,
     refuse_finalizer,
 )
+from parallel_facade._serialization.rules.class_making import came_from_caller
 from parallel_facade._serialization.rules.class_tokens import token_for
 from parallel_facade._serialization.rules.ctypes_types import (
     is_library,
@@ -183,7 +184,7 @@ def _reduce_class(reducer: Reducer, cls: type) -> Any:
 def _reduce_class_by_value(reducer: Reducer, cls: type) -> Any:
     if is_made_by_ctypes(cls) and (derived := reduce_derived(cls)) is not None:
         return derived
-    if reducer.returning and _classes.came_from_caller(cls):
+    if reducer.returning and came_from_caller(cls):
         return _classes.reduce_to_token(cls)
     if id(cls) in reducer.skeletons:
         reducer.skeletons.discard(id(cls))

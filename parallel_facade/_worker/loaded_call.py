@@ -32,7 +32,7 @@ from parallel_facade._serialization.encoder import Encoder, Payload, decode
 from parallel_facade._serialization.modules import apply_changes as _changes
 from parallel_facade._serialization.modules import call_globals as _namespaces
 from parallel_facade._serialization.rules.builtin_values import LiveObjects
-from parallel_facade._serialization.rules.classes import pinning_attributes
+from parallel_facade._serialization.rules.class_making import pinning_attributes
 from parallel_facade._worker.outcome_recorder import OutcomeLog, OutcomeRecorder
 from parallel_facade._worker.outcomes import Failure, Received, captured, encode_unread
 from parallel_facade._worker.run_chunk import (

@@ -363,16 +363,16 @@ def test_a_second_close_waits_for_the_first(backend, gate):
 
 
 def test_functions_among_the_results_leave_nothing_behind(backend):
-    from parallel_facade._serialization.modules import call_globals as _namespaces
+    from parallel_facade._serialization.modules.state import worker
 
-    before = set(_namespaces._spaces)
+    before = set(worker.spaces)
 
     with backend.pool() as pool:
         made = pool.pmap(lambda x: lambda: x, [1, 2])
         assert [function() for function in made] == [1, 2]
         assert pool.apply_async(lambda: lambda: 3).get()() == 3
 
-    assert set(_namespaces._spaces) == before
+    assert set(worker.spaces) == before
 
 
 def test_an_executor_that_breaks_fails_its_items(backend):

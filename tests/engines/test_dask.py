@@ -160,7 +160,8 @@ def test_a_module_that_workers_lack_is_named_and_can_be_sent_along(cluster, tmp_
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates need the tool openssl")
 def test_the_certificates_of_dasks_settings_are_used_and_without_them_nothing_runs(tmp_path):
     script = (
-        "from parallel_facade import pmap; from parallel_facade.backends.engines import dask as _dask\n"
+        "from parallel_facade import pmap\n"
+        "from parallel_facade.backends.engines import dask as _dask\n"
         "_dask.ANSWER_SECONDS = 5.0\n"
         "print(pmap(lambda x: x + 1, range(3)))"
     )

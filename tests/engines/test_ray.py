@@ -65,13 +65,13 @@ def test_a_death_that_is_known_before_the_note_of_its_beginning_is_a_crash(
     ray_of_one_worker, tmp_path, monkeypatch
 ):
     backend, held = ray_of_one_worker._backend, []
-    take_notes, note_end = backend._take_notes, backend._note_end
+    take_notes, note_end = backend._reader._take_notes, backend._note_end
 
     def note_end_first(*arguments):
         note_end(*arguments)
         take_notes(held)
 
-    monkeypatch.setattr(backend, "_take_notes", held.extend)
+    monkeypatch.setattr(backend._reader, "_take_notes", held.extend)
     monkeypatch.setattr(backend, "_note_end", note_end_first)
 
     def die(x):

@@ -190,3 +190,31 @@ def test_recycling_loses_and_doubles_nothing(start_method, tmp_path):
         assert pool.pmap(note, range(60), chunksize=3, timeout=PATIENCE) == list(range(60))
 
     assert sorted(int(name.split("-")[0]) for name in os.listdir(ran)) == list(range(60))
+
+
+def sizes_of_tables(_cls):
+    """Return how much a worker remembers, without what has died."""
+    import gc
+
+    from parallel_facade._serialization.modules import state as _state
+    from parallel_facade._serialization.rules import class_tokens as _tokens
+
+    gc.collect()
+    tables = {**vars(_state.caller), **vars(_state.worker), "tokens": _tokens._tokens}
+    return {name: len(table) for name, table in tables.items()}
+
+
+def test_a_worker_that_lives_long_does_not_grow_with_the_classes_that_it_is_sent(start_method):
+    def made(x):
+        class Local:
+            value = x
+
+        return Local
+
+    with Pool(workers=1, start_method=start_method) as pool:
+        early, late = (
+            [pool.apply_async(sizes_of_tables, (made(x),)).get() for x in range(count)][-1]
+            for count in (10, 100)
+        )
+
+    assert {name: late[name] - early[name] for name in late if late[name] > early[name]} == {}

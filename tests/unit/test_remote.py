@@ -7,11 +7,11 @@ import weakref
 import pytest
 
 from parallel_facade import BackendLostError, TaskTimeoutError
+from parallel_facade._common.polling_thread import PollingThread
 from parallel_facade._worker.remote_entry import CALL_IS_MISSING
 from parallel_facade.backends.base import Capabilities, WorkerSettings
 from parallel_facade.backends.engines.base import RemoteBackend
 from parallel_facade.backends.engines.executor import ExecutorBackend
-from parallel_facade.backends.engines.supervisor_thread import SupervisorThread
 from parallel_facade.backends.engines.tasks import EngineFuture
 
 PATIENCE = 30
@@ -251,7 +251,7 @@ def test_a_watch_looks_again_after_a_look_that_failed():
             raise LookupError("once")
         looked.set()
 
-    watch = SupervisorThread(look)
+    watch = PollingThread(look)
     watch.wake()
     watch.join()
     watch.wake()

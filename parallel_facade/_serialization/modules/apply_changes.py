@@ -17,9 +17,7 @@ from typing import Any, Final, NamedTuple
 from parallel_facade._common.call_ids import is_made_here
 from parallel_facade._common.plain_data import is_same
 from parallel_facade._serialization.modules.call_globals import pinned_in
-
-ChangedPlace = tuple[str, str]
-"""A module, and the dotted path of a class or function in it, or an empty path."""
+from parallel_facade._serialization.modules.state import ChangedPlace, worker
 
 
 class ModuleChanges(NamedTuple):
@@ -45,8 +43,6 @@ class ModuleChanges(NamedTuple):
         return cls({}, {}, {}, {}, [])
 
 
-_applied: dict[tuple[str, str, str], bytes] = {}  # (module, path, name) → last pickle
-_settled: dict[str, set[tuple[str, str, str]]] = {}  # call id → places and names done
 _MISSING: Final = object()
 
 
@@ -70,16 +66,16 @@ def _apply_plain(call_id: str, place: ChangedPlace, values: dict[str, bytes]) ->
     new = {
         name: blob
         for name, blob in values.items()
-        if _applied.get((*place, name)) != blob and _must_apply(call_id, place, name)
+        if worker.applied.get((*place, name)) != blob and _must_apply(call_id, place, name)
     }
-    _applied.update({(*place, name): blob for name, blob in new.items()})
+    worker.applied.update({(*place, name): blob for name, blob in new.items()})
     _set(place, {name: pickle.loads(blob) for name, blob in new.items()})
 
 
 def _apply_objects(call_id: str, place: ChangedPlace, objects: dict[str, Any]) -> None:
     due = {name: value for name, value in objects.items() if _must_apply(call_id, place, name)}
     for name in due:
-        _applied.pop((*place, name), None)
+        worker.applied.pop((*place, name), None)
     _set(place, due)
 
 
@@ -88,7 +84,7 @@ def _must_apply(call_id: str, place: ChangedPlace, name: str) -> bool:
     module, path = place
     if not path and name in pinned_in(module):
         return False
-    settled = _settled.setdefault(call_id, set())
+    settled = worker.settled.setdefault(call_id, set())
     is_new = (*place, name) not in settled
     settled.add((*place, name))
     return is_new
@@ -119,7 +115,7 @@ def _forget_results(module: types.ModuleType) -> None:
 def _take_away(place: ChangedPlace, names: list[str]) -> None:
     holder = _holder(place)
     for name in names:
-        _applied.pop((*place, name), None)
+        worker.applied.pop((*place, name), None)
         if holder is not None and name in vars(holder):
             delattr(holder, name)
 
@@ -133,7 +129,7 @@ def _add_entries(container: Any, entries: Any) -> None:
 
 def forget(call_id: str) -> None:
     """Forget which values were applied for a call that has ended."""
-    _settled.pop(call_id, None)
+    worker.settled.pop(call_id, None)
 
 
 def _put(holder: Any, name: str, value: Any) -> bool:

@@ -23,15 +23,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
-_spaces: dict[str, dict[str, types.ModuleType]] = {}  # call id → key → module
-_pinned: dict[str, dict[str, Any]] = {}  # module name → values that the initializer set
+from parallel_facade._serialization.modules.state import worker
 
 MAIN: Final = "__main__"
 
 
 def space_module(call_id: str, key: str, header: dict[str, Any]) -> types.ModuleType:
     """Return the module that represents the caller's module *key* in the call *call_id*."""
-    spaces = _spaces.setdefault(call_id, {})
+    spaces = worker.spaces.setdefault(call_id, {})
     if (module := spaces.get(key)) is None:
         name = str(header.get("__name__"))
         is_main = name == MAIN and MAIN in spaces
@@ -72,7 +71,7 @@ class _ExposedInMain:
 
 def as_main(call_id: str) -> AbstractContextManager[None]:
     """Make `__main__` the script of the call *call_id* inside the block."""
-    module = _spaces.get(call_id, {}).get(MAIN)
+    module = worker.spaces.get(call_id, {}).get(MAIN)
     return nullcontext() if module is None else _with_main(module)
 
 
@@ -105,12 +104,12 @@ def _last_key(module: types.ModuleType) -> int:
 
 def forget(call_id: str) -> None:
     """Drop the globals of a call that has ended."""
-    _spaces.pop(call_id, None)
+    worker.spaces.pop(call_id, None)
 
 
 def pinned_in(module_name: str) -> dict[str, Any]:
     """Return the values that the initializer set in the module called *module_name*."""
-    return _pinned.get(module_name, {})
+    return worker.pinned_globals.get(module_name, {})
 
 
 @contextmanager
@@ -122,14 +121,14 @@ def pinning(call_id: str, module_name: str) -> Iterator[None]:
         module_name: A module to watch as well, if it is imported: the initializer may be defined
             there, and set globals that a lambda of that module reads.
     """
-    modules = {id(module): module for module in _spaces.get(call_id, {}).values()}
+    modules = {id(module): module for module in worker.spaces.get(call_id, {}).values()}
     if (imported := sys.modules.get(module_name)) is not None:
         modules.setdefault(id(imported), imported)
     spaces = [vars(module) for module in modules.values()]
     before = [dict(space) for space in spaces]
     yield
     for space, known in zip(spaces, before, strict=True):
-        pinned = _pinned.setdefault(str(space.get("__name__")), {})
+        pinned = worker.pinned_globals.setdefault(str(space.get("__name__")), {})
         pinned.update(
             (name, value)
             for name, value in space.items()

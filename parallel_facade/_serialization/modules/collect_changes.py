@@ -23,7 +23,7 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from parallel_facade._common.plain_data import MOST_ELEMENTS, PROTOCOL, is_plain
-from parallel_facade._serialization.modules.apply_changes import ChangedPlace, ModuleChanges
+from parallel_facade._serialization.modules.apply_changes import ModuleChanges
 from parallel_facade._serialization.modules.code_names import global_names, words_in
 from parallel_facade._serialization.modules.importable import (
     NEVER_IMPORTED,
@@ -38,10 +38,7 @@ from parallel_facade._serialization.modules.replaced import (
     was_replaced,
 )
 from parallel_facade._serialization.modules.source_literals import names_of_literals
-
-_had: dict[ChangedPlace, set[str]] = {}  # place → names that a call has read there
-_sent: set[tuple[ChangedPlace, str]] = set()  # names for which workers once received an object
-_first_ids: dict[tuple[ChangedPlace, str], int] = {}  # of objects when first seen
+from parallel_facade._serialization.modules.state import ChangedPlace, caller, recognizer
 
 
 class ChangeCollector:
@@ -140,8 +137,8 @@ class ChangeCollector:
     ) -> Iterator[Any]:
         defaults = {part: getattr(function, part) for part in ("__defaults__", "__kwdefaults__")}
         # Most functions have no defaults, and never had any.
-        if place in _had or any(defaults.values()):
-            _had.setdefault(place, set())
+        if place in caller.names_read or any(defaults.values()):
+            caller.names_read.setdefault(place, set())
             yield from dict(self._others(changes, place, defaults)).values()
 
     def _in_module(
@@ -167,7 +164,10 @@ class ChangeCollector:
                     name: value for name, value in vars(one).items() if name not in CLASS_MACHINERY
                 }
                 _note_deleted(
-                    changes, place, attributes, _had.get(place, set()) | attributes.keys()
+                    changes,
+                    place,
+                    attributes,
+                    caller.names_read.get(place, set()) | attributes.keys(),
                 )
                 for value in dict(self._others(changes, place, attributes)).values():
                     yield function_in(value)
@@ -185,11 +185,11 @@ class ChangeCollector:
                 changes.variables.append(self._dump(value))
             if self._noted[place, name]:
                 # If it is replaced by a value that is not plain, workers must not keep this one.
-                _first_ids.setdefault((place, name), id(value))
+                _first_seen(place, name, value)
                 blob = pickle.dumps(value, PROTOCOL)
                 changes.plain.setdefault(place, {})[name] = blob
             elif (
-                (place, name) in _sent
+                (place, name) in caller.names_sent
                 or (not path and was_replaced(sys.modules[module], name))
                 or (path and was_recoded(module, f"{path}.{name}", value))
                 or _is_of_script(value)
@@ -198,7 +198,7 @@ class ChangeCollector:
                     and self._can_travel(value)
                 )
             ):
-                _sent.add((place, name))
+                caller.names_sent.add((place, name))
                 mark_changed(module, f"{path}.{name}".lstrip("."))
                 self._collect(place, name, value, changes)
             else:
@@ -226,8 +226,15 @@ def _was_changed(place: ChangedPlace, name: str, value: Any) -> bool:
     """Return whether importing the module again would give another object than *value*."""
     if isinstance(value, NATIVES) or name.startswith("__"):
         return False
-    first = _first_ids.setdefault((place, name), id(value))
-    return first != id(value) or name in _literals(place)
+    return not _first_seen(place, name, value)(value) or name in _literals(place)
+
+
+def _first_seen(place: ChangedPlace, name: str, value: object) -> Callable[[object], bool]:
+    """Return what recognizes the first object of a name, which is *value* if it is seen first."""
+    key = place, name
+    if (known := caller.first_objects.get(key)) is None:
+        known = caller.first_objects.setdefault(key, recognizer(value))
+    return known
 
 
 def _literals(place: ChangedPlace) -> frozenset[str]:
@@ -253,7 +260,7 @@ def _note_deleted(
     changes: ModuleChanges, place: ChangedPlace, space: Mapping[str, Any], names: AbstractSet[str]
 ) -> None:
     """Add to *changes* the *names* that *space* had in an earlier call and no longer has."""
-    had = _had.setdefault(place, set())
+    had = caller.names_read.setdefault(place, set())
     if deleted := [name for name in names & had if name not in space]:
         changes.deleted.setdefault(place, []).extend(deleted)
     had.update(name for name in names if name in space)

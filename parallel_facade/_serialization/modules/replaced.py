@@ -15,12 +15,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from parallel_facade._serialization.modules.ownership import is_of_user
-
-_marked_changed: set[tuple[str, str]] = (
-    set()
-)  # (module, path) of names for which workers received another object
-_first_codes: dict[tuple[str, str], tuple[types.CodeType, ...]] = {}  # (module, path) → at first
-_first_seen: dict[str, dict[str, Callable[[], Any]]] = {}  # module → name → function or class
+from parallel_facade._serialization.modules.state import caller
 
 
 def mark_changed(module: str, path: str) -> None:
@@ -28,12 +23,12 @@ def mark_changed(module: str, path: str) -> None:
 
     If the first object is put back, its name still leads to the other object in warm workers.
     """
-    _marked_changed.add((module, path))
+    caller.marked_changed.add((module, path))
 
 
 def is_marked_changed(module: str, path: str) -> bool:
     """Return whether workers received another object for the dotted *path* of *module*."""
-    return (module, path) in _marked_changed
+    return (module, path) in caller.marked_changed
 
 
 def was_replaced(module: types.ModuleType, name: str) -> bool:
@@ -43,8 +38,8 @@ def was_replaced(module: types.ModuleType, name: str) -> bool:
     """
     if not is_of_user(module.__name__):
         return False
-    if (seen := _first_seen.get(module.__name__)) is None:
-        seen = _first_seen.setdefault(module.__name__, _seen_in(module))
+    if (seen := caller.first_seen.get(module.__name__)) is None:
+        seen = caller.first_seen.setdefault(module.__name__, _seen_in(module))
     value = vars(module).get(name)
     if name not in seen and not isinstance(value, types.FunctionType | type):
         return False
@@ -61,7 +56,7 @@ def was_recoded(module: str, path: str, value: Any) -> bool:
     IPython's autoreload puts new code into existing functions and methods in this way.
     """
     codes = _codes_in(value)
-    return bool(codes) and _first_codes.setdefault((module, path), codes) != codes
+    return bool(codes) and caller.first_codes.setdefault((module, path), codes) != codes
 
 
 def _nothing() -> None:

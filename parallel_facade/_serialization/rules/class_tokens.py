@@ -18,6 +18,8 @@ import threading
 import weakref
 from typing import Final
 
+from parallel_facade._serialization.modules.state import worker
+
 _lock = threading.RLock()  # guards the two tables; reentrant: garbage collection may run forget
 _tokens: dict[int, tuple[weakref.ref[type], str]] = {}
 _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
@@ -47,6 +49,7 @@ def remember(cls: type, token: str) -> str:
             # The id may already belong to a new class, with an entry of its own.
             if (entry := _tokens.get(key)) is not None and entry[0] is reference:
                 del _tokens[key]
+                worker.forget_class(entry[1])
 
     with _lock:
         _tokens[key] = weakref.ref(cls, forget), token

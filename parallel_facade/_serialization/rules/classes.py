@@ -17,32 +17,34 @@ import abc
 import enum
 import sys
 import types
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, Final, TypedDict
+from collections.abc import Callable
+from typing import Any, Final
 
-from parallel_facade._common.errors import SerializationError
 from parallel_facade._common.plain_data import is_plain
 from parallel_facade._serialization.modules.apply_changes import ModuleChanges, apply_changes
-from parallel_facade._serialization.modules.call_globals import MAIN, expose_in_main, space_module
+from parallel_facade._serialization.modules.call_globals import MAIN
 from parallel_facade._serialization.modules.code_names import names_in_annotations
 from parallel_facade._serialization.modules.collect_changes import ChangeCollector
-from parallel_facade._serialization.rules.builtin_values import keep_alive
+from parallel_facade._serialization.rules.class_making import (
+    ANNOTATE,
+    class_by_token,
+    define_class,
+    put_data,
+    put_member_state,
+    put_methods,
+    register_virtual,
+    share,
+    tell_library,
+)
 from parallel_facade._serialization.rules.class_tokens import (
-    class_for,
-    known_token,
-    remember,
     token_for,
 )
 from parallel_facade._serialization.rules.ctypes_types import (
-    finish_ctypes,
     is_made_by_ctypes,
     split_ctypes,
 )
 from parallel_facade._serialization.rules.enums import (
     NOT_CARRIED,
-    fill_members,
-    new_enum,
     split_enum,
     states_of,
 )
@@ -55,39 +57,16 @@ from parallel_facade._serialization.rules.functions import (
 )
 from parallel_facade._serialization.rules.type_parameters import fill_parts
 
-
-class _Example(TypedDict):
-    """A typed dictionary, for its metaclass."""
-
-
-TYPED_DICT: Final[type] = type(_Example)
-"""The metaclass of typed dictionaries."""
-
 CLASS_CREATION_NAMES: Final = frozenset({"__orig_bases__"})
 """Attributes that the hooks of `typing` read while a class is made."""
 
 RESERVED: Final = frozenset({"__class__", "__name__", "__dict__", "__weakref__", "__mro__"})
 """Attributes that, after a class is made, can only be set on its metaclass."""
 
-MAKERS: Final = frozenset({"abc", "typing", "enum", "_ctypes"})
-"""Modules with metaclasses whose work on a class cannot be skipped."""
-
-WITHOUT_HOOKS: Final = frozenset({"builtins", "typing", "abc", "enum"})
-"""Modules whose `__init_subclass__` does no harm when a class is made again."""
-
-ANNOTATE: Final = "__annotate_func__"
-"""The attribute with the function that returns a class's annotations, from Python 3.14 on."""
-
 ANNOTATIONS_RETURNED: Final = "__annotations_cache__"
 """The attribute with the annotations that this function returned."""
 
 EARLY_TYPES: Final = (types.FunctionType, classmethod, staticmethod, property)
-
-_pinned: dict[str, dict[str, Any]] = {}  # token → attributes that the initializer set
-_received: dict[
-    str, tuple[str, frozenset[str]]
-] = {}  # token → id of the call that set its attributes, their names
-_unhooked: set[str] = set()  # tokens of classes for which a library's hook has not run yet
 
 
 class RebuildStep:
@@ -131,39 +110,20 @@ def reduce_hierarchy(
     """
     parts = [(member, *split(member)[1:]) for member in hierarchy]
     ordered = sorted(functions, key=_turn_of)
+    states = [(fill_function, one, function_state(one, call_id, collector)) for one in ordered]
     steps = (
-        [
-            RebuildStep(put_methods, member, call_id, methods, _placeholders(data))
-            for member, methods, data in parts
-        ],
-        [
-            RebuildStep(fill_function, function, function_state(function, call_id, collector))
-            for function in ordered
-        ],
-        [
-            RebuildStep(put_data, member, call_id, data, tuple(methods))
-            for member, methods, data in parts
-        ],
-        [RebuildStep(fill_parts, one, state) for one, state in parameters],
-        [RebuildStep(apply_changes, call_id, changes)],
-        [RebuildStep(tell_library, member, methods, data) for member, methods, data in parts],
-        [
-            RebuildStep(register_virtual, member, known)
-            for member in hierarchy
-            if (known := _virtual(member))
-        ],
-        [
-            RebuildStep(put_member_state, member, state)
-            for member in hierarchy
-            if (state := states_of(member))
-        ],
-        [
-            RebuildStep(share, call_id, names)
-            for member in hierarchy
-            if (names := _names_in_hints(member))
-        ],
+        [(put_methods, one, call_id, methods, _placeholders(data)) for one, methods, data in parts],
+        states,
+        [(put_data, one, call_id, data, tuple(methods)) for one, methods, data in parts],
+        [(fill_parts, one, state) for one, state in parameters],
+        [(apply_changes, call_id, changes)],
+        [(tell_library, one, methods, data) for one, methods, data in parts],
+        [(register_virtual, one, known) for one in hierarchy if (known := _virtual(one))],
+        [(put_member_state, one, state) for one in hierarchy if (state := states_of(one))],
+        [(share, call_id, names) for one in hierarchy if (names := _names_in_hints(one))],
     )
-    return (*reduce_skeleton(cls), steps, None, None, _rebuilt)
+    rebuilding = [[RebuildStep(*step) for step in group] for group in steps]
+    return (*reduce_skeleton(cls), rebuilding, None, None, _rebuilt)
 
 
 def _turn_of(function: types.FunctionType) -> int:
@@ -195,139 +155,6 @@ def _rebuilt(cls: type, steps: object) -> None:
 def reduce_to_token(cls: type) -> tuple[Any, ...]:
     """Return how to find *cls* on a side that already knows it."""
     return class_by_token, (token_for(cls), cls.__qualname__)
-
-
-def came_from_caller(cls: type) -> bool:
-    """Return whether the other side of this process's channel owns *cls*."""
-    return known_token(cls) in _received
-
-
-def define_class(
-    token: str, name: str, metaclass: type, bases: tuple[type, ...], body: dict[str, Any]
-) -> type:
-    """Return the class known as *token*; if it is new here, make it without its attributes."""
-    if (known := class_for(token)) is not None:
-        if token in _received and not _are_same(known.__bases__, bases):
-            known.__bases__ = bases
-        keep_alive(known)
-        return known
-    cls = (
-        new_enum(metaclass, name, bases, body)
-        if issubclass(metaclass, enum.EnumType)
-        else _new_plain(metaclass, name, bases, body)
-    )
-    # Later parts name the class by its token, and the call may have only weak references to it,
-    # for example in the registry of an abstract class.
-    keep_alive(cls)
-    remember(cls, token)
-    _received[token] = ("", frozenset())
-    if _has_library_hook(bases):
-        _unhooked.add(token)
-    return cls
-
-
-def put_methods(
-    cls: type, call_id: str, methods: dict[str, Any], placeholders: dict[str, Any]
-) -> None:
-    """Give *cls* its methods, which may still be empty, and its plain data.
-
-    Args:
-        cls: The class.
-        call_id: The call's id.
-        methods: The methods, and other data that cannot refer back to an instance.
-        placeholders: Stand-ins for data that can: instances in it are rebuilt with the class as
-            it is now.
-    """
-    if _is_due(cls, call_id):
-        _put(cls, {**placeholders, **methods})
-        expose_in_main(call_id, cls)
-
-
-def put_data(cls: type, call_id: str, data: dict[str, Any], methods: tuple[str, ...]) -> None:
-    """Give *cls* its other attributes, and delete those that it no longer has."""
-    if not _is_due(cls, call_id):
-        return
-    token = str(known_token(cls))
-    names = frozenset(data).union(methods)
-    for name in _received[token][1] - names - _pinned.get(token, {}).keys():
-        if name in cls.__dict__:
-            type.__delattr__(cls, name)
-    _put(cls, data)
-    _received[token] = call_id, names
-
-
-def tell_library(cls: Any, *parts: dict[str, Any]) -> None:
-    """Run the `__init_subclass__` of imported bases for *cls*, now that it is complete."""
-    token = str(known_token(cls))
-    if token in _unhooked:
-        _unhooked.discard(token)
-        # Its keywords are not known here; what it did to the class travelled with the class.
-        with suppress(Exception):
-            super(cls, cls).__init_subclass__()
-        for part in parts:
-            _put(cls, part)
-
-
-def share(call_id: str, names: dict[str, Any]) -> None:
-    """Let `typing.get_type_hints` find *names*, which annotations contain as text."""
-    main = vars(space_module(call_id, MAIN, {"__name__": MAIN}))
-    for name, value in names.items():
-        main.setdefault(name, value)
-
-
-def register_virtual(cls: Any, subclasses: list[type]) -> None:
-    """Make *subclasses* virtual subclasses of *cls*, as they are in the caller."""
-    for subclass in subclasses:
-        abc.ABCMeta.register(cls, subclass)
-
-
-def put_member_state(cls: Any, states: dict[str, dict[str, Any]]) -> None:
-    """Give the members of the enum *cls* the attributes that its `__init__` gave them."""
-    if came_from_caller(cls):
-        fill_members(cls, states)
-
-
-@contextmanager
-def pinning_attributes(call_id: str) -> Iterator[None]:
-    """Keep, for the worker's life, the class attributes that change inside the block."""
-    tokens = [token for token, (filled, _) in _received.items() if filled == call_id]
-    watched = [(token, cls) for token in tokens if (cls := class_for(token)) is not None]
-    before = [dict(cls.__dict__) for _, cls in watched]
-    yield
-    for (token, cls), known in zip(watched, before, strict=True):
-        _pinned.setdefault(token, {}).update(
-            (name, value)
-            for name, value in cls.__dict__.items()
-            if name not in known or known[name] is not value
-        )
-
-
-def _is_due(cls: type, call_id: str) -> bool:
-    """Return whether *cls* is a copy of the caller's class that this call has not filled yet."""
-    token = known_token(cls)
-    return token is not None and token in _received and _received[token][0] != call_id
-
-
-def _put(cls: type, attributes: dict[str, Any]) -> None:
-    pinned = _pinned.get(str(known_token(cls)), {})
-    if "_fields_" in attributes and is_made_by_ctypes(cls):
-        attributes = finish_ctypes(cls, attributes)
-    # type's own method: a metaclass may refuse or log assignments that the user never made.
-    put = setattr if is_made_by_ctypes(cls) else type.__setattr__
-    for name, value in attributes.items():
-        if name not in pinned:
-            # To set __annotate__ also drops what an earlier function has returned.
-            put(cls, "__annotate__" if name == ANNOTATE else name, value)
-
-
-def class_by_token(token: str, qualname: str) -> type:
-    """Return the class known as *token*."""
-    if (cls := class_for(token)) is None:
-        raise SerializationError(
-            f"the class {qualname} that this object belongs to no longer exists here",
-            path=qualname,
-        )
-    return cls
 
 
 def split(cls: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -398,55 +225,3 @@ def _virtual(cls: type) -> list[type]:
         return []
     registry, *_ = abc._get_dump(cls)  # type: ignore[attr-defined]  # pyright: ignore
     return [found for reference in registry if (found := reference()) is not None]
-
-
-def _new_plain(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
-    # The program's own metaclass is not called: it did its work in the caller, with all attributes
-    # there, and the results of that work are among the attributes.
-    maker = next(one for one in metaclass.__mro__ if _must_make(one))
-    if maker is TYPED_DICT:
-        maker = type  # it accepts only typed dictionaries as bases; a finished class has none
-    with _without_hooks(bases):
-        made: type = maker.__new__(metaclass, name, bases, body)
-        if is_made_by_ctypes(made):
-            # From Python 3.13 on, `__init__` makes the layout.
-            maker.__init__(made, name, bases, body)
-    return made
-
-
-def _must_make(metaclass: type) -> bool:
-    return metaclass is type or metaclass.__module__ in MAKERS
-
-
-def _has_library_hook(bases: tuple[type, ...]) -> bool:
-    """Return whether an imported base has an `__init_subclass__` that has to run later."""
-    return any(
-        "__init_subclass__" in one.__dict__
-        and one.__module__ not in WITHOUT_HOOKS
-        and known_token(one) not in _received
-        for base in bases
-        for one in base.__mro__
-    )
-
-
-def _are_same(these: tuple[type, ...], those: tuple[type, ...]) -> bool:
-    # By identity: a metaclass may define __eq__, which must not run here.
-    return list(map(id, these)) == list(map(id, those))
-
-
-@contextmanager
-def _without_hooks(bases: tuple[type, ...]) -> Iterator[None]:
-    """Disable `__init_subclass__`: it would run without its keywords, on an empty class."""
-    hierarchy = {id(one): one for base in bases for one in base.__mro__}.values()
-    hooks = [
-        (one, one.__dict__["__init_subclass__"])
-        for one in hierarchy
-        if one.__module__ not in WITHOUT_HOOKS and "__init_subclass__" in one.__dict__
-    ]
-    for one, _ in hooks:
-        type.__delattr__(one, "__init_subclass__")
-    try:
-        yield
-    finally:
-        for one, hook in hooks:
-            type.__setattr__(one, "__init_subclass__", hook)

@@ -7,10 +7,15 @@ Guarantees:
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-_known: dict[str, Any] = {}  # token → object, on either side; the objects are few and small
+MOST_KNOWN: Final = 20_000
+"""Objects that are remembered. Programs have few sentinels; one that makes a sentinel for each call
+must not make its workers grow. The oldest is forgotten, and arrives as a new object later."""
+
+_known: OrderedDict[str, Any] = OrderedDict()  # token → object, on either side
 _tokens: dict[int, str] = {}  # id of an object in _known → its token
 _received: set[str] = set()  # tokens of objects that the other side made
 
@@ -48,4 +53,8 @@ def remember(obj: Any, token: str) -> str:
     """Register *token* as the token of *obj* on this side."""
     _known[token] = obj
     _tokens[id(obj)] = token
+    if len(_known) > MOST_KNOWN:
+        old, forgotten = _known.popitem(last=False)
+        _tokens.pop(id(forgotten), None)
+        _received.discard(old)
     return token

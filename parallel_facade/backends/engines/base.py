@@ -4,7 +4,7 @@
                  │  ▲        can be cancelled here         │
         future ◄─┘  └── report or error ◄──────────────────┘
                  ▲
-               SupervisorThread: tasks over their time-out, a cluster without workers
+               PollingThread: tasks over their time-out, a cluster without workers
 
 Most engines cannot say whether a task runs yet. So each task that was sent counts as running, and
 the engine gets only as many tasks as its workers can begin; several for each worker only if they
@@ -40,13 +40,13 @@ from weakref import WeakSet
 from parallel_facade._common.deadlines import Clock, Deadline
 from parallel_facade._common.errors import BackendLostError, PoolClosedError, TaskTimeoutError
 from parallel_facade._common.interrupt_safety import SafeCondition
+from parallel_facade._common.polling_thread import PollingThread
 from parallel_facade._serialization.buffers.object_store import OutOfBandBytes, Store, unwrapped
 from parallel_facade._serialization.buffers.shared_memory import SegmentPool
 from parallel_facade._serialization.encoder import Payload
 from parallel_facade._worker.outcomes import Received
 from parallel_facade._worker.remote_entry import CALL_IS_MISSING, versions_here
 from parallel_facade.backends.base import LOAD_PATIENCE, Backend, TaskFuture, WorkerSettings
-from parallel_facade.backends.engines.supervisor_thread import SupervisorThread
 from parallel_facade.backends.engines.tasks import (
     EngineFuture,
     RemoteCall,
@@ -96,7 +96,7 @@ class RemoteBackend(Backend):
         self._engine_is_open = True
         self._lost: BaseException | None = None
         self._without_workers: Deadline | None = None
-        self._supervisor = SupervisorThread(self._poll)
+        self._supervisor = PollingThread(self._poll)
 
     # ── what an engine implements ─────────────────────────────────────────────────────────────
 

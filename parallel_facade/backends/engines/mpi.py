@@ -25,10 +25,10 @@ from mpi4py.futures import MPIPoolExecutor, _core
 
 from parallel_facade._common.deadlines import Deadline
 from parallel_facade._common.errors import ConfigurationError
+from parallel_facade._common.polling_thread import PollingThread
 from parallel_facade.backends.base import Capabilities, WorkerSettings
 from parallel_facade.backends.engines.executor import ExecutorBackend
 from parallel_facade.backends.engines.handshake import QUESTION, check_worker
-from parallel_facade.backends.engines.supervisor_thread import SupervisorThread
 
 START_LINE: Final = "mpiexec -n 3 python -m mpi4py.futures SCRIPT.py"
 
@@ -65,7 +65,7 @@ class MPIBackend(ExecutorBackend):
                 f"back-end 'mpi' needs two ranks or more, got one\n\nHint: {START_LINE}"
             )
         super().__init__(settings, executor)
-        self._guard = SupervisorThread(self._poll_end)
+        self._guard = PollingThread(self._poll_end)
         self._end_patience: Deadline | None = None
         check_worker("a rank of MPI", lambda: executor.submit(eval, QUESTION).result())
 

@@ -14,16 +14,18 @@ from parallel_facade._common.interrupt_safety import SafeCondition
 from parallel_facade._common.threads import new_thread
 
 
-class SupervisorThread:
+class PollingThread:
     """Calls *poll* repeatedly.
 
     Args:
         poll: Returns the seconds until the next call; `None` if no call is needed until the next
-            `wake`.
+            `wake` or `start`.
+        name: What the thread is called.
     """
 
-    def __init__(self, poll: Callable[[], float | None]) -> None:
+    def __init__(self, poll: Callable[[], float | None], name: str = "supervisor") -> None:
         self._poll = poll
+        self._name = name
         self._changed = SafeCondition()  # guards all below
         self._thread: threading.Thread | None = None
         self._is_running = False
@@ -33,12 +35,16 @@ class SupervisorThread:
         """Request a poll soon, because there may be something new."""
         with self._changed:
             self._is_woken = True
+            self._changed.notify()
+        self.start()
+
+    def start(self) -> None:
+        """Poll, unless polls go on already; these take their time."""
+        with self._changed:
             if not self._is_running:
-                self._is_running = True
-                self._thread = new_thread(self._run, name="supervisor")
+                self._thread = new_thread(self._run, name=self._name)
                 self._thread.start()
-            else:
-                self._changed.notify()
+                self._is_running = True
 
     def join(self) -> None:
         """Wait until the thread has ended because *poll* returned `None`."""
