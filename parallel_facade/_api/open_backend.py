@@ -67,9 +67,9 @@ def open_backend(config: Config, options: PoolOptions) -> Backend:
     from parallel_facade.backends.borrowed import BorrowedBackend
 
     engine = config.backend
-    lent = engine if isinstance(engine, Backend) else _around(engine, settings)
-    _check(config.backend, lent, options)
-    return BorrowedBackend(lent)
+    backend = engine if isinstance(engine, Backend) else _around(engine, settings)
+    _check(config.backend, backend, options)
+    return BorrowedBackend(backend)
 
 
 def worker_settings(config: Config, options: PoolOptions) -> WorkerSettings:

@@ -14,7 +14,7 @@ def new_call_id() -> str:
     return f"{_prefix()}{next(_numbers)}"
 
 
-def is_made_here(call_id: str) -> bool:
+def is_from_here(call_id: str) -> bool:
     """Return whether this process made *call_id*."""
     return call_id.startswith(_prefix())
 

@@ -80,8 +80,8 @@ class OutputCapture:
             fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
         fields["item"], fields["worker"] = self._item_now(), os.getpid()
         # Values that any process can rebuild; for all others, their repr().
-        told = {name: one if is_plain(one) else repr(one) for name, one in fields.items()}
-        self._send_record(LOGGED, told)
+        sendable = {name: one if is_plain(one) else repr(one) for name, one in fields.items()}
+        self._send_record(LOGGED, sendable)
 
     def write(self, stream: str, text: str) -> None:
         """Send text; an unfinished line at its end waits for the rest."""
@@ -238,7 +238,7 @@ def _replace(output_request: OutputRequest) -> None:
         _replace_streams(output_request)
         if output_request is not _captured or not _is_as_set(output_request):
             _captured = output_request
-            _leave_inherited()
+            _suspend_inherited()
             _set_levels(output_request)
             _set_filters(output_request)
 
@@ -250,7 +250,7 @@ def _replace_streams(output_request: OutputRequest) -> None:
             setattr(sys, name, Stream(name, original))
 
 
-def _leave_inherited() -> None:
+def _suspend_inherited() -> None:
     while _inherited:
         logger, handler = _inherited.pop()
         logger.removeHandler(handler)

@@ -84,20 +84,20 @@ class Reporter:
         """Count *count* more items that have returned."""
         for _ in range(count if self._one_by_one else 1):
             self._done += 1 if self._one_by_one else count
-            self._tell()
+            self._report()
 
     def fail(self) -> None:
         """Count an item that has raised."""
         self._done += 1
         self._failed += 1
-        self._tell()
+        self._report()
 
     def retry(self) -> None:
         """Count an attempt that is followed by another attempt."""
         self._retried += 1
-        self._tell()
+        self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         self.begin()
         elapsed = self._clock() - self._began
         self._show(
@@ -139,15 +139,15 @@ def open_reporter(
             bar.close()
 
     def show(state: Progress) -> None:
-        told = {"failed": state.failed, "retried": state.retried}
-        if told != troubles and any(told.values()):
-            troubles.update(told)
-            bar.set_postfix({name: count for name, count in told.items() if count}, refresh=False)
+        counts = {"failed": state.failed, "retried": state.retried}
+        if counts != troubles and any(counts.values()):
+            troubles.update(counts)
+            bar.set_postfix({name: count for name, count in counts.items() if count}, refresh=False)
         bar.update(state.done - bar.n)
 
-    return Reporter(total, show, _nothing_is_asked, begin=begin, finish=finish, one_by_one=False)
+    return Reporter(total, show, _unknown, begin=begin, finish=finish, one_by_one=False)
 
 
-def _nothing_is_asked() -> int:
+def _unknown() -> int:
     """Return 0: a bar does not show the items in flight."""
     return 0

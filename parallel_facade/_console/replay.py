@@ -148,21 +148,21 @@ def ignore(record: bytes) -> None:
     """Discard *record*: nobody listens to it."""
 
 
-def show_all(said: deque[bytes]) -> None:
-    """Show the records in *said*, each once, even if other threads do so at the same time.
+def show_all(records: deque[bytes]) -> None:
+    """Show the records in *records*, each once, even if other threads do so at the same time.
 
     Records that arrive meanwhile are left: a task may send more than can be shown.
     """
-    if not said:
+    if not records:
         return
     with above_bars() as has_bars:
-        _show_first(len(said), said, has_bars=has_bars)
+        _show_first(len(records), records, has_bars=has_bars)
 
 
-def _show_first(count: int, said: deque[bytes], *, has_bars: bool) -> None:
+def _show_first(count: int, records: deque[bytes], *, has_bars: bool) -> None:
     for _ in range(count):
         try:
-            record = said.popleft()
+            record = records.popleft()
         except IndexError:  # another thread has shown it
             return
         _show(record, has_bars=has_bars)

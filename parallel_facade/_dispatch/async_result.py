@@ -76,7 +76,7 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         self._decode: Callable[[], ChunkReport] | None = None
         self._decoding = threading.RLock()  # guards _decode, _report and cancelling
         self._report: ChunkReport | None = None
-        self._was_asked = False  # whether its outcome was asked for
+        self._failure_is_known = False  # whether its outcome was asked for
         self._records: deque[bytes] = deque()  # from the task, not shown yet
         self._showing = threading.RLock()  # held while they are shown; R: a handler may ask us
         # If `catch_warnings` is kept in the context, warnings are shown in the caller's context.
@@ -248,7 +248,7 @@ class AsyncResult(SafeFuture[R], Generic[R]):
 
     def __del__(self) -> None:
         # Nobody can ask any more. While the interpreter ends, logging may already be torn down.
-        if getattr(self, "_was_asked", True) or sys.is_finalizing() or not self.done():
+        if getattr(self, "_failure_is_known", True) or sys.is_finalizing() or not self.done():
             return
         if not self.cancelled() and (what := self._failure_as_text()):
             _log.error("a call in the background failed, and nobody asked for it:\n%s", what)
@@ -257,17 +257,17 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         """Return the failure as text, empty for none, without rebuilding the user's objects."""
         error = super().exception()
         if isinstance(error, _NotDecodedError):
-            return self._tell_failure()
-        is_ours_to_tell = error is not None and not isinstance(error, PoolClosedError)
-        return described(error) if is_ours_to_tell and error is not None else ""
+            return self._describe_failure()
+        is_worth_logging = error is not None and not isinstance(error, PoolClosedError)
+        return described(error) if is_worth_logging and error is not None else ""
 
     def _attach(self, call: RunningCall | None) -> None:
         """Note which call is to fill this result; `None` for none any more."""
         self._call = call
 
-    def _note_asked(self) -> None:
+    def _note_known_failure(self) -> None:
         """Note that its failure is known, so that it is not logged."""
-        self._was_asked = True
+        self._failure_is_known = True
 
     def _check_process(self) -> None:
         if self._pid != os.getpid() and self._state not in ENDED:  # its lock may be held for ever
@@ -281,7 +281,7 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         try:
             error = super().exception(timeout)
             self._show_records()
-            self._was_asked = True
+            self._failure_is_known = True
             if isinstance(error, PoolClosedError):
                 park_daemon_threads()
         except CancelledError:
@@ -322,18 +322,18 @@ class AsyncResult(SafeFuture[R], Generic[R]):
             return self._report
 
     def _end_with(
-        self, decode: Callable[[], ChunkReport], tell_failure: Callable[[], str] | None
+        self, decode: Callable[[], ChunkReport], describe_failure: Callable[[], str] | None
     ) -> None:
         """End with a report, which *decode* returns when it is asked for.
 
         Args:
             decode: Rebuilds the report.
-            tell_failure: Returns the report's failure as text; `None` if it has no failure.
+            describe_failure: Returns the report's failure as text; `None` if it has no failure.
         """
         self._decode = decode
-        self._tell_failure = tell_failure or str
+        self._describe_failure = describe_failure or str
         with suppress(InvalidStateError):  # a time-out or a cancellation came first
-            if tell_failure is not None:
+            if describe_failure is not None:
                 self.set_exception(_NotDecodedError())
             else:
                 self.set_result(None)  # type: ignore[arg-type]  # result() reads the report

@@ -181,9 +181,9 @@ class BackgroundCall:
         self._end()
         error, received = _received(inner)
         if error is not None:
-            told = self._backend.translate(error)
-            self._attempts.note(0, told)
-            self.result._fail_with(told)
+            translated = self._backend.translate(error)
+            self._attempts.note(0, translated)
+            self.result._fail_with(translated)
             return
         codec = self._codec
         self.result._end_with(

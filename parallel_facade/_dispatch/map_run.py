@@ -94,7 +94,7 @@ class MapRun:
         self._sizer = sizer_for(backend, options, plan, workers)
         self._buffer = ResultBuffer(ordered=plan.ordered)
         self._policy = FailurePolicy(
-            options, self._buffer, plan.total, self._leave_from, self._count_in_flight
+            options, self._buffer, plan.total, self._drop_behind, self._count_in_flight
         )
         self._source = ChunkSource(
             plan,
@@ -365,7 +365,7 @@ class MapRun:
         lost = error if isinstance(error, WorkerLost) else WorkerLost(error)
         self._settler.lose(running, lost, self._backend.translate(lost.error))
 
-    def _leave_from(self, index: int) -> None:
+    def _drop_behind(self, index: int) -> None:
         """Drop all chunks behind item *index*; those before it go on."""
         self._source.drop_from(index)
         for future, running in list(self._in_flight.items()):

@@ -192,7 +192,7 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
             self._waiting.clear()
             running = list(self._running)
         for result in running:
-            result._note_asked()  # joblib already has its error
+            result._note_known_failure()  # joblib already has its error
             if not result.cancel():
                 result.stop()
 
@@ -240,7 +240,7 @@ def _fail(error: Exception, callback: Callback | None) -> None:
 def _notify(callback: Callback, result: Any) -> None:
     """Pass *result* to joblib and mark it as asked for: joblib asks for one of several failures."""
     callback(result)
-    result._note_asked()
+    result._note_known_failure()
 
 
 class _Batch:

@@ -217,8 +217,8 @@ class Encoder:
         view = buffer.raw()
         if view.nbytes < PLACED_BYTES or len(segments) == MOST_SEGMENTS:
             return True
-        was_met, segment = self._known_segment(view)
-        if segment is None and (was_met or isinstance(segment_pool, SegmentPool)):
+        is_repeated, segment = self._segment_for(view)
+        if segment is None and (is_repeated or isinstance(segment_pool, SegmentPool)):
             segment = segment_pool.place(view)
         self._remember(view, segment)
         if segment is None and (self._known is None or isinstance(segment_pool, SegmentPool)):
@@ -226,7 +226,7 @@ class Encoder:
         segments.append(segment or BufferRef(view.nbytes, OutOfBandBytes(view)))
         return False
 
-    def _known_segment(self, view: memoryview) -> tuple[bool, Any]:
+    def _segment_for(self, view: memoryview) -> tuple[bool, Any]:
         """Return whether *view* was met before, and its segment if it was placed."""
         if self._known is None:
             return False, None

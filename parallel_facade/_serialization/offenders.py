@@ -89,14 +89,14 @@ def _search(
     queue = deque(roots)
     # Keeps the objects too: otherwise the id of a part created by the search could be reused.
     seen = {id(node.obj): node.obj for node in roots}
-    told = 0
-    while queue and told < MOST_OFFENDERS:
+    listed = 0
+    while queue and listed < MOST_OFFENDERS:
         node = queue.popleft()
         parts, error = _parts(node.obj, reducer)
         if error is None and not parts and type(node.obj) not in CONTAINERS:
             error = _refusal(node.obj, dump, reducer)
         if error is not None:
-            told += 1
+            listed += 1
             yield node, error
         for label, part in parts if node.level < MOST_LEVELS else ():
             if type(part) not in LEAF_TYPES and id(part) not in seen and len(seen) < MOST_PARTS:

@@ -101,11 +101,11 @@ def _is_unhashable(kind: type) -> bool:
 def _has_its_own_way(kind: type) -> bool:
     """Return whether *kind* travels by value and defines how its instances are reduced."""
     anything: Any = object
-    says_how = (
+    defines_reduction = (
         kind.__reduce_ex__ is not anything.__reduce_ex__
         or kind.__reduce__ is not anything.__reduce__
     )
-    return says_how and not goes_by_name(kind)
+    return defines_reduction and not goes_by_name(kind)
 
 
 def _reduce_exception(_: Reducer, error: BaseException) -> Any:

@@ -24,12 +24,12 @@ def with_breakpoint_hint(error: BaseException) -> BaseException:
             place = last
     if last is None or place is None or not _is_of_debugger(last) or not is_worker_process():
         return error
-    told = ConfigurationError(
+    translated = ConfigurationError(
         "a task has come to a breakpoint in a worker process, where nobody sits at the keyboard"
         "\n\nHint: run the program with PARALLEL_FACADE_BACKEND=serial; there it stops."
     )
     alone = TracebackType(None, place.tb_frame, place.tb_lasti, place.tb_lineno)
-    return told.with_traceback(alone)
+    return translated.with_traceback(alone)
 
 
 def _is_of_debugger(traceback: TracebackType) -> bool:

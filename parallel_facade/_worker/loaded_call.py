@@ -20,7 +20,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, NamedTuple
 
-from parallel_facade._common.call_ids import is_made_here
+from parallel_facade._common.call_ids import is_from_here
 from parallel_facade._common.errors import SerializationError, described
 from parallel_facade._common.worker_role import is_worker_process, ready_since
 from parallel_facade._configuration.settings import adopt_settings
@@ -104,7 +104,7 @@ class LoadedCall:
         self.call_id = self._environment.call_id
         self._output_request: OutputRequest | None = None
         # In the caller's own process, the output of a task needs no relay.
-        if (output_request := self._environment.output_request) is not None and not is_made_here(
+        if (output_request := self._environment.output_request) is not None and not is_from_here(
             self.call_id
         ):
             self._output_request = unpacked_output_request(output_request)
@@ -116,7 +116,7 @@ class LoadedCall:
         self._live: list[Any] = []  # objects that the callable refers to only weakly
         # Context variables that travelled are set in this context, for this call alone.
         self._context = copy_context()
-        if not is_made_here(self.call_id):
+        if not is_from_here(self.call_id):
             self._context.run(adopt_settings, self._environment.settings or {})
 
     def run(  # noqa: PLR0917 - each kind of worker gives different ones of these

@@ -201,10 +201,10 @@ def _rebuild(
     """Put the values in *payloads*, by position after *first*, into *report*."""
     for place, sent in payloads.items():
         payload, count = sent if isinstance(sent, tuple) else (sent, 0)
-        lent, mapped_segments = mapped_segments[:count], mapped_segments[count:]
+        mapped, mapped_segments = mapped_segments[:count], mapped_segments[count:]
         position = first + place
         if position >= known:
-            report.values[position] = _value_of(payload, lent, position, report.failures)
+            report.values[position] = _value_of(payload, mapped, position, report.failures)
 
 
 def _numbers(code: str, data: bytes) -> list[Any]:

@@ -105,14 +105,14 @@ def run_remote(
         if (opened := _opened(call_id, call)) is None:
             return CALL_IS_MISSING
         mapped_segments = tuple(FetchedBuffer(unwrapped(buffer)) for buffer in buffers)
-        said: list[bytes] = []
+        records: list[bytes] = []
         payload, _ = opened.run(
             Received(unwrapped(chunk), mapped_segments),
             on_begin=on_loaded,
-            send_record=said.append,
+            send_record=records.append,
         )
         report = OutOfBandBytes(payload.data)
-        return (said, report) if said else report
+        return (records, report) if records else report
 
 
 def is_loaded(call_id: str) -> bool:

@@ -158,8 +158,8 @@ def _run_items(
             recorder.flush()
             opened = count
             recorder.open(min(BLOCK, len(items) - count))
-        end = _end_of_stretch(count, len(items), begin_size, at_most)
-        count += _run_stretch(
+        end = _end_of_batch(count, len(items), begin_size, at_most)
+        count += _run_batch(
             call, apply, items[count:end], first=count - opened, recorder=recorder, stop=stop
         )
         if count < end or (call.stops_at_failure and recorder.has_failed):
@@ -168,7 +168,7 @@ def _run_items(
     return count
 
 
-def _end_of_stretch(count: int, total: int, begin_size: int, at_most: float) -> int:
+def _end_of_batch(count: int, total: int, begin_size: int, at_most: float) -> int:
     """Return the end of the items to run with no check except the stop signal."""
     end = min(total, count - count % BLOCK + BLOCK)
     if begin_size == 1:
@@ -201,7 +201,7 @@ def _end_copy(error: BaseException | None) -> None:
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 
-def _run_stretch(
+def _run_batch(
     call: Call,
     apply: Callable[[Any], Any],
     items: list[Any],
@@ -243,7 +243,7 @@ def item_now() -> int | None:
     It is read from the loop that runs the items; to note it there would be too slow for tiny items.
     """
     frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_code is not _run_stretch.__code__:
+    while frame is not None and frame.f_code is not _run_batch.__code__:
         frame = frame.f_back
     if frame is None or frame.f_locals["call"].form == "call":
         return None

@@ -19,16 +19,16 @@ from parallel_facade.backends.base import Backend, Capabilities, TaskFuture
 
 
 class BorrowedBackend(Backend):
-    """Pass every call on to *lent*, and remember the chunks in flight."""
+    """Pass every call on to *backend*, and remember the chunks in flight."""
 
     owns_workers = False
 
-    def __init__(self, lent: Backend) -> None:
-        self._lent_backend = lent
-        self.capabilities: Capabilities = lent.capabilities
-        self.segment_pool: SegmentPool | Store | None = lent.segment_pool
-        self.seconds_in_chunk: float = lent.seconds_in_chunk
-        self.chunks_in_flight: int = lent.chunks_in_flight
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.capabilities: Capabilities = backend.capabilities
+        self.segment_pool: SegmentPool | Store | None = backend.segment_pool
+        self.seconds_in_chunk: float = backend.seconds_in_chunk
+        self.chunks_in_flight: int = backend.chunks_in_flight
         self._lock = threading.RLock()  # guards _in_flight, _closed; reentrant: see ManagerThread
         self._in_flight: set[TaskFuture] = set()
         self._closed = False
@@ -36,19 +36,19 @@ class BorrowedBackend(Backend):
     @property
     def is_usable(self) -> bool:
         """Whether the lent back-end is usable."""
-        return self._lent_backend.is_usable
+        return self._backend.is_usable
 
     def capacity(self) -> int:
         """Return the capacity of the lent back-end."""
-        return self._lent_backend.capacity()
+        return self._backend.capacity()
 
     def put(self, call: Any) -> Any:
         """Put *call* into the lent back-end."""
-        return self._lent_backend.put(call)
+        return self._backend.put(call)
 
     def listen(self, handle: Any, on_record: Callable[[bytes], object]) -> None:
         """Listen to the records of a call in the lent back-end."""
-        self._lent_backend.listen(handle, on_record)
+        self._backend.listen(handle, on_record)
 
     def submit(
         self, handle: Any, chunk: Any, task_timeout: float | None = None, **more: Any
@@ -58,7 +58,7 @@ class BorrowedBackend(Backend):
             if self._closed:
                 raise PoolClosedError("the pool is closed")
         # Outside the lock: a serial back-end runs the task in `submit`.
-        future = self._lent_backend.submit(handle, chunk, task_timeout, **more)
+        future = self._backend.submit(handle, chunk, task_timeout, **more)
         with self._lock:
             self._in_flight.add(future)
         future.add_done_callback(self._forget)
@@ -66,15 +66,15 @@ class BorrowedBackend(Backend):
 
     def runs_here(self) -> bool:
         """Return whether the current thread is the lent back-end's own."""
-        return self._lent_backend.runs_here()
+        return self._backend.runs_here()
 
     def drop(self, handle: Any) -> None:
         """Make the lent back-end forget the call."""
-        self._lent_backend.drop(handle)
+        self._backend.drop(handle)
 
     def translate(self, error: BaseException) -> BaseException:
         """Return the lent back-end's translation."""
-        return self._lent_backend.translate(error)
+        return self._backend.translate(error)
 
     def close(self, *, cancel: bool) -> None:
         """Wait for the chunks submitted here or, with *cancel*, give them up."""

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -283,3 +284,63 @@ def test_every_module_says_what_it_is_for():
     files = {file for file in ROOT.rglob("*.py") if file.name != "__main__.py"}
 
     assert [str(file) for file in files if not ast.get_docstring(ast.parse(file.read_text()))] == []
+
+
+LARGE = {
+    "Pool": "public",
+    "AsyncResult": "public",
+    "BackendContract": "public; each method is a test",
+    "MapRun": "the hot path",
+    "ManagerThread": "the hot path",
+    "RemoteBackend": "the base of all engines",
+}
+"""Classes that may have more methods and arguments than others, and why."""
+
+MOST_LINES, MOST_METHODS, MOST_ARGUMENTS, MOST_LINES_OF_CODE, MEDIAN_LINES = 450, 15, 8, 40, 6
+
+
+def lines_of_code(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return the lines of *function* without its docstring, from its name on."""
+    body = function.body
+    docstring = 0
+    if ast.get_docstring(function, clean=False) is not None:
+        docstring = (body[0].end_lineno or 0) - body[0].lineno + 1
+    return (function.end_lineno or 0) - function.lineno + 1 - docstring
+
+
+def methods_of(cls: ast.ClassDef) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Return the methods of *cls*, overloads aside."""
+    return [
+        one
+        for one in cls.body
+        if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)
+        and not any("overload" in ast.dump(decorator) for decorator in one.decorator_list)
+    ]
+
+
+def test_files_classes_and_functions_fit_in_a_glance():
+    too_large, lengths = [], []
+    for name, file in MODULES.items():
+        text = file.read_text()
+        if text.count("\n") > MOST_LINES:
+            too_large.append(f"{name}: {text.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef) and node.name not in LARGE:
+                methods = methods_of(node)
+                if len(methods) > MOST_METHODS:
+                    too_large.append(f"{name}.{node.name}: {len(methods)} methods")
+                arguments = [
+                    len(one.args.args) + len(one.args.kwonlyargs) - 1
+                    for one in methods
+                    if one.name == "__init__"
+                ]
+                if max(arguments, default=0) > MOST_ARGUMENTS:
+                    too_large.append(f"{name}.{node.name}: {arguments[0]} arguments")
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lengths.append(lines_of_code(node))
+                # The verbs are signatures for help() in the first place.
+                if lengths[-1] > MOST_LINES_OF_CODE and name not in {"_api.verbs"}:
+                    too_large.append(f"{name}.{node.name}: {lengths[-1]} lines")
+
+    assert [one for one in too_large if "map_run.__init__" not in one] == []
+    assert statistics.median(lengths) <= MEDIAN_LINES

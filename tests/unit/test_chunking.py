@@ -62,16 +62,16 @@ def test_what_is_packed_stays_so_if_it_is_done_in_a_moment_and_is_no_longer_step
     assert not sizer.may_stay_packed(1_000 * GROWTH + 1)
 
 
-@pytest.mark.parametrize("grain", [3, 10, 5_000])
+@pytest.mark.parametrize("begin_size", [3, 10, 5_000])
 @pytest.mark.parametrize("seconds", [1e-7, 1e-4, 1.0])
-def test_a_chunk_is_made_of_whole_grains(grain, seconds):
-    sizer = ChunkSizer(grain, workers=2)
+def test_a_chunk_is_made_of_whole_groups(begin_size, seconds):
+    sizer = ChunkSizer(begin_size, workers=2)
     for _ in range(5):
         size = sizer.size(math.inf)
         sizer.note_run(size, seconds * size)
 
-        assert sizer.size(math.inf) % grain == 0
-        assert sizer.size(math.inf) <= max(grain, MOST_ITEMS)
+        assert sizer.size(math.inf) % begin_size == 0
+        assert sizer.size(math.inf) <= max(begin_size, MOST_ITEMS)
 
 
 def test_the_latest_items_count_most():

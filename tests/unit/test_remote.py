@@ -211,7 +211,7 @@ def stuck_on(executor):
     """Have a task given up that the executor goes on with; return its future there."""
     backend = ExecutorBackend(WorkerSettings(1), executor)
     inner = backend.send(())
-    backend._note_stuck(inner)
+    backend._note_never_ending(inner)
     return inner
 
 

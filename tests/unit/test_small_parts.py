@@ -99,7 +99,7 @@ def test_a_method_that_no_class_holds_is_rebuilt_from_its_parts():
 
 
 @pytest.mark.skipif(not hasattr(select, "poll"), reason="there is no poll here")
-def test_a_queue_ends_with_the_lifeline_of_its_reader():
+def test_a_queue_ends_with_its_reader():
     parent_watch, far_end = socket.socketpair()
     queue = LocklessQueue()
     queue._reader.receive_until_end_of(parent_watch.fileno())

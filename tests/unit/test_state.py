@@ -74,5 +74,5 @@ def test_sentinels_are_remembered_up_to_a_number(monkeypatch):
 
     assert len(_tokens._known) <= max(before, 10)
     assert len(_tokens._tokens) == len(_tokens._known)
-    assert _tokens.known_as(tokens[-1]) is not None
-    assert _tokens.known_as(tokens[0]) is None
+    assert _tokens.object_for(tokens[-1]) is not None
+    assert _tokens.object_for(tokens[0]) is None

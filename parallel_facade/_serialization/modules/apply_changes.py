@@ -14,7 +14,7 @@ import types
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
-from parallel_facade._common.call_ids import is_made_here
+from parallel_facade._common.call_ids import is_from_here
 from parallel_facade._common.plain_data import is_same
 from parallel_facade._serialization.modules.call_globals import pinned_in
 from parallel_facade._serialization.modules.state import ChangedPlace, worker
@@ -48,7 +48,7 @@ _MISSING: Final = object()
 
 def apply_changes(call_id: str, changes: ModuleChanges) -> None:
     """Give the modules of this worker the values of the caller's modules."""
-    if is_made_here(call_id):
+    if is_from_here(call_id):
         return
     for place, values in changes.plain.items():
         _apply_plain(call_id, place, values)

@@ -112,7 +112,7 @@ def put_data(cls: type, call_id: str, data: dict[str, Any], methods: tuple[str, 
     worker.received_classes[token] = call_id, names
 
 
-def tell_library(cls: Any, *parts: dict[str, Any]) -> None:
+def call_library_hooks(cls: Any, *parts: dict[str, Any]) -> None:
     """Run the `__init_subclass__` of imported bases for *cls*, now that it is complete."""
     token = str(known_token(cls))
     if token in worker.unhooked_classes:

@@ -27,6 +27,7 @@ from parallel_facade._serialization.modules.code_names import names_in_annotatio
 from parallel_facade._serialization.modules.collect_changes import ChangeCollector
 from parallel_facade._serialization.rules.class_making import (
     ANNOTATE,
+    call_library_hooks,
     class_by_token,
     define_class,
     put_data,
@@ -34,7 +35,6 @@ from parallel_facade._serialization.rules.class_making import (
     put_methods,
     register_virtual,
     share,
-    tell_library,
 )
 from parallel_facade._serialization.rules.class_tokens import (
     token_for,
@@ -117,7 +117,7 @@ def reduce_hierarchy(
         [(put_data, one, call_id, data, tuple(methods)) for one, methods, data in parts],
         [(fill_parts, one, state) for one, state in parameters],
         [(apply_changes, call_id, changes)],
-        [(tell_library, one, methods, data) for one, methods, data in parts],
+        [(call_library_hooks, one, methods, data) for one, methods, data in parts],
         [(register_virtual, one, known) for one in hierarchy if (known := _virtual(one))],
         [(put_member_state, one, state) for one in hierarchy if (state := states_of(one))],
         [(share, call_id, names) for one in hierarchy if (names := _names_in_hints(one))],

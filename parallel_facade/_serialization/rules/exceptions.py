@@ -52,7 +52,7 @@ def reduce_with_links(error: BaseException, reduced: Any) -> Any:
     links = links_of(error)
     if not any(links) or not isinstance(reduced, tuple) or len(reduced) not in {2, 3}:
         return reduced
-    return (*reduced[:2], (reduced[2:], links), None, None, fill_as_said)
+    return (*reduced[:2], (reduced[2:], links), None, None, fill_from_state)
 
 
 def args_of(error: BaseException) -> tuple[Any, ...]:
@@ -111,10 +111,10 @@ def fill_exception(error: BaseException, state: tuple[dict[str, Any], tuple[Any,
     link(error, links)
 
 
-def fill_as_said(error: BaseException, state: tuple[tuple[Any, ...], tuple[Any, ...]]) -> None:
+def fill_from_state(error: BaseException, state: tuple[tuple[Any, ...], tuple[Any, ...]]) -> None:
     """Give *error* the state that its class defines, as pickle would, and its causes."""
-    said, links = state
-    for contents in said:
+    states, links = state
+    for contents in states:
         if hasattr(error, "__setstate__"):
             error.__setstate__(contents)
         elif contents:

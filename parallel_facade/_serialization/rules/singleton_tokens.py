@@ -31,12 +31,12 @@ def token_of_received(obj: Any) -> str:
     return token if token in _received and _known[token] is obj else ""
 
 
-def known_as(token: str) -> Any:
+def object_for(token: str) -> Any:
     """Return the object known as *token*, or `None`."""
     return _known.get(token)
 
 
-def known_or(token: str, make: Callable[[], Any]) -> Any:
+def object_or_new(token: str, make: Callable[[], Any]) -> Any:
     """Return the object known as *token*; if it is new here, make it with *make*."""
     if token not in _known:
         receive(make(), token)

@@ -21,8 +21,8 @@ from typing import Any, Final, NewType, ParamSpec, TypeVar, TypeVarTuple
 
 from parallel_facade._serialization.modules.importable import is_importable_name
 from parallel_facade._serialization.rules.singleton_tokens import (
-    known_as,
-    known_or,
+    object_for,
+    object_or_new,
     token_for,
     token_of_received,
 )
@@ -122,7 +122,7 @@ def _slots_of(cls: type) -> Iterator[str]:
 
 def singleton(token: str, cls: Any) -> Any:
     """Return the object known as *token*; if it is new here, make it without contents."""
-    return known_or(token, lambda: object.__new__(cls))
+    return object_or_new(token, lambda: object.__new__(cls))
 
 
 def fill_singleton(obj: Any, state: dict[str, Any]) -> None:
@@ -133,14 +133,14 @@ def fill_singleton(obj: Any, state: dict[str, Any]) -> None:
 
 def by_token(token: str, name: str) -> Any:
     """Return the object known as *token*."""
-    if (found := known_as(token)) is None:
+    if (found := object_for(token)) is None:
         raise LookupError(f"the object {name} no longer exists here")
     return found
 
 
 def plain_object(token: str) -> object:
     """Return the sentinel known as *token*."""
-    return known_or(token, object)
+    return object_or_new(token, object)
 
 
 def _reduce_sentinel(obj: Any) -> tuple[Any, ...]:
@@ -156,7 +156,7 @@ def sentinel_object(token: str, name: str, module: str) -> Any:
         exec(f"made = sentinel({name!r})", space)
         return space["made"]
 
-    return known_or(token, make)
+    return object_or_new(token, make)
 
 
 def _reduce_context_variable(variable: ContextVar[Any]) -> tuple[Any, ...]:
@@ -181,7 +181,7 @@ def set_value(variable: ContextVar[Any], state: tuple[Any]) -> None:
 
 def context_variable(token: str, name: str, default: Any) -> Any:
     """Return the context variable known as *token*; make it if it is new here."""
-    return known_or(
+    return object_or_new(
         token,
         lambda: ContextVar(name) if default == _UNSET else ContextVar(name, default=default),
     )

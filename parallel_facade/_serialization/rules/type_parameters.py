@@ -23,8 +23,8 @@ from parallel_facade._serialization.modules.code_names import VALUE
 from parallel_facade._serialization.modules.importable import is_importable_name
 from parallel_facade._serialization.modules.ownership import is_of_user
 from parallel_facade._serialization.rules.singleton_tokens import (
-    known_as,
-    known_or,
+    object_for,
+    object_or_new,
     receive,
     token_for,
 )
@@ -189,7 +189,7 @@ def _late(obj: Any) -> dict[str, tuple[bool, Any]]:
 def new_parameter(fields: tuple[Any, ...]) -> Any:
     """Return the type parameter with the `Shape` of *fields*; make it if it is new here."""
     shape = Shape(*fields)
-    if (known := known_as(shape.token)) is None:
+    if (known := object_for(shape.token)) is None:
         (known,) = _made_by_statement("def made[{}](): pass", "made", shape.module, [shape])
     return known
 
@@ -207,7 +207,7 @@ def new_alias(token: str, name: str, module: str, shapes: list[tuple[Any, ...]])
             receive(made, shape.token)
         return space[name]
 
-    return known_or(token, make)
+    return object_or_new(token, make)
 
 
 def _made_by_statement(
@@ -278,4 +278,4 @@ def typing_object(  # noqa: PLR0917 - pickle passes arguments by position
             made.__module__ = module
         return made
 
-    return known_or(token, make)
+    return object_or_new(token, make)

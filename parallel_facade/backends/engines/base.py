@@ -89,7 +89,7 @@ class RemoteBackend(Backend):
         self._waiting: deque[RemoteTask] = deque()
         self._in_engine = 0
         # The engine's futures of given-up tasks: those that still run, and those yet to be ended.
-        self._stuck: set[Future[Any]] | WeakSet[Future[Any]] = set()
+        self._never_ending: set[Future[Any]] | WeakSet[Future[Any]] = set()
         self._unwanted: deque[Future[Any]] = deque()
         self._slots = settings.workers
         self._closed = False
@@ -137,7 +137,7 @@ class RemoteBackend(Backend):
 
     def capacity(self) -> int:
         """Return the number of workers at the last poll, minus those with stuck tasks."""
-        return max(0, self._slots - len(self._stuck))
+        return max(0, self._slots - len(self._never_ending))
 
     def put(self, call: Payload | bytes) -> RemoteCall:
         """Give the call an id, and put it into the engine's store if there is one."""
@@ -171,7 +171,7 @@ class RemoteBackend(Backend):
             self._hand_out()
         else:
             self._start_or_forget(task)
-        if task_timeout is not None or self.capabilities.is_remote or self._stuck:
+        if task_timeout is not None or self.capabilities.is_remote or self._never_ending:
             self._supervisor.wake()
         return task.future
 
@@ -291,8 +291,8 @@ class RemoteBackend(Backend):
             self._take(task, inner.result())
 
     def _take(self, task: RemoteTask, answer: Any) -> None:
-        said, report = answer if isinstance(answer, tuple) else ((), answer)
-        for record in said:
+        records, report = answer if isinstance(answer, tuple) else ((), answer)
+        for record in records:
             task.call.on_record(record)
         data = unwrapped(report)
         if len(data) == len(CALL_IS_MISSING):
@@ -394,16 +394,16 @@ class RemoteBackend(Backend):
         limit = task.deadline.seconds
         self._fail(task, TaskTimeoutError(f"{what} took longer than {limit:g} seconds"))
         if not inner.cancel() and not self.end(inner):
-            self._note_stuck(inner)
+            self._note_never_ending(inner)
 
-    def _note_stuck(self, inner: Future[Any]) -> None:
+    def _note_never_ending(self, inner: Future[Any]) -> None:
         with self._lock:
-            self._stuck.add(inner)
-        inner.add_done_callback(self._note_unstuck)
+            self._never_ending.add(inner)
+        inner.add_done_callback(self._note_ended_late)
 
-    def _note_unstuck(self, inner: Future[Any]) -> None:
+    def _note_ended_late(self, inner: Future[Any]) -> None:
         with self._lock:
-            self._stuck.discard(inner)
+            self._never_ending.discard(inner)
 
     def _poll_workers(self, tasks: list[RemoteTask]) -> None:
         """Give up all tasks if the engine is lost, or has had no worker for too long."""
@@ -424,7 +424,7 @@ class RemoteBackend(Backend):
     def _no_workers(self) -> BackendLostError:
         return BackendLostError(
             f"there has been no worker for {self._start_timeout:g} seconds, not counting "
-            f"{len(self._stuck)} with tasks that took too long and cannot be stopped\n\n"
+            f"{len(self._never_ending)} with tasks that took too long and cannot be stopped\n\n"
             "Hint: start workers, or wait longer for them: configure(start_timeout=SECONDS)."
         )
 

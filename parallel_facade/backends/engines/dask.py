@@ -155,23 +155,23 @@ class DaskBackend(RemoteBackend):
     def translate(self, error: BaseException) -> BaseException:
         """Return the error of this library for an error of the cluster."""
         if isinstance(error, KilledWorker):
-            told: BaseException = WorkerCrashedError(
+            translated: BaseException = WorkerCrashedError(
                 "the worker died, each time that Dask ran the task on another\n\n"
                 "Hint: see its logs; the operating system may have ended it for its memory.",
                 exitcode=None,
             )
         elif isinstance(error, CancelledError | CommClosedError):
-            told = BackendLostError(f"the Dask scheduler was lost: {described(error)}")
+            translated = BackendLostError(f"the Dask scheduler was lost: {described(error)}")
         else:
             return error
-        told.__cause__ = error
-        return told
+        translated.__cause__ = error
+        return translated
 
     # ── sending ───────────────────────────────────────────────────────────────────────────────
 
     def send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
         number = next(self._numbers)
-        where = self._freest()
+        where = self._least_loaded()
         dask_future = self._submit(
             _size_of(function_arguments),
             run_noted,
@@ -187,7 +187,7 @@ class DaskBackend(RemoteBackend):
         self._gatherer.ensure_running()
         return inner
 
-    def _freest(self) -> str | None:
+    def _least_loaded(self) -> str | None:
         """Return the worker with the fewest of our tasks per thread; `None` without workers.
 
         Dask itself prefers the worker that has the call, and assumes that a task takes as long as

@@ -36,7 +36,7 @@ class DaskFuture(EngineFuture):
         self.is_unwanted: bool = False
         """Whether the task is to be taken back."""
 
-    def end_as_dask_says(self) -> None:
+    def end_with_dasks_error(self) -> None:
         """Set the error that Dask reports."""
         try:
             error = self.dask_future.exception()
@@ -101,7 +101,7 @@ class DaskGatherer:
         finished = [inner for inner in batch if inner.dask_future.status == "finished"]
         for inner in batch:
             if inner not in finished:
-                inner.end_as_dask_says()
+                inner.end_with_dasks_error()
         if finished:
             self._fetch(finished)
 

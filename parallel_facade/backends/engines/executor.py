@@ -21,7 +21,7 @@ from parallel_facade.backends.engines.base import RemoteBackend
 CAPACITY_ATTRIBUTES = ("_max_workers", "num_workers")
 """Where executors of the standard library, loky and mpi4py keep their number of workers."""
 
-_stuck_in: Final[WeakKeyDictionary[Executor, WeakSet[Future[Any]]]] = WeakKeyDictionary()
+_never_ending_in: Final[WeakKeyDictionary[Executor, WeakSet[Future[Any]]]] = WeakKeyDictionary()
 """Executor → its futures of tasks that any call has given up: their workers are busy. The sets are
 weak: the executor holds each unresolved future, and the future's callbacks hold the executor."""
 
@@ -41,7 +41,7 @@ class ExecutorBackend(RemoteBackend):
         self._slots = capacity or settings.workers
         if capacity is not None:  # else there may be more workers than we count
             with suppress(TypeError):  # the executor cannot be a key
-                self._stuck = _stuck_in.setdefault(executor, WeakSet())
+                self._never_ending = _never_ending_in.setdefault(executor, WeakSet())
         # Exactly this class: a class derived from it runs its tasks in other interpreters.
         if type(executor) is ThreadPoolExecutor:
             self.capabilities = Capabilities(needs_serialization=False)

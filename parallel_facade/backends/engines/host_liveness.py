@@ -70,15 +70,15 @@ class HostLiveness:
 class _Host:
     def __init__(self, address: Address, now: float) -> None:
         self._address = address
-        self._asked_at = now - ASK_SECONDS
+        self._tried_at = now - ASK_SECONDS
         self._answered_at = now
         self._socket: socket.socket | None = None
 
     def is_silent(self, now: float) -> bool:
         if self._has_answered():
             self._answered_at = now
-        if self._socket is None and now - self._asked_at >= ASK_SECONDS:
-            self._asked_at = now
+        if self._socket is None and now - self._tried_at >= ASK_SECONDS:
+            self._tried_at = now
             self._connect()
         return now - self._answered_at >= SILENT_SECONDS
 

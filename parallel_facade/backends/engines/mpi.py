@@ -69,13 +69,13 @@ class MPIBackend(ExecutorBackend):
         self._end_patience: Deadline | None = None
         check_worker("a rank of MPI", lambda: executor.submit(eval, QUESTION).result())
 
-    def _note_stuck(self, inner: Future[Any]) -> None:
-        super()._note_stuck(inner)
+    def _note_never_ending(self, inner: Future[Any]) -> None:
+        super()._note_never_ending(inner)
         self._guard.wake()
 
     def _poll_end(self) -> float | None:
         """End all ranks if the program has reached its end and tasks still hang."""
-        if not self._stuck:
+        if not self._never_ending:
             return None
         if not _is_ending():
             return POLL_SECONDS
@@ -90,7 +90,7 @@ class MPIBackend(ExecutorBackend):
         from mpi4py import MPI
 
         print(
-            f"parallel_facade: {len(self._stuck)} tasks that were given up still run, which "
+            f"parallel_facade: {len(self._never_ending)} tasks that were given up still run, which "
             "MPI cannot stop; all ranks are ended now",
             file=sys.stderr,
             flush=True,
@@ -98,7 +98,7 @@ class MPIBackend(ExecutorBackend):
         MPI.COMM_WORLD.Abort(EXIT_CODE)
 
     def close_engine(self) -> None:
-        self._executor.shutdown(wait=not self._stuck, cancel_futures=True)
+        self._executor.shutdown(wait=not self._never_ending, cancel_futures=True)
 
 
 def _is_ending() -> bool:

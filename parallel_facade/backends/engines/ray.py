@@ -135,7 +135,7 @@ class RayBackend(RemoteBackend):
         number = inner.number = next(self._numbers)
         inner.times_sent += 1
         hosts = (one.host for one in list(self._inner.values()))
-        where, run = self._hosts.freest(hosts), self._run
+        where, run = self._hosts.least_loaded_host(hosts), self._run
         if where is not None:
             there = NodeAffinitySchedulingStrategy(where, soft=False)
             run = run.options(scheduling_strategy=there)

@@ -46,7 +46,7 @@ class RayHosts:
         }
         return lost, is_new
 
-    def freest(self, hosts_of_tasks: Iterable[str | None]) -> str | None:
+    def least_loaded_host(self, hosts_of_tasks: Iterable[str | None]) -> str | None:
         """Return a host for a task if Ray might choose a host that is cut off; else `None`.
 
         1. Ray   assumes that a cut-off host is as free as it was, and asks it for a worker

@@ -31,13 +31,13 @@ def start_error(reason: str, code: int | None, stderr: str) -> WorkerCrashedErro
         code: Its exit code.
         stderr: What it wrote to stderr, if that was captured.
     """
-    told = (
+    hint = (
         f"The last one wrote to stderr:\n\n{stderr}"
         if stderr
         else "Hint: see stderr for what they say."
     )
     return WorkerCrashedError(
-        f"{START_ATTEMPTS} workers in a row died while they started ({reason})\n\n{told}",
+        f"{START_ATTEMPTS} workers in a row died while they started ({reason})\n\n{hint}",
         exitcode=code,
     )
 

@@ -36,7 +36,7 @@ class Reaper:
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._asked: list[tuple[ProcessTree, Deadline]] = []
+        self._stopping: list[tuple[ProcessTree, Deadline]] = []
         self._leaving: list[tuple[WorkerHandle, Deadline, bool]] = []
 
     def end(self, worker: WorkerHandle) -> None:
@@ -45,7 +45,7 @@ class Reaper:
         if not tree.is_known:
             worker.process.kill()
         tree.terminate()
-        self._asked.append((tree, Deadline(TERM_PATIENCE, clock=self._clock)))
+        self._stopping.append((tree, Deadline(TERM_PATIENCE, clock=self._clock)))
 
     def watch_exit(self, worker: WorkerHandle) -> None:
         """Watch the exit of a worker whose channel has ended."""
@@ -55,7 +55,7 @@ class Reaper:
         """Return the seconds until `poll_exits` is due; `None` if no worker is on its way out."""
         if self._leaving:
             return POLL_SECONDS
-        left = [deadline.remaining() for _, deadline in self._asked]
+        left = [deadline.remaining() for _, deadline in self._stopping]
         return min((seconds for seconds in left if seconds is not None), default=None)
 
     def poll_exits(self) -> list[tuple[WorkerHandle, int | None]]:
@@ -63,12 +63,12 @@ class Reaper:
 
         The code is `None` if a worker did not exit in time after SIGKILL.
         """
-        asked, self._asked = self._asked, []
-        for tree, deadline in asked:
+        stopping, self._stopping = self._stopping, []
+        for tree, deadline in stopping:
             if deadline.has_passed():
                 tree.kill()
             else:
-                self._asked.append((tree, deadline))
+                self._stopping.append((tree, deadline))
         leaving, self._leaving = self._leaving, []
         ended = []
         for worker, deadline, was_killed in leaving:
@@ -85,9 +85,9 @@ class Reaper:
 
     def close(self) -> list[WorkerHandle]:
         """Kill without waiting any longer; return the workers whose exit was watched."""
-        for tree, _ in self._asked:
+        for tree, _ in self._stopping:
             tree.kill()
         awaited = [worker for worker, _, _ in self._leaving]
-        self._asked.clear()
+        self._stopping.clear()
         self._leaving.clear()
         return awaited

@@ -187,11 +187,11 @@ class _Conversation:
         def send_part(part: Payload) -> None:
             self._send(MessageType.PART, number, part)
 
-        def say(record: bytes) -> None:
+        def send_record(record: bytes) -> None:
             self._send_record(number, record)
 
         report, count = self._calls[call_number].run(
-            payload, self._journal, send_part, begin, self._tasks_left, say
+            payload, self._journal, send_part, begin, self._tasks_left, send_record
         )
         self._tasks_left -= count
         self._is_leaving = self._tasks_left <= 0 or self._has_grown()

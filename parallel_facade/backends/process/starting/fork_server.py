@@ -280,7 +280,7 @@ class _Server:
         if pid == 0:
             self._become_process(data, status, given)
         self._status_pipes[pid] = status
-        self._tell(status, pid)
+        self._send_number(status, pid)
         for fd in (data, *given):
             os.close(fd)
 
@@ -314,10 +314,10 @@ class _Server:
             if pid == 0:
                 return
             pipe = self._status_pipes.pop(pid)
-            self._tell(pipe, os.waitstatus_to_exitcode(status))
+            self._send_number(pipe, os.waitstatus_to_exitcode(status))
             os.close(pipe)
 
     @staticmethod
-    def _tell(pipe: int, number: Any) -> None:
+    def _send_number(pipe: int, number: Any) -> None:
         with suppress(BrokenPipeError):  # the caller no longer reads it
             forkserver.write_signed(pipe, number)

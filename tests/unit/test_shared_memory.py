@@ -1,4 +1,4 @@
-"""Segments and loans within one process: who sees what, and when memory is used again."""
+"""Shared and mapped segments within one process: who sees what, and when memory is used again."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""Who may begin on the board of Ray's tasks; without Ray, as it is a plain class."""
+"""Who may begin on the start gate of Ray; without Ray, as it is a plain class."""
 
 import asyncio
 
