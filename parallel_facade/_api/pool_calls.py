@@ -17,7 +17,7 @@ from parallel_facade._api.open_backend import (
 from parallel_facade._api.results import ResultIterator
 from parallel_facade._common.callback_thread import CallbackThread
 from parallel_facade._common.errors import ConfigurationError, PoolClosedError
-from parallel_facade._common.exiting import park_daemon_threads, parking_daemon_threads
+from parallel_facade._common.shutdown import park_daemon_threads, parking_daemon_threads
 from parallel_facade._common.worker_role import is_worker
 from parallel_facade._configuration.setting_table import Config
 from parallel_facade._configuration.settings import resolve

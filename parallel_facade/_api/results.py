@@ -11,7 +11,7 @@ from itertools import chain
 from operator import length_hint
 from typing import Any, Generic, TypeVar, cast
 
-from parallel_facade._common.exiting import park_daemon_threads
+from parallel_facade._common.shutdown import park_daemon_threads
 from parallel_facade._dispatch.map_run import MapRun
 from parallel_facade._worker.outcomes import Failure
 

@@ -21,8 +21,8 @@ from typing import Any, Final, NamedTuple
 from parallel_facade._api.open_backend import resolve_once
 from parallel_facade._api.pool import Pool
 from parallel_facade._common.deadlines import Clock
-from parallel_facade._common.exiting import park_daemon_threads
 from parallel_facade._common.polling_thread import PollingThread
+from parallel_facade._common.shutdown import park_daemon_threads
 from parallel_facade._common.threads import new_thread
 from parallel_facade._common.worker_role import is_worker
 from parallel_facade._configuration.setting_table import Config

@@ -14,11 +14,43 @@ import atexit
 import functools
 import os
 import signal
+import threading
 import weakref
-from contextlib import suppress
-from typing import Protocol
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final, Protocol
 
-from parallel_facade._common.exiting import note_end
+from parallel_facade._common.errors import PoolClosedError
+
+_parked: Final = threading.Event()  # never set
+_is_ending = False
+
+
+def note_end() -> None:
+    """Note that the program is ending and the workers are about to be closed."""
+    global _is_ending
+    _is_ending = True
+
+
+def park_daemon_threads() -> None:
+    """Wait forever if the program is ending and the current thread is a daemon thread.
+
+    Daemon threads do not delay the end of a program; the interpreter freezes them. A daemon thread
+    that waits for a result is parked a little earlier, when the workers are closed. Otherwise it
+    would print a traceback at the program's end, because its pool was closed.
+    """
+    if _is_ending and threading.current_thread().daemon:
+        _parked.wait()
+
+
+@contextmanager
+def parking_daemon_threads() -> Iterator[None]:
+    """Park a daemon thread if the block fails because the end of the program closed a pool."""
+    try:
+        yield
+    except PoolClosedError:
+        park_daemon_threads()
+        raise
 
 
 class Closable(Protocol):

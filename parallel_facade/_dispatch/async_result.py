@@ -22,8 +22,8 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from parallel_facade._common.callback_thread import CallbackThread
 from parallel_facade._common.errors import PoolClosedError, TaskTimeoutError, described
-from parallel_facade._common.exiting import park_daemon_threads
 from parallel_facade._common.interrupt_safety import SafeFuture
+from parallel_facade._common.shutdown import park_daemon_threads
 from parallel_facade._console.replay import show_all
 from parallel_facade._worker.outcomes import ChunkReport, Failure
 

@@ -8,6 +8,7 @@ from parallel_facade._configuration.cpu_count import is_gil_on
 from parallel_facade._configuration.settings import usable_cpus
 from parallel_facade._tracing.analysis import (
     IDLE,
+    LARGE_BYTES,
     REBUILD,
     RETURN,
     RUN,
@@ -15,8 +16,8 @@ from parallel_facade._tracing.analysis import (
     SERIALIZE,
     START,
     TAKE,
+    TraceFacts,
 )
-from parallel_facade._tracing.facts import LARGE_BYTES, TraceFacts
 from parallel_facade._tracing.formatting import as_bytes, as_percent, as_time, counted
 from parallel_facade._worker.timings import PACK, PACK_CALLABLE, UNPACK
 

@@ -7,8 +7,7 @@ from typing import Final, NamedTuple
 
 from parallel_facade._dispatch.call_trace import CallTrace
 from parallel_facade._tracing.advice import advice_on
-from parallel_facade._tracing.analysis import MEANINGS
-from parallel_facade._tracing.facts import TraceFacts
+from parallel_facade._tracing.analysis import MEANINGS, TraceFacts
 from parallel_facade._tracing.formatting import as_percent, as_time, counted
 from parallel_facade._worker.timings import PACK, PACK_CALLABLE, UNPACK
 

@@ -11,7 +11,7 @@ from engines_here import CLUSTERS, MPI_AS_ROOT, PROJECT, free_port, needs, reaso
 
 from parallel_facade import BackendLostError, ConfigurationError, imap, pmap
 from parallel_facade._configuration.backend_registry import BUILT_IN
-from parallel_facade._integrations.info import abilities_report
+from parallel_facade._integrations.cli import abilities_report
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from parallel_facade._dispatch.call_trace import CallTrace
-from parallel_facade._tracing.intervals import Interval, merged, overlap
+from parallel_facade._tracing.analysis import Interval, merged, overlap
 from parallel_facade._tracing.report import report_of
 from parallel_facade._worker.timings import MARK, PACK, PACK_CALLABLE, UNPACK, TimedStep, WorkerLane
 from parallel_facade.backends.base import Capabilities
