@@ -120,7 +120,7 @@ lint: $(VENV)/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/wheel $(VENV)/test $(VENV)/clusters $(VENV)/lint
+types: $(VENV)/wheel $(VENV)/test $(VENV)/clusters $(VENV)/tools $(VENV)/lint
 	$(BIN)/mypy
 	$(BIN)/mypy --strict tests/typing/api.py
 	$(BIN)/pyright --pythonpath $(BIN)/python

@@ -13,7 +13,7 @@ from parallel_facade import (
     pmap,
 )
 from parallel_facade._configuration import backend_registry as _registry
-from parallel_facade._integrations import info as _info
+from parallel_facade._integrations import cli as _cli
 from parallel_facade.backends.serial import SerialBackend
 
 GROUP = "parallel_facade.backends"
@@ -60,15 +60,15 @@ def test_an_engine_without_the_library_under_it_is_told_of_and_the_others_are_sh
         "raise RuntimeError('cannot load the library\\nlib1.so: not there')"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(_info, "plug_ins", _registry.plug_ins)
+    monkeypatch.setattr(_cli, "plug_ins", _registry.plug_ins)
 
     with pytest.raises(
         ConfigurationError, match="'broken' is installed, but does not load.*the library\n\nHint"
     ) as caught:
         pmap(abs, [1], backend="broken")
     assert "lib1.so" in str(caught.value.__cause__)
-    assert re.search(r"broken +back-end 'broken' is installed, but", _info.info_report())
-    assert "| loud |" in _info.abilities_report(["broken", "loud"])
+    assert re.search(r"broken +back-end 'broken' is installed, but", _cli.info_report())
+    assert "| loud |" in _cli.abilities_report(["broken", "loud"])
 
 
 def test_what_is_announced_must_be_a_class(plug_ins):
