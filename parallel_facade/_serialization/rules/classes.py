@@ -110,7 +110,9 @@ def reduce_hierarchy(
     """
     parts = [(member, *split(member)[1:]) for member in hierarchy]
     ordered = sorted(functions, key=_turn_of)
-    states = [(fill_function, one, function_state(one, call_id, collector)) for one in ordered]
+    states: list[tuple[Any, ...]] = [
+        (fill_function, one, function_state(one, call_id, collector)) for one in ordered
+    ]
     steps: tuple[list[tuple[Any, ...]], ...] = (
         [(put_methods, one, call_id, methods, _placeholders(data)) for one, methods, data in parts],
         states,

@@ -14,7 +14,6 @@ from contextlib import suppress
 from itertools import chain, islice
 from typing import Final, NamedTuple
 
-from parallel_facade._console.replay import ignore
 from parallel_facade._serialization.buffers.shared_memory import Returned, SharedSegment
 from parallel_facade.backends.process.protocol import (
     JOINED_BYTES,
@@ -46,10 +45,10 @@ class Channel:
         on_unsent: Called if the socket did not take all data.
     """
 
-    def __init__(self, sock: socket.socket, on_unsent: Callable[..., object]) -> None:
+    def __init__(self, sock: socket.socket, on_unsent: Callable[[], object]) -> None:
         sock.setblocking(False)
         self.socket: socket.socket = sock
-        self._on_unsent = on_unsent
+        self._on_unsent: Callable[[], object] = on_unsent
         self._returned: deque[Returned] = deque()  # the worker's segments, not needed here any more
         # The caller's segments that the worker has, by number.
         self._segments_there: dict[int, list[SharedSegment]] = {}
@@ -145,4 +144,4 @@ class Channel:
             segment.must_not_reuse = True
         self._segments_there.clear()
         self._unsent.clear()
-        self._on_unsent = ignore  # it refers to the owner of this channel
+        self._on_unsent = bool  # it refers to the owner of this channel
