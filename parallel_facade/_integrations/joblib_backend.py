@@ -29,6 +29,7 @@ from parallel_facade._api.shared_pools import borrow
 from parallel_facade._api.verbs import apply_async
 from parallel_facade._common.errors import ConfigurationError
 from parallel_facade._common.worker_role import is_worker
+from parallel_facade._configuration.backend_registry import load_backend
 from parallel_facade._configuration.settings import check_settings, config, resolve
 from parallel_facade._dispatch.async_result import AsyncResult
 
@@ -103,7 +104,11 @@ class ParallelFacadeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ig
     @property
     def supports_sharedmem(self) -> bool:
         """Whether tasks see the caller's own objects."""
-        return resolve(self._in_force()).backend in {"thread", "serial"}
+        backend = resolve(self._in_force()).backend
+        if isinstance(backend, str):
+            backend = load_backend(backend.partition(":")[0])
+        capabilities = getattr(backend, "capabilities", None)
+        return capabilities is not None and not capabilities.needs_serialization
 
     @property
     def uses_threads(self) -> bool:
