@@ -139,7 +139,7 @@ class SharedPools:
             unused = self._take_unused()
         for borrowed in unused:
             borrowed.pool.close()
-        self._janitor.join()
+        self._janitor.hurry()
 
     def _take_unused(self, since: float = math.inf) -> list[_BorrowedPool]:
         """Remove and return the pools that are unused since *since*, a time of the clock."""

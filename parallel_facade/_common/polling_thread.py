@@ -33,10 +33,14 @@ class PollingThread:
 
     def wake(self) -> None:
         """Request a poll soon, because there may be something new."""
+        self.hurry()
+        self.start()
+
+    def hurry(self) -> None:
+        """If polls go on, do the next one now: there may be nothing left to poll."""
         with self._changed:
             self._is_woken = True
             self._changed.notify()
-        self.start()
 
     def start(self) -> None:
         """Poll, unless polls go on already; these take their time."""
@@ -48,10 +52,8 @@ class PollingThread:
 
     def join(self) -> None:
         """Wait until the thread has ended because *poll* returned `None`."""
-        with self._changed:
-            self._is_woken = True
-            self._changed.notify()
-            thread = self._thread
+        self.hurry()
+        thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 

@@ -86,7 +86,18 @@ def test_the_janitor_ends_with_the_last_pool(pools):
 
     pools.close()
 
+    janitor.join(PATIENCE)
     assert not janitor.is_alive()
+
+
+def test_closing_does_not_wait_for_a_call_that_uses_a_pool(pools):
+    used, unused = pools.borrow(config(1)), pools.borrow(resolve({"backend": "serial"}))
+    pools.give_back(unused)
+
+    pools.close()
+
+    assert (used.is_usable, unused.is_usable) == (True, False)
+    pools.give_back(used)
 
 
 def test_calls_use_one_warm_pool():

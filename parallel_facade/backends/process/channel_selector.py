@@ -71,11 +71,11 @@ class ChannelSelector:
                 found.append(Event(key.data, bool(events & selectors.EVENT_READ), can_write))
         return found
 
-    def take_changes(self) -> list[WorkerHandle]:
+    def take_changes(self) -> set[WorkerHandle]:
         """Return the workers that were noted since."""
-        changed = []
+        changed = set()
         while self._changes:
-            changed.append(self._changes.popleft())
+            changed.add(self._changes.popleft())
         return changed
 
     def update(self, worker: WorkerHandle) -> None:

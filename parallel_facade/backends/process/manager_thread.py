@@ -262,10 +262,14 @@ class ManagerThread:
             for worker, code in self._reaper.poll_exits():
                 self._finish_exit(worker, code)
             self._forget_dropped()
-            with self._lock:
-                changed = self._scheduler.workers.intersection(self._selector.take_changes())
-            for worker in changed:
-                self._selector.update(worker)
+            if changed := self._selector.take_changes():
+                self._update_interest(changed)
+
+    def _update_interest(self, changed: set[WorkerHandle]) -> None:
+        with self._lock:
+            changed &= self._scheduler.workers
+        for worker in changed:
+            self._selector.update(worker)
 
     def _handle(self, event: Event) -> None:
         if isinstance(event.source, StartupStderr):
