@@ -151,7 +151,7 @@ class Pool(PoolCalls, Executor):
         """
         options = self._options(settings, retry_on, return_exceptions=return_exceptions)
         run = self._map(options, func, iterables, strict=strict)
-        return collect(run, return_exceptions=return_exceptions)
+        return collect(run)
 
     @overload
     async def amap(
@@ -196,7 +196,7 @@ class Pool(PoolCalls, Executor):
         """
         options = self._options(settings, retry_on, return_exceptions=return_exceptions)
         run = self._map(options, func, iterables, strict=strict)
-        return await collect_async(run, return_exceptions=return_exceptions)
+        return await collect_async(run)
 
     def imap(
         self,
@@ -324,7 +324,7 @@ class Pool(PoolCalls, Executor):
             )
         options = self._options(settings, retry_on, return_exceptions=return_exceptions)
         run = self._map(options, fn, iterables, strict=strict, submits_all=True)
-        results: ResultIterator[Any] = ResultIterator(run, return_exceptions=return_exceptions)
+        results: ResultIterator[Any] = ResultIterator(run)
         run.check_ahead()
         run.fill()
         return results

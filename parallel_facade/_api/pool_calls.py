@@ -124,7 +124,7 @@ class PoolCalls(ABC):
             buffersize=buffersize,
             strict=strict,
         )
-        return ResultIterator(run, return_exceptions=options.return_exceptions, on_close=on_close)
+        return ResultIterator(run, on_close=on_close)
 
     def _call(
         self,

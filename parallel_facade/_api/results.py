@@ -18,11 +18,11 @@ from parallel_facade._worker.outcomes import Failure
 R = TypeVar("R")
 
 
-def collect(run: MapRun, *, return_exceptions: bool) -> list[Any]:
+def collect(run: MapRun) -> list[Any]:
     """Return the values of an ordered *run*, raising its first failure."""
     values: list[Any] = []
     try:
-        _collect_into(values, run, return_exceptions=return_exceptions)
+        _collect_into(values, run)
     except BaseException as exc:
         _give_up(run, values, exc)
         raise
@@ -30,11 +30,11 @@ def collect(run: MapRun, *, return_exceptions: bool) -> list[Any]:
     return values
 
 
-async def collect_async(run: MapRun, *, return_exceptions: bool) -> list[Any]:
+async def collect_async(run: MapRun) -> list[Any]:
     """Return what `collect` returns, without blocking the event loop."""
     values: list[Any] = []
     try:
-        await _collect_into_async(values, run, return_exceptions=return_exceptions)
+        await _collect_into_async(values, run)
     except BaseException as exc:  # also when the awaiting task is cancelled
         _give_up(run, values, exc)
         raise
@@ -56,28 +56,30 @@ async def _in_thread(action: Callable[[], object]) -> None:
         raise
 
 
-def _collect_into(values: list[Any], run: MapRun, *, return_exceptions: bool) -> None:
+def _collect_into(values: list[Any], run: MapRun) -> None:
     run.check_ahead()
     while not run.is_over:
-        _take_into(values, run, return_exceptions=return_exceptions)
+        _take_into(values, run)
         if run.must_wait:
             run.wait()
 
 
-async def _collect_into_async(values: list[Any], run: MapRun, *, return_exceptions: bool) -> None:
+async def _collect_into_async(values: list[Any], run: MapRun) -> None:
     await _in_thread(run.check_ahead)
     while not run.is_over:
-        _take_into(values, run, return_exceptions=return_exceptions)
+        _take_into(values, run)
         if run.must_wait:
             await run.wait_async()
 
 
-def _take_into(values: list[Any], run: MapRun, *, return_exceptions: bool) -> None:
+def _take_into(values: list[Any], run: MapRun) -> None:
     """Submit chunks while there is room, and take the outcomes that have arrived."""
     run.fill()
     while (taken := run.take()) is not None:
-        values.extend(_values(taken, return_exceptions=return_exceptions))
-        run.note_taken(1 if isinstance(taken, Failure) else len(taken))
+        if isinstance(taken, Failure):
+            raise taken.to_raise()
+        values.extend(taken)
+        run.note_taken(len(taken))
 
 
 def _give_up(run: MapRun, values: list[Any], exc: BaseException) -> None:
@@ -95,14 +97,6 @@ def _give_up(run: MapRun, values: list[Any], exc: BaseException) -> None:
         raise
 
 
-def _values(taken: list[Any] | Failure, *, return_exceptions: bool) -> list[Any]:
-    if not isinstance(taken, Failure):
-        return taken
-    if return_exceptions and isinstance(taken.error, Exception):
-        return [taken.error]
-    raise taken.to_raise()
-
-
 class _OverError(Exception):
     """There are no more results; distinct from a `StopIteration` of the user's function."""
 
@@ -113,11 +107,8 @@ class _Slices(Iterator[Iterator[R]], Generic[R]):
     A slice that is not exhausted is returned again, so that several consumers share it.
     """
 
-    def __init__(
-        self, run: MapRun, *, return_exceptions: bool, on_close: Callable[[], object] | None
-    ) -> None:
+    def __init__(self, run: MapRun, on_close: Callable[[], object] | None) -> None:
         self.run = run
-        self._return_exceptions = return_exceptions
         self._on_close = on_close
         self._is_closed = False
         self._slice: Iterator[R] = iter(())  # outcomes taken from the run
@@ -208,8 +199,9 @@ class _Slices(Iterator[Iterator[R]], Generic[R]):
                 self.run.finish()
                 raise _OverError
             return False
-        values = _values(taken, return_exceptions=self._return_exceptions)
-        self._slice, self._size = iter(values), len(values)
+        if isinstance(taken, Failure):
+            raise taken.to_raise()
+        self._slice, self._size = iter(taken), len(taken)
         return True
 
     def _leave_slice(self) -> None:
@@ -247,10 +239,9 @@ class ResultIterator(chain[R], Generic[R]):
         cls,
         run: MapRun,
         *,
-        return_exceptions: bool,
         on_close: Callable[[], object] | None = None,
     ) -> ResultIterator[R]:
-        slices: _Slices[R] = _Slices(run, return_exceptions=return_exceptions, on_close=on_close)
+        slices: _Slices[R] = _Slices(run, on_close)
         made: Any = cls.from_iterable(slices)
         made._slices = slices
         return cast("ResultIterator[R]", made)

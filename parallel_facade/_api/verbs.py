@@ -156,7 +156,7 @@ def pmap(
     borrowed = borrow(given, retry_on=retry_on, return_exceptions=return_exceptions)
     try:
         run = borrowed.pool._map(borrowed.options, func, iterables, strict=strict)
-        return collect(run, return_exceptions=return_exceptions)
+        return collect(run)
     finally:
         borrowed.give_back()
 

@@ -43,17 +43,17 @@ class BackendLocation(NamedTuple):
 HERE: Final = "parallel_facade.backends"
 
 BUILT_IN: Final = {
+    "process": BackendLocation(f"{HERE}.process.backend:ProcessBackend", needs_posix=True),
+    "thread": BackendLocation(f"{HERE}.thread:ThreadBackend"),
+    "serial": BackendLocation(f"{HERE}.serial:SerialBackend"),
     "dask": BackendLocation(
         f"{HERE}.engines.dask:DaskBackend", "DASK_SCHEDULER_ADDRESS", True, True
     ),
+    "ray": BackendLocation(f"{HERE}.engines.ray:RayBackend", "RAY_ADDRESS", True, True),
     "mpi": BackendLocation(f"{HERE}.engines.mpi:MPIBackend", "", True),
     "ppft": BackendLocation(
         f"{HERE}.engines.ppft:PpftBackend", "PARALLEL_FACADE_PPFT_SERVERS", True
     ),
-    "process": BackendLocation(f"{HERE}.process.backend:ProcessBackend", needs_posix=True),
-    "ray": BackendLocation(f"{HERE}.engines.ray:RayBackend", "RAY_ADDRESS", True, True),
-    "serial": BackendLocation(f"{HERE}.serial:SerialBackend"),
-    "thread": BackendLocation(f"{HERE}.thread:ThreadBackend"),
 }
 
 PPFT_SECRET: Final = "PARALLEL_FACADE_PPFT_SECRET"
@@ -81,7 +81,8 @@ def check_backend_name(setting: str) -> str:
     """Return *setting*, the name of a back-end, optionally with an address after a colon.
 
     Raises:
-        ConfigurationError: No back-end has that name, it takes no address, or the address is empty.
+        ConfigurationError: The name is unknown, or an address is given to a back-end that takes
+            none, or the address is empty.
 
     >>> check_backend_name("dask:tcp://10.0.0.1:8786")
     'dask:tcp://10.0.0.1:8786'

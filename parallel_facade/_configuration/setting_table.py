@@ -9,6 +9,7 @@ the argument where it can be given in a call (`_api.verbs`, `_api.pool`).
 from collections.abc import Callable
 from typing import Annotated, Any, Final, NamedTuple
 
+from parallel_facade._configuration.backend_registry import BUILT_IN
 from parallel_facade._configuration.setting_checks import (
     LONGEST_DELAY,
     Setting,
@@ -66,7 +67,7 @@ class Config(NamedTuple):
             str,
             "a back-end's name, a Backend, or a concurrent.futures.Executor",
             "process",
-            "`process`, `thread`, `serial`, `dask`, `ray`, `mpi`, `ppft` (see below), a plug-in's "
+            f"{', '.join(f'`{name}`' for name in BUILT_IN)} (see below), a plug-in's "
             "name; in code also a `Backend`, a `Pool`, a `distributed.Client` or any executor of "
             "`concurrent.futures`",
             "`process`",

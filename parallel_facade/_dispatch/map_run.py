@@ -147,11 +147,14 @@ class MapRun:
             self._submit(packed)
 
     def take(self) -> list[Any] | Failure | None:
-        """Return the next values, or a failure; `None` if neither has come.
+        """Return the next values, or a failure that ends the call; `None` if neither has come.
 
         Call `note_taken` when the consumer has them.
         """
-        return self._buffer.take(self._source.slice_size)
+        taken = self._buffer.take(self._source.slice_size)
+        if isinstance(taken, Failure) and self._policy.keeps(taken):
+            return [taken.error]
+        return taken
 
     def note_taken(self, count: int) -> None:
         """Make room for *count* more items, because the consumer has that many more outcomes."""

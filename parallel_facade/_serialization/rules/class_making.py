@@ -1,6 +1,6 @@
 """Classes by value on the receiving side: made once for each token, then filled.
 
-    define_class ─► skeleton ─► put_methods ─► put_data ─► tell_library, register_virtual, ...
+    define_class ─► skeleton ─► put_methods ─► put_data ─► call_library_hooks, register_virtual, ...
 
 Guarantees:
     - A worker makes one class per token; a later call updates its attributes in place.

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 
 class Note(NamedTuple):
-    """What a worker tells of a task.
+    """What a worker reports about a task.
 
     Attributes:
         number: The task.

@@ -67,7 +67,7 @@ class ManagerThread:
         start_body: The first message to each worker.
         captures_stderr: Whether to read what workers write to stderr before they serve.
         on_worker_exit: Called, in the manager thread, for each worker that has to be replaced.
-        on_broken: Called there once, when workers cannot be started.
+        on_broken: Called once, in the manager thread, if workers cannot be started.
         clock: A monotonic clock in seconds.
     """
 

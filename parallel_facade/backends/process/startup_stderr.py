@@ -5,7 +5,7 @@
 
 Guarantees:
     - What a worker writes appears on the caller's stderr, as if it were written there.
-    - Once a worker serves, its stderr is the one that its process started with.
+    - Once a worker serves, its original stderr is restored.
 """
 
 from __future__ import annotations
