@@ -27,6 +27,7 @@ from parallel_facade._common.callback_thread import CLOSE_PATIENCE
 from parallel_facade._common.errors import ConfigurationError
 from parallel_facade._common.shutdown import close_at_exit, forget
 from parallel_facade._common.threads import new_thread
+from parallel_facade._configuration.setting_types import ONLY_FOR_MAPS
 from parallel_facade._dispatch.async_result import AsyncResult
 from parallel_facade._dispatch.call_options import check_callable, check_positive
 from parallel_facade._dispatch.prepare_call import callbacks
@@ -253,7 +254,7 @@ class Pool(PoolCalls, Executor):
         ...     pool.apply_async(divmod, (7, 2)).get()
         (3, 1)
         """
-        for name in ("chunksize", "progress"):
+        for name in ONLY_FOR_MAPS:
             if settings.get(name) is not None:
                 raise ConfigurationError(f"{name}={settings[name]!r} has no meaning for one call")
         options = self._options({**settings, "chunksize": 1}, retry_on, return_exceptions=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -46,3 +46,9 @@ class AllSettings(MapSettings, total=False):
     by_value: str | Iterable[str] | None
     start_timeout: float | None
     relay: bool | None
+
+
+ONLY_FOR_MAPS: Final = tuple(
+    name for name in MapSettings.__annotations__ if name not in CallSettings.__annotations__
+)
+"""Settings that have no meaning for one call."""
