@@ -1,7 +1,7 @@
 """Checks that every public symbol has a type that all type checkers infer alike.
 
 The modules of the process back-end are typed for mypy and pyright, which infer the attributes of
-their classes. No public module exports them, and `multiprocess`, which they derive from, is untyped.
+their classes. No public module exports them, and their base, `multiprocess`, has no types.
 """
 
 import json
