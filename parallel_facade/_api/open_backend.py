@@ -11,7 +11,7 @@ from parallel_facade._configuration.setting_table import Config
 from parallel_facade._configuration.settings import resolve, usable_cpus
 from parallel_facade._dispatch.call_options import check_capabilities
 from parallel_facade._dispatch.codecs import pack_initializer
-from parallel_facade.backends.base import Backend, WorkerSettings
+from parallel_facade.backends.base import Backend, Capabilities, WorkerSettings
 
 
 class PoolOptions(NamedTuple):
@@ -68,7 +68,9 @@ def open_backend(config: Config, options: PoolOptions) -> Backend:
 
     engine = config.backend
     backend = engine if isinstance(engine, Backend) else _around(engine, settings)
-    _check(config.backend, backend, options)
+    # Its workers are started already, in whatever way.
+    can = backend.capabilities._replace(has_children=False)
+    _check(config.backend, can, options)
     return BorrowedBackend(backend)
 
 
@@ -100,7 +102,7 @@ def serial_backend(settings: WorkerSettings) -> Backend:
 def _open_named(config: Config, options: PoolOptions, settings: WorkerSettings) -> Backend:
     name, _, address = config.backend.partition(":")
     cls = load_backend(name)
-    _check(name, cls, options)
+    _check(name, cls.capabilities, options)
     if options.initializer is not None and cls.capabilities.needs_serialization:
         payload = pack_initializer(
             options.initializer,
@@ -124,10 +126,10 @@ def _around(engine: Any, settings: WorkerSettings) -> Backend:
     return ExecutorBackend(settings, engine)
 
 
-def _check(setting: Any, backend: Any, options: PoolOptions) -> None:
+def _check(setting: Any, capabilities: Capabilities, options: PoolOptions) -> None:
     wanted = options._asdict()
     del wanted["serializer"]
-    check_capabilities(backend_name(setting), backend.capabilities, **wanted)
+    check_capabilities(backend_name(setting), capabilities, **wanted)
 
 
 def backend_name(setting: Any) -> str:

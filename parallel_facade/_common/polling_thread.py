@@ -47,8 +47,15 @@ class PollingThread:
         with self._changed:
             if not self._is_running:
                 self._thread = new_thread(self._run, name=self._name)
-                self._thread.start()
-                self._is_running = True
+                self._is_running = True  # first: an interrupt may end the waiting for the start
+                self._start(self._thread)
+
+    def _start(self, thread: threading.Thread) -> None:
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no more threads, or the program ends
+            self._is_running = False
+            raise
 
     def join(self) -> None:
         """Wait until the thread has ended because *poll* returned `None`."""

@@ -66,7 +66,7 @@ class BackgroundCall:
             self._trace.note_end()
             raise
         self._handle = backend.put(packed_call)
-        self._attempts = Attempts(options)
+        self._attempts = Attempts(options.settings.retries, options.retry_on)
         self._delay: DelayedAction | None = None  # until the next attempt
         self._alarm: DelayedAction | None = None
         self._inner: TaskFuture  # the current attempt, from the first on
@@ -86,6 +86,7 @@ class BackgroundCall:
             # Not for a back-end that runs the call in `submit`: the call has already ended.
             if timeout is not None and not self._backend.capabilities.runs_in_caller:
                 self._alarm = DelayedAction(timeout, self._expire)
+                self._alarm.start()
                 if self._handle is None:  # it has ended before there was an alarm to cancel
                     self._alarm.cancel()
         except BaseException:
@@ -155,6 +156,7 @@ class BackgroundCall:
             self._attempt_again()
             return
         self._delay = DelayedAction(delay, lambda: self._decisions.call_soon(self._attempt_again))
+        self._delay.start()
 
     def _attempt_again(self) -> None:
         if self.result.done():

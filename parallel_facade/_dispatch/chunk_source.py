@@ -154,7 +154,10 @@ class ChunkSource:
 
     def drop_all(self) -> None:
         """Drop all chunks, and pull nothing more."""
-        self.drop_from(0)
+        # By one step each: another thread may close the map while its consumer takes a chunk.
+        self.puller.is_exhausted = True
+        self._packed.clear()
+        self._reruns.clear()
 
     # ── state ─────────────────────────────────────────────────────────────────────────────────
 

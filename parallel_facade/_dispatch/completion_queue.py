@@ -26,6 +26,7 @@ class CompletionQueue:
         self.records: deque[bytes] = deque()
         """Relayed records that are not shown yet. Each arrives before the future of its chunk."""
         self._arrived: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        self._is_closed = False
         self._wake: Callable[[], object] | None = None
 
     def put_record(self, record: bytes) -> None:
@@ -35,10 +36,21 @@ class CompletionQueue:
 
     def put(self, future: Future[Any]) -> None:
         """Add *future*; called by the thread that resolved it."""
-        self._arrived.put(future)
+        self._arrived.put(RECORD_CAME if self._is_closed else future)
         # After the put, so that a consumer that checked the queue before the put is woken.
         if (wake := self._wake) is not None:
             wake()
+
+    def close(self) -> None:
+        """Keep no futures any more; a consumer that waits is woken.
+
+        A future refers to this queue by its callback. If the queue referred to the future as well,
+        the arguments of an abandoned chunk would wait for the garbage collector.
+        """
+        self._is_closed = True
+        while self.take(0) is not None:
+            pass
+        self.put(RECORD_CAME)
 
     def take(self, timeout: float | None) -> Future[Any] | None:
         """Return the next future, waiting *timeout* seconds; `None` if none came."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 
 class DelayedAction:
-    """Calls *action* once, after *seconds*, unless it is cancelled.
+    """Calls *action* once, *seconds* after `start`, unless it is cancelled.
 
     Args:
         seconds: The delay.
@@ -26,6 +26,9 @@ class DelayedAction:
         self._action: Callable[[], object] | None = action
         self._timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self._happen)
         self._timer.daemon = True
+
+    def start(self) -> None:
+        """Start the delay; not in the constructor, so that an interrupt leaves nothing unknown."""
         self._timer.start()
 
     def cancel(self) -> bool:

@@ -50,7 +50,7 @@ class FailurePolicy:
         self._buffer = buffer
         self._on_end = on_end
         self._reporter = open_reporter(options.settings.progress, total, in_flight)
-        self._attempts = Attempts(options)
+        self._attempts = Attempts(options.settings.retries, options.retry_on)
         self.first_failure: tuple[int, Failure] | None = None
         """The failure that ends the call, after the index of its item."""
 

@@ -230,6 +230,7 @@ class MapRun:
             _parents.append((self._handle, self._in_flight))
             self._in_flight, self._handle = {}, None
             return
+        self._queue.close()
         # A copy: another thread may be about to add a future, and then cancels it itself.
         running = [future for future in list(self._in_flight) if not future.cancel()]
         if stop_running:

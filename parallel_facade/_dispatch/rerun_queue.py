@@ -69,6 +69,11 @@ class RerunQueue:
             self._now.appendleft(found.part(size, count - size))
         return found.part(0, min(count, size))
 
+    def clear(self) -> None:
+        """Drop all parts."""
+        self._now.clear()
+        self._later.clear()
+
     def drop_from(self, index: int) -> None:
         """Drop the parts that begin at item *index* or later."""
         self._now = deque(part for part in self._now if part.chunk.first < index)

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from parallel_facade import ConfigurationError, Pool
+
 THREADS = """
 import threading
 stay = threading.Event()
@@ -120,3 +122,22 @@ except ConfigurationError as exc:
         "a task has come to a breakpoint in a worker process, where nobody sits at the keyboard "
         "[1]\n"
     )
+
+
+def test_workers_that_are_there_take_no_start_method():
+    with Pool(workers=1) as pool, pytest.raises(ConfigurationError, match="start_method='spawn'"):
+        Pool(backend=pool, start_method="spawn")
+
+
+def test_a_pool_that_is_closed_in_a_hurry_forgets_where_its_tasks_were(gate, start_method):
+    held = gate()
+    with Pool(workers=1, start_method=start_method) as pool:
+        result = pool.apply_async(held.pass_through)
+        held.wait_for_arrivals(1)
+        task = result._call._inner
+        manager = pool._backend._manager
+        pool.close(cancel=True)
+
+        assert task.worker is None
+        assert task.progress() == []
+        assert not manager.stop(task, RuntimeError())

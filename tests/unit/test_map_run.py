@@ -1,7 +1,9 @@
 """The dispatcher of maps, on a back-end that is stepped by hand: each rule without processes."""
 
+import gc
 import itertools
 import os
+import weakref
 
 import pytest
 from stepped import SteppedBackend, collect, finish, stepped_map, take
@@ -488,6 +490,23 @@ def test_closing_in_a_hurry_stops_what_runs(map_on, stepped):
     run.close(stop_running=True)
 
     assert stepped.tasks[0].was_stopped
+
+
+def test_what_a_closed_map_leaves_waits_for_no_garbage_collector(map_on, stepped):
+    run = map_on(double, range(4))
+    run.fill()
+    stepped.tasks[0].begin()
+    run.close(stop_running=False)
+    stepped.tasks[0].end()
+    left = [weakref.ref(task) for task in stepped.tasks]
+    gc.disable()
+    try:
+        del run
+        stepped.tasks.clear()
+
+        assert [reference() for reference in left] == [None] * 4
+    finally:
+        gc.enable()
 
 
 def test_what_has_ended_and_was_not_taken_is_known(map_on, stepped):

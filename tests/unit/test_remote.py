@@ -258,3 +258,20 @@ def test_a_watch_looks_again_after_a_look_that_failed():
 
     assert looked.wait(PATIENCE)
     watch.join()
+
+
+def test_a_thread_that_cannot_be_started_is_started_by_the_next_wake(monkeypatch):
+    polled = threading.Event()
+    polling = PollingThread(lambda: polled.set())
+
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            polling.wake()
+    polling.wake()
+
+    assert polled.wait(PATIENCE)
+    polling.join()

@@ -3,21 +3,25 @@
 Guarantees:
     - Nothing here grows with the number of calls: entries belong to names of the program's modules,
       to calls that have not ended, or to classes that are alive.
-    - An object that may have died is remembered by a weak reference, never by its id alone.
+    - An object that may have died is remembered by a weak reference, where there is one; see
+      `recognizer`.
 """
 
 from __future__ import annotations
 
+import sys
 import types
 import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
+from parallel_facade._common.plain_data import ATOMIC_TYPES
+
 ChangedPlace = tuple[str, str]
 """A module, and the dotted path of a class or function in it; an empty path for the module."""
 
 MOST_HELD: Final = 1_000
-"""Elements of a container that is held to recognize it later, since it has no weak reference."""
+"""Elements of a container, or characters of a text, that is held to recognize it later."""
 
 
 class CallerState:
@@ -59,8 +63,8 @@ class WorkerState:
 
     def forget_class(self, token: str) -> None:
         """Forget a class that was collected."""
+        # Not what the initializer has set: the class may be sent again, and there are few of these.
         self.received_classes.pop(token, None)
-        self.pinned_attributes.pop(token, None)
         self.unhooked_classes.discard(token)
 
 
@@ -75,15 +79,30 @@ def reset() -> None:
 
 
 def recognizer(obj: object) -> Callable[[object], bool]:
-    """Return a function that says whether an object is *obj*, also when *obj* has died since."""
+    """Return a function that says whether an object is *obj*, also when *obj* has died since.
+
+    Lists and dictionaries have no weak references. Those of functions, classes and plain values are
+    held, since they cost little. A container of other objects is not: they may be large. Its
+    successor at the same address is then taken for it, if no call was made in between.
+    """
     try:
         reference: Callable[[], object] = weakref.ref(obj)
     except TypeError:
-        if isinstance(obj, list | dict | set | tuple) and len(obj) > MOST_HELD:
-            # It is not held for its size; the type and length tell most successors apart.
-            number, kind, length = id(obj), type(obj), len(obj)
-            return lambda other: (
-                id(other) == number and type(other) is kind and len(other) == length
-            )
-        return lambda other: other is obj
+        if _costs_little(obj):
+            return lambda other: other is obj
+        number, kind = id(obj), type(obj)
+        return lambda other: id(other) == number and type(other) is kind
     return lambda other: other is not None and other is reference()
+
+
+def _costs_little(obj: object) -> bool:
+    if isinstance(obj, str | bytes):
+        return len(obj) <= MOST_HELD
+    if not isinstance(obj, list | dict | set | tuple | frozenset):
+        return type(obj) in ATOMIC_TYPES
+    elements = [*obj, *obj.values()] if isinstance(obj, dict) else list(obj)
+    held = (types.FunctionType, types.BuiltinFunctionType, type)
+    return len(elements) <= MOST_HELD and all(
+        isinstance(one, held) or (type(one) in ATOMIC_TYPES and sys.getsizeof(one) <= MOST_HELD)
+        for one in elements
+    )

@@ -75,6 +75,9 @@ def define_class(
     keep_alive(cls)
     remember(cls, token)
     worker.received_classes[token] = ("", frozenset())
+    # If an earlier copy was collected: what the initializer has set there stays set.
+    for attribute, value in worker.pinned_attributes.get(token, {}).items():
+        type.__setattr__(cls, attribute, value)
     if _has_library_hook(bases):
         worker.unhooked_classes.add(token)
     return cls

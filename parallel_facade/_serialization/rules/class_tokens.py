@@ -49,7 +49,8 @@ def remember(cls: type, token: str) -> str:
             # The id may already belong to a new class, with an entry of its own.
             if (entry := _tokens.get(key)) is not None and entry[0] is reference:
                 del _tokens[key]
-                worker.forget_class(entry[1])
+                if _classes.get(entry[1]) is None:  # not made again meanwhile, by another thread
+                    worker.forget_class(entry[1])
 
     with _lock:
         _tokens[key] = weakref.ref(cls, forget), token

@@ -96,18 +96,22 @@ class _ThreadFuture(TaskFuture):
 
     def __init__(self, inner: Future[Any]) -> None:
         super().__init__()
-        self._inner = inner
+        # `None` once it has ended: its callbacks refer to this object.
+        self._inner: Future[Any] | None = inner
         inner.add_done_callback(self._end_as)
 
     def cancel(self) -> bool:
         """Cancel the chunk if it does not run yet; return whether that worked."""
-        return self._inner.cancel()
+        inner = self._inner
+        return self.cancelled() if inner is None else inner.cancel()
 
     def running(self) -> bool:
         """Return whether the chunk runs."""
-        return self._inner.running()
+        inner = self._inner
+        return inner is not None and inner.running()
 
     def _end_as(self, inner: Future[Any]) -> None:
+        self._inner = None
         if inner.cancelled():
             super().cancel()
             self.set_running_or_notify_cancel()

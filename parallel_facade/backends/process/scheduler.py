@@ -70,6 +70,8 @@ class TaskScheduler:
 
     def clear(self) -> None:
         """Forget all workers and all pending tasks."""
+        for task in itertools.chain.from_iterable(worker.tasks for worker in self.workers):
+            task.worker = None
         self.workers.clear()
         self.idle.clear()
         self.pending.clear()
