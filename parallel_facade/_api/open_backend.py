@@ -45,7 +45,9 @@ def resolve_once(arguments: dict[str, Any]) -> Config:
     """
     config = resolve(arguments)
     # A call within a worker runs in that worker, wherever it asks to go.
-    return config if is_worker() else config._replace(backend=with_address(config.backend))
+    if is_worker() or (backend := with_address(config.backend)) is config.backend:
+        return config  # most calls go to no cluster, and a copy would cost each of them
+    return config._replace(backend=backend)
 
 
 def open_backend(config: Config, options: PoolOptions) -> Backend:
