@@ -262,20 +262,24 @@ def test_what_a_handler_raises_while_input_is_pulled_ends_the_call_at_once(start
         assert pool.pmap(abs, [-1]) == [1]
 
 
-def test_a_pool_may_be_closed_by_a_collection_in_its_own_thread(start_method):
+def test_a_pool_may_be_closed_by_a_collection_in_its_own_thread(gate, start_method):
     closed = threading.Event()
+    blocker = gate()
 
     def close(_):
         pool.close()
         closed.set()
 
     pool = Pool(workers=1, start_method=start_method)
-    result = pool.apply_async(abs, (-1,))
+    result = pool.apply_async(blocker.pass_through)
     later = pool.apply_async(abs, (-2,))
     # The callbacks of this future are called in the thread that a `__del__` would run in.
+    blocker.wait_for_arrivals(1)
     result._call._inner.add_done_callback(close)
+    blocker.open()
 
-    assert (result.get(PATIENCE), later.get(PATIENCE)) == (1, 2)
+    assert result.exception(PATIENCE) is None
+    assert later.get(PATIENCE) == 2
     assert closed.wait(PATIENCE)
     pool.close()
 

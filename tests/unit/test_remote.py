@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from parallel_facade import BackendLostError, TaskTimeoutError
+from parallel_facade import BackendLostError, PoolClosedError, TaskTimeoutError
 from parallel_facade._common.polling_thread import PollingThread
 from parallel_facade._worker.remote_entry import CALL_IS_MISSING
 from parallel_facade.backends.base import Capabilities, WorkerSettings
@@ -84,6 +84,20 @@ def test_what_is_sent_once_more_as_its_worker_lacks_the_call_runs(engine):
 
     assert said == [False]
     assert [one.data for one in future.result(0)] == [ENDED]
+
+
+def test_what_waits_is_not_sent_while_running_tasks_are_given_up(engine):
+    def end_at_once(inner):
+        inner.fail_with(ConnectionError("its worker was killed"))
+        return True
+
+    engine.end = end_at_once
+    running, waiting = submit(engine), submit(engine)
+
+    engine.close(cancel=True)
+
+    assert (len(engine.sent), waiting.cancelled()) == (1, True)
+    assert isinstance(running.exception(0), PoolClosedError)
 
 
 def test_what_is_stopped_on_its_way_is_ended_when_it_is_there(engine):

@@ -194,7 +194,9 @@ class RemoteBackend(Backend):
             futures = list(self._tasks)
             self._closed = True
         if cancel:
-            for future in futures:
+            # The last first: what still waits here must not get the place of a task that ends.
+            running = [future for future in reversed(futures) if not future.cancel()]
+            for future in reversed(running):
                 self._give_up(future)
         else:
             with self._idle:
