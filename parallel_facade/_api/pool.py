@@ -93,7 +93,7 @@ class Pool(PoolCalls, Executor):
         }
         config = resolve_once(settings)
         if initializer is None and initargs:
-            raise ConfigurationError(f"initargs={initargs!r} has no initializer to go to")
+            raise ConfigurationError(f"initargs={initargs!r} needs an initializer")
         if initializer is not None:
             initializer = functools.partial(check_callable(initializer, "initializer"), *initargs)
         self._open(

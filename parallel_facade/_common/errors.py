@@ -172,7 +172,7 @@ def message_of(error: BaseException) -> str:
     try:
         return str(error)
     except BaseException as exc:
-        return f"(its message cannot be told: {type(exc).__qualname__})"
+        return f"(its message cannot be shown: {type(exc).__qualname__})"
 
 
 for _cls in (ParallelFacadeError, *ParallelFacadeError.__subclasses__()):

@@ -96,7 +96,7 @@ def check_backend_name(setting: str) -> str:
     if colon and place is not None and not place.address:
         raise ConfigurationError(f"back-end {name!r} takes no address, got {address!r}")
     if colon and not address:
-        raise ConfigurationError(f"back-end {setting!r} has nothing behind its colon")
+        raise ConfigurationError(f"back-end {setting!r} has no address after its colon")
     return setting
 
 
@@ -139,14 +139,14 @@ def load_backend(setting: str) -> Any:
 
     Raises:
         ConfigurationError: No back-end has this name, it does not run on this system, or a package
-            that it needs is not installed or does not load.
+            that it needs is not installed or cannot be imported.
     """
     name, _, _ = check_backend_name(setting).partition(":")
     if sys.platform == "win32" and name in BUILT_IN and BUILT_IN[name].needs_posix:
         raise ConfigurationError(
             f"back-end {name!r} does not run on Windows, only on Linux and macOS\n\n"
-            "Hint: backend='thread' and backend='serial' do, and so does any executor: "
-            "backend=concurrent.futures.ProcessPoolExecutor(), with the guard that it needs in a "
+            "Hint: use backend='thread', backend='serial', or an executor of processes: "
+            "backend=concurrent.futures.ProcessPoolExecutor(), which needs a main guard in a "
             "script. PARALLEL_FACADE_BACKEND=thread chooses threads for a whole program."
         )
     try:
@@ -159,8 +159,8 @@ def load_backend(setting: str) -> Any:
     except Exception as exc:  # for example mpi4py without an MPI
         reason = f"{type(exc).__name__}: {exc}".partition("\n")[0]
         raise ConfigurationError(
-            f"back-end {name!r} is installed, but does not load: {reason}\n\n"
-            "Hint: something that its package builds on is missing, such as an MPI for mpi4py."
+            f"back-end {name!r} is installed, but cannot be imported: {reason}\n\n"
+            "Hint: a library that its package needs is missing, such as MPI for mpi4py."
         ) from exc
     if not isinstance(loaded, type):
         raise ConfigurationError(f"a back-end must be a class, got {loaded!r}")

@@ -133,7 +133,7 @@ def backend_like(value: Any) -> Any:
     if isinstance(value, str):
         return check_backend_name(value)
     if isinstance(value, int):
-        raise ConfigurationError(f"a number is no back-end; did you mean workers={value}?")
+        raise ConfigurationError(f"a number is not a back-end; did you mean workers={value}?")
     if not callable(getattr(value, "submit", None)) or isinstance(value, type):
         raise TypeError
     return value

@@ -181,7 +181,7 @@ def _show(record: bytes, *, has_bars: bool) -> None:
             raise
         # A closed stream, or a warning that a filter turns into an error, must not fail a task or
         # the call.
-        _log.debug("what a task has %s could not be shown", kind, exc_info=True)
+        _log.debug("a record of a task (%s) could not be shown", kind, exc_info=True)
 
 
 def _show_record(fields: dict[str, Any]) -> None:

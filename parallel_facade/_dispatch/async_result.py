@@ -107,7 +107,7 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         """
         if (failure := self._failure(timeout)) is not None:
             raise failure.to_raise()
-        assert self._report is not None, "no failure, so there is a report"
+        assert self._report is not None, "it has not failed"
         value: R = self._report.values[0]
         return value
 
@@ -251,7 +251,7 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         if getattr(self, "_failure_is_known", True) or sys.is_finalizing() or not self.done():
             return
         if not self.cancelled() and (what := self._failure_as_text()):
-            _log.error("a call in the background failed, and nobody asked for it:\n%s", what)
+            _log.error("a background call failed, and its result was never requested:\n%s", what)
 
     def _failure_as_text(self) -> str:
         """Return the failure as text, empty for none, without rebuilding the user's objects."""
@@ -316,7 +316,7 @@ class AsyncResult(SafeFuture[R], Generic[R]):
     def _decoded(self) -> ChunkReport:
         with self._decoding:
             if self._report is None:
-                assert self._decode is not None, "it has ended with a report"
+                assert self._decode is not None, "it has not failed"
                 self._report = self._decode()
                 self._decode = None
             return self._report

@@ -95,7 +95,7 @@ def make_options(
         if chunksize_given and chunksize != 1:
             raise ConfigurationError(
                 f"chunksize={chunksize!r} and task_timeout={task_timeout!r} exclude each "
-                "other: a task is timed alone\n\nHint: leave chunksize out."
+                "other: each item is timed alone\n\nHint: leave chunksize out."
             )
         chunksize = 1
     settings = resolved._replace(

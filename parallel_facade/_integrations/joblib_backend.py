@@ -36,10 +36,10 @@ from parallel_facade._dispatch.async_result import AsyncResult
 NAME: Final = "parallel_facade"
 
 REFUSED: Final = {
-    "workers": "n_jobs says how many workers there are",
-    "chunksize": "batch_size of joblib.Parallel says how many tasks go together",
+    "workers": "n_jobs sets the number of workers",
+    "chunksize": "batch_size of joblib.Parallel sets how many tasks are sent together",
     "progress": "verbose of joblib.Parallel shows progress",
-    "timeout": "timeout of joblib.Parallel is for each result",
+    "timeout": "timeout of joblib.Parallel limits the wait for each result",
     "seed": "its tasks have no index; give each a generator, or a seed, as an argument",
 }
 OF_JOBLIB: Final = frozenset(

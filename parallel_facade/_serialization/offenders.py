@@ -166,7 +166,7 @@ def _type_name(obj: Any) -> str:
 
 LOCK: Final = (
     "release it before the call, or leave it out in __getstate__; each worker then has a lock of "
-    "its own. One for all comes from multiprocessing.Manager().Lock()"
+    "its own. For one lock that all workers share, use multiprocessing.Manager().Lock()"
 )
 
 REMEDIES: Final = {
@@ -180,8 +180,8 @@ REMEDIES: Final = {
     "BufferedWriter": "send its path, and open it in the function",
     "BufferedRandom": "send its path, and open it in the function",
     "FileIO": "send its path, and open it in the function",
-    "ufunc": "send its function, and make it in the worker",
-    "frame": "take from it what is needed, and send that",
+    "ufunc": "send its Python function, and make the ufunc in the worker",
+    "frame": "send the values that the task needs from it",
     "traceback": "send its text: traceback.format_tb(...)",
     "Match": "send what it matched: .group(), .span()",
 }
@@ -195,8 +195,7 @@ INHERITED: Final = "through inheritance"
 """Part of the message of `multiprocessing` and `multiprocess` for an object that a process can only
 get when it is started."""
 FROM_MANAGER: Final = (
-    "take it from a manager, as in multiprocessing.Manager().Lock(), whose objects travel, or use "
-    "backend='thread'"
+    "use one from a manager, for example multiprocessing.Manager().Lock(), or backend='thread'"
 )
 RESULT: Final = "return the data in it, not the object"
 DEEP: Final = "it is nested too deeply, or without end; send it in a flat form, such as a list"

@@ -36,7 +36,7 @@ def advice_on(facts: TraceFacts) -> str:
 
 def _on_limit(facts: TraceFacts) -> str:
     if not facts.spans:
-        return "No worker has told of a chunk."
+        return "No worker has reported a chunk."
     if facts.shares[RUN] >= GOOD_SHARE:
         return _advice_for_run(facts)
     costs = {what: share for what, share in facts.shares.items() if what != RUN}
@@ -46,7 +46,7 @@ def _on_limit(facts: TraceFacts) -> str:
         spent = as_percent(sum(costs.values()))
         around = f"{spent} of the workers' time is spent around the function"
         return f"{around}: {_about_small_items(facts)}"
-    how_much = f"{as_percent(costs[worst])} of the workers' time goes by while "
+    how_much = f"{as_percent(costs[worst])} of the workers' time passes while "
     return how_much + _ADVICE[worst](facts) + _about_threads(worst, facts)
 
 
@@ -70,10 +70,9 @@ def _advice_for_run(facts: TraceFacts) -> str:
     elif facts.workers >= cpus and busy >= BUSY * cpus:
         return (
             f"{share}: {counted(facts.workers, 'worker')} on {counted(cpus, 'CPU')}, which "
-            "compute all the time. More workers would not be faster; what is left to gain is in "
-            "the function."
+            "compute all the time. More workers would not help; only a faster function would."
         )
-    return f"{share}: what is left to gain is in the function, or in more workers."
+    return f"{share}: only a faster function or more workers would help."
 
 
 def _on_serialize(facts: TraceFacts) -> str:
@@ -87,8 +86,8 @@ def _on_serialize(facts: TraceFacts) -> str:
 
 def _on_send(facts: TraceFacts) -> str:
     if facts.sizes[PACK_CALLABLE] * len(facts.lanes) > facts.sizes[PACK]:
-        return f"what they need is on its way: {_about_callable(facts)}"
-    return f"what they need is on its way: {_about_arguments(facts)}"
+        return f"they wait for data that is being sent: {_about_callable(facts)}"
+    return f"they wait for data that is being sent: {_about_arguments(facts)}"
 
 
 def _on_rebuild(facts: TraceFacts) -> str:
@@ -110,8 +109,8 @@ def _on_take(facts: TraceFacts) -> str:
 
 def _on_start(facts: TraceFacts) -> str:  # noqa: ARG001 - same signature as the others
     return (
-        "workers start. Later calls find them running; to have that early, make a Pool at the "
-        "start of the program."
+        "workers start. Later calls use the same workers; to start them earlier, make a Pool "
+        "at the start of the program."
     )
 
 
@@ -126,14 +125,14 @@ def _on_idle(facts: TraceFacts) -> str:
     if longest is not None and longest.ended - longest.began > facts.seconds / 2:
         return (
             f"they have nothing to do: item {longest.item} ran for "
-            f"{as_time(longest.ended - longest.began)} of {as_time(facts.seconds)}. Begin with the "
-            "items that take longest, or divide them."
+            f"{as_time(longest.ended - longest.began)} of {as_time(facts.seconds)}. Start with "
+            "the items that take longest, or divide them."
         )
     if _ended(facts) - last > facts.seconds / 4:
-        return "they have nothing to do: the caller still took results when all had run."
+        return "they have nothing to do: the caller still took results after all items had run."
     return (
-        "they have nothing to do: the caller gives items, or takes results, more slowly than they "
-        "are run. See what it does between two results."
+        "they have nothing to do: the caller provides items, or takes results, more slowly "
+        "than workers run them. Look at what it does between two results."
     )
 
 
@@ -163,8 +162,8 @@ def _about_arguments(facts: TraceFacts) -> str:
     return _about_size(
         facts,
         PACK,
-        "What many items share belongs in the callable, which is sent once: "
-        "functools.partial(f, data). Or give names of files, and read them in the function.",
+        "Put data that many items share into the callable, which is sent once: "
+        "functools.partial(f, data). Or send file names, and read the files in the function.",
     )
 
 
@@ -172,7 +171,7 @@ def _about_results(facts: TraceFacts) -> str:
     return _about_size(
         facts,
         UNPACK,
-        "Return what you need of it, or write it to a file in the function and return its name.",
+        "Return only the parts that you need, or write them to a file and return its name.",
     )
 
 
@@ -185,8 +184,8 @@ def _about_size(facts: TraceFacts, what: str, remedy: str) -> str:
 
 def _about_small_items(facts: TraceFacts) -> str:
     return (
-        f"an item runs for {as_time(facts.seconds_of_item)} only. Have each call of the function "
-        "do more; or run it where nothing is sent: backend='serial'."
+        f"an item runs for {as_time(facts.seconds_of_item)} only. Do more in each call of the "
+        "function; or run it where nothing is sent: backend='serial'."
     )
 
 
@@ -202,6 +201,6 @@ def _about_losses(facts: TraceFacts) -> str:
         return ""
     were = "was" if facts.lost == 1 else "were"
     return (
-        f" {counted(facts.lost, 'item')} {were} lost with a worker, or stopped, and what that "
-        "took is not known."
+        f" {counted(facts.lost, 'item')} {were} lost with a worker, or stopped; how long they "
+        "ran is not known."
     )

@@ -78,7 +78,7 @@ IDLE: Final = "idle"
 MEANINGS: Final = {
     RUN: "the function runs",
     SERIALIZE: "workers wait while the caller serializes",
-    SEND: "workers wait for what is on its way",
+    SEND: "workers wait for data that is being sent",
     REBUILD: "workers rebuild the callable and the arguments",
     RETURN: "workers serialize the results",
     TAKE: "workers wait while the caller rebuilds results",

@@ -38,7 +38,7 @@ class Trace:
     def __enter__(self) -> Self:
         if self._began:
             raise ConfigurationError(
-                "a trace takes one block\n\nHint: make another, by calling trace() again."
+                "a trace can be used for one block only\n\nHint: make another: call trace() again."
             )
         if self._file is not None:
             # Now, so that a file that cannot be written is reported before everything runs.

@@ -25,8 +25,8 @@ def with_breakpoint_hint(error: BaseException) -> BaseException:
     if last is None or place is None or not _is_of_debugger(last) or not is_worker_process():
         return error
     translated = ConfigurationError(
-        "a task has come to a breakpoint in a worker process, where nobody sits at the keyboard"
-        "\n\nHint: run the program with PARALLEL_FACADE_BACKEND=serial; there it stops."
+        "a task reached a breakpoint in a worker process, which has no keyboard\n\n"
+        "Hint: run the program with PARALLEL_FACADE_BACKEND=serial; there the debugger works."
     )
     alone = TracebackType(None, place.tb_frame, place.tb_lasti, place.tb_lineno)
     return translated.with_traceback(alone)

@@ -110,7 +110,7 @@ PROVOKED = {
     "no result after … seconds": lambda: get_too_early(),
     "no back-end is called …": lambda: pmap(abs, [1], backend="proces"),
     "back-end … is not installed: …": lambda: with_a_plug_in("raise ImportError('no engine')"),
-    "back-end … is installed, but does not load: …": lambda: with_a_plug_in("1 / 0"),
+    "back-end … is installed, but cannot be imported: …": lambda: with_a_plug_in("1 / 0"),
     "no setting is called …": lambda: configure(worker=2),
     "… is not valid; expected …": lambda: pmap(abs, [1], workers=0),
     "… is not possible on the … back-end, which …": lambda: pmap(
@@ -130,7 +130,7 @@ PROVOKED = {
     "Can't … local object …": lambda: pickle.dumps(lambda: 0),
     "Can't get attribute … on <module …__main__…": by_a_name_that_is_not_there,
     "module '__main__' has no attribute …": by_a_name_that_is_not_there,
-    "a task has come to a breakpoint in a worker process": at_a_breakpoint,
+    "a task reached a breakpoint in a worker process": at_a_breakpoint,
     "daemonic processes are not allowed to have children": lambda: in_a_pool(start_a_child),
     "… objects should only be shared between processes through inheritance": lambda: pmap(
         lambda x, lock: x, [1], [multiprocessing.Lock()], backend="process"

@@ -12,7 +12,7 @@ untidy = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWar
 
 @needs("ppft")
 @pytest.mark.parametrize(
-    ("secret", "reason"), [("", "is not set"), ("default", "is the one that everybody knows")]
+    ("secret", "reason"), [("", "is not set"), ("default", "is ppft's public default")]
 )
 def test_ppft_is_never_used_without_a_secret_of_its_own(secret, reason, monkeypatch):
     import ppft
@@ -29,7 +29,9 @@ def test_a_wrong_secret_is_an_error_in_bounded_time(cluster, untidy_ppft, monkey
     cluster(ppft_servers())
     monkeypatch.setenv("PARALLEL_FACADE_PPFT_SECRET", "a wrong one")
 
-    with pytest.raises(BackendLostError, match="takes part(?s:.*)PARALLEL_FACADE_PPFT_SECRET"):
+    with pytest.raises(
+        BackendLostError, match="accepts this program(?s:.*)PARALLEL_FACADE_PPFT_SECRET"
+    ):
         pmap(abs, [1], backend="ppft")
 
 

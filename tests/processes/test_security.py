@@ -122,7 +122,7 @@ def test_garbage_on_a_channel_is_refused_and_the_pool_goes_on(start_method, garb
         assert type(results[1]) in (WorkerCrashedError, int)
         assert pool.pmap(abs, range(-8, 0), chunksize=1) == list(range(8, 0, -1))
     assert not Opened.was_opened
-    assert "cannot be taken" in caplog.text
+    assert "cannot be read" in caplog.text
 
 
 def test_half_a_message_is_the_end_of_its_worker_only(start_method):
@@ -144,7 +144,7 @@ def test_a_reader_stops_at_what_is_no_header(data):
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(data.ljust(HEADER.size))
-        with pytest.raises(GarbageError, match="does not lead a message"):
+        with pytest.raises(GarbageError, match="is not the header of a message"):
             MessageReader(ours).read()
 
 

@@ -90,7 +90,7 @@ with Pool(workers=1, start_method="fork") as pool:
         "[2, 3]",
         "start_method='fork' while 1 subinterpreter(s) are alive: the child would crash",
         "",
-        "Hint: use start_method='forkserver', or shut the InterpreterPoolExecutor down before.",
+        "Hint: use start_method='forkserver', or shut down the InterpreterPoolExecutor first.",
         "[1]",
     ]
     assert said == ""
@@ -118,10 +118,7 @@ except ConfigurationError as exc:
 
     # The debugger prints where, before it finds that its input has ended.
     assert "(Pdb)" in printed
-    assert said == (
-        "a task has come to a breakpoint in a worker process, where nobody sits at the keyboard "
-        "[1]\n"
-    )
+    assert said == ("a task reached a breakpoint in a worker process, which has no keyboard [1]\n")
 
 
 def test_workers_that_are_there_take_no_start_method():

@@ -210,7 +210,8 @@ def test_the_printout_is_a_small_tree(held):
         "    └── .running  generator ✗ TypeError: cannot pickle 'generator' object",
         "",
         "Way out: release it before the call, or leave it out in __getstate__; each worker then "
-        "has a lock of its own. One for all comes from multiprocessing.Manager().Lock().",
+        "has a lock of its own. For one lock that all workers share, use "
+        "multiprocessing.Manager().Lock().",
         "Way out: make a list of it, or send the function that makes it and its arguments.",
     ]
 

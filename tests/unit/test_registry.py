@@ -63,7 +63,8 @@ def test_an_engine_without_the_library_under_it_is_told_of_and_the_others_are_sh
     monkeypatch.setattr(_cli, "plug_ins", _registry.plug_ins)
 
     with pytest.raises(
-        ConfigurationError, match="'broken' is installed, but does not load.*the library\n\nHint"
+        ConfigurationError,
+        match="'broken' is installed, but cannot be imported.*the library\n\nHint",
     ) as caught:
         pmap(abs, [1], backend="broken")
     assert "lib1.so" in str(caught.value.__cause__)

@@ -203,7 +203,7 @@ def test_a_call_does_not_pay_for_the_time_that_another_had_no_workers(clock):
     assert not second.done()
     clock.now += 61
     engine._poll()
-    with pytest.raises(BackendLostError, match="no worker for 60 seconds"):
+    with pytest.raises(BackendLostError, match="no worker was free for 60 seconds"):
         second.result(0)
     engine.close(cancel=True)
 

@@ -130,7 +130,7 @@ def test_what_is_on_its_way():
     report = timeline.report(10)
 
     assert report.shares["send"] == pytest.approx(0.8)
-    assert "what they need is on its way" in report.advice
+    assert "they wait for data that is being sent" in report.advice
 
 
 @pytest.mark.parametrize("what", ["callable", "arguments"])
@@ -225,7 +225,7 @@ def test_a_caller_that_is_slow():
     for place in range(10):
         timeline.chunk(1 + place % 2, place, place, place + 0.1)
 
-    assert "takes results, more slowly than they are run" in timeline.report(10).advice
+    assert "takes results, more slowly than workers run them" in timeline.report(10).advice
 
 
 def test_threads_that_run_one_at_a_time():
@@ -339,7 +339,7 @@ def test_a_large_callable_that_is_on_its_way():
     for worker in (1, 2):
         timeline.chunk(worker, 8, 8, 10, submitted=0)
 
-    assert "what they need is on its way: 50 MB in 1 call" in timeline.report(10).advice
+    assert "they wait for data that is being sent: 50 MB in 1 call" in timeline.report(10).advice
 
 
 def test_a_caller_that_is_slow_with_tiny_items():
@@ -347,4 +347,4 @@ def test_a_caller_that_is_slow_with_tiny_items():
     for place in range(10):
         timeline.chunk(1 + place % 2, place, place, place + 1e-6)
 
-    assert "takes results, more slowly than they are run" in timeline.report(10).advice
+    assert "takes results, more slowly than workers run them" in timeline.report(10).advice

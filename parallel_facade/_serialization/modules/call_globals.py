@@ -65,7 +65,7 @@ class _ExposedInMain:
 
     def __call__(self, name: str) -> type:
         if name not in self.classes:
-            raise AttributeError(f"module '{MAIN}' has no attribute {name!r} that travelled here")
+            raise AttributeError(f"module '{MAIN}' has no attribute {name!r} in this worker")
         return self.classes[name]
 
 

@@ -97,7 +97,9 @@ def refuse_finalizer(*, returning: bool) -> Any:
     the caller's object.
     """
     if returning:
-        raise pickle.PicklingError("what is removed when its owner goes cannot be returned")
+        raise pickle.PicklingError(
+            "an object that is deleted with its owner, like a temporary folder, cannot be returned"
+        )
     return NotImplemented
 
 

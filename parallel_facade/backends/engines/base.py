@@ -425,8 +425,9 @@ class RemoteBackend(Backend):
 
     def _no_workers(self) -> BackendLostError:
         return BackendLostError(
-            f"there has been no worker for {self._start_timeout:g} seconds, not counting "
-            f"{len(self._never_ending)} with tasks that took too long and cannot be stopped\n\n"
+            f"no worker was free for {self._start_timeout:g} seconds; "
+            f"{len(self._never_ending)} still run tasks that took too long and cannot be stopped"
+            "\n\n"
             "Hint: start workers, or wait longer for them: configure(start_timeout=SECONDS)."
         )
 

@@ -156,8 +156,8 @@ class DaskBackend(RemoteBackend):
         """Return the error of this library for an error of the cluster."""
         if isinstance(error, KilledWorker):
             translated: BaseException = WorkerCrashedError(
-                "the worker died, each time that Dask ran the task on another\n\n"
-                "Hint: see its logs; the operating system may have ended it for its memory.",
+                "the worker died each time Dask ran the task, on several workers\n\n"
+                "Hint: see their logs; the system kills processes that use too much memory.",
                 exitcode=None,
             )
         elif isinstance(error, CancelledError | CommClosedError):

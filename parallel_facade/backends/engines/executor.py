@@ -78,7 +78,7 @@ class ExecutorBackend(RemoteBackend):
             return error
         crash = WorkerCrashedError(
             f"the executor lost its workers: {error}\n\n"
-            "Hint: it takes nothing more; go on with a new executor.",
+            "Hint: it accepts no more tasks; make a new executor.",
             exitcode=None,
         )
         crash.__cause__ = error

@@ -90,8 +90,8 @@ class MPIBackend(ExecutorBackend):
         from mpi4py import MPI
 
         print(
-            f"parallel_facade: {len(self._never_ending)} tasks that were given up still run, which "
-            "MPI cannot stop; all ranks are ended now",
+            f"parallel_facade: {len(self._never_ending)} abandoned tasks still run, and MPI "
+            "cannot stop them; ending all ranks",
             file=sys.stderr,
             flush=True,
         )

@@ -91,8 +91,9 @@ class PpftBackend(RemoteBackend):
         """Wait for a server, and check its versions."""
         if not self.find_workers(GREETING_SECONDS):
             raise BackendLostError(
-                f"no ppserver at {', '.join(servers)}, the addresses in {ADDRESS}, takes part\n\n"
-                f"Hint: does it have the secret in {PPFT_SECRET}, and the same version of ppft?"
+                f"no ppserver accepts this program at {', '.join(servers)}, the addresses in "
+                f"{ADDRESS}\n\n"
+                f"Hint: check that it has the secret in {PPFT_SECRET} and the same version of ppft."
             )
         check_worker("a ppserver", self._ask)
 
@@ -165,7 +166,7 @@ def _note_end(inner: EngineFuture, answer: bytes | None) -> None:
 def _secret() -> str:
     secret = os.environ.get(PPFT_SECRET)
     if not secret or secret == ppft.Server.default_secret:
-        what = "is the one that everybody knows" if secret else "is not set"
+        what = "is ppft's public default" if secret else "is not set"
         raise ConfigurationError(
             f"back-end 'ppft' needs a secret: {PPFT_SECRET} {what}\n\n"
             "Hint: start the servers with one, ppserver -s SECRET, and set the variable to it."

@@ -112,9 +112,9 @@ class RayBackend(RemoteBackend):
     def translate(self, error: BaseException) -> BaseException:
         """Return the error of this library for an error of a worker or its host."""
         if isinstance(error, ray_errors.NodeDiedError):
-            what = "the worker's host died, or cannot be reached"
+            what = "the worker's host died or cannot be reached"
         elif isinstance(error, ray_errors.OutOfMemoryError):
-            what = "Ray ended the worker, since its host had too little memory"
+            what = "Ray killed the worker because its host ran out of memory"
         elif isinstance(error, LOST):
             what = "the worker died"
         else:
@@ -194,7 +194,7 @@ class RayBackend(RemoteBackend):
         lost, is_new = self._hosts.poll({inner.host for inner in list(self._inner.values())})
         for inner in list(self._inner.values()):
             if inner.has_begun and inner.host in lost:
-                inner.fail_with(ray_errors.NodeDiedError(f"nothing is heard of host {inner.host}"))
+                inner.fail_with(ray_errors.NodeDiedError(f"host {inner.host} does not answer"))
         # A death may be known before the note that the task has begun; the start gate knows.
         self._send_anew(
             [

@@ -80,7 +80,7 @@ def _connect(settings: WorkerSettings) -> Session | None:
         elif settings.address != _connected_to:
             raise ConfigurationError(
                 f"Ray at {settings.address} cannot be used: this program is connected to Ray at "
-                f"{_connected_to}, and there is one connection in a process\n\n"
+                f"{_connected_to}, and a process can have only one connection\n\n"
                 "Hint: close the pools that use it, or run the other call in another program."
             )
         _users[session] += 1

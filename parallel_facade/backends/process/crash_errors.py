@@ -17,8 +17,8 @@ def crash_error(code: int | None) -> WorkerCrashedError:
     hint = ""
     if code is not None and -code == getattr(signal, "SIGKILL", None):
         hint = (
-            "\n\nHint: if nobody killed it, the system did so for lack of memory; "
-            "fewer workers or smaller chunks need less."
+            "\n\nHint: if nobody killed it, the system did because memory ran out; "
+            "use fewer workers or smaller chunks."
         )
     return WorkerCrashedError(f"a worker died ({exit_reason(code)}){hint}", exitcode=code)
 
@@ -34,7 +34,7 @@ def start_error(reason: str, code: int | None, stderr: str) -> WorkerCrashedErro
     hint = (
         f"The last one wrote to stderr:\n\n{stderr}"
         if stderr
-        else "Hint: see stderr for what they say."
+        else "Hint: their errors are on stderr."
     )
     return WorkerCrashedError(
         f"{START_ATTEMPTS} workers in a row died while they started ({reason})\n\n{hint}",
@@ -43,9 +43,9 @@ def start_error(reason: str, code: int | None, stderr: str) -> WorkerCrashedErro
 
 
 def garbage_error(what: str) -> WorkerCrashedError:
-    """Return the error for a task whose worker sent *what*, and was stopped because of that."""
+    """Return the error for a task whose worker sent an answer that cannot be read."""
     return WorkerCrashedError(
-        f"a worker was ended, since what it sent cannot be taken: {what}\n\n"
+        f"a worker was killed because its answer cannot be read: {what}\n\n"
         "Hint: its result is too large for this process, or a task writes to a file descriptor "
         "that is not its own.",
         exitcode=None,

@@ -292,7 +292,7 @@ class ManagerThread:
         except EOFError:
             self._lose(worker)
         except GarbageError as exc:
-            _log.error("a worker is replaced, since what it sent cannot be taken: %s", exc)
+            _log.error("replacing a worker whose answer cannot be read: %s", exc)
             with self._lock:
                 worker.stopped_for = garbage_error(str(exc))
             self._reaper.end(worker)

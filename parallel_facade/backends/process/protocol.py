@@ -162,7 +162,7 @@ class MessageReader:
             for fd, (number, size) in zip(fds, SEGMENT.iter_unpack(table), strict=False)
         )
         if len(mapped_segments) < begun.segments:
-            raise GarbageError("there was no descriptor left for a buffer in shared memory")
+            raise GarbageError("no file descriptor was left for a buffer in shared memory")
         return Message(begun.kind, begun.number, body, mapped_segments)
 
 
@@ -207,9 +207,9 @@ def _begun(data: bytearray) -> _Begun:
             raise ValueError
         return _Begun(MessageType(kind), number, segments, bytearray(length))
     except ValueError:
-        raise GarbageError(f"{bytes(data)!r} does not lead a message") from None
+        raise GarbageError(f"{bytes(data)!r} is not the header of a message") from None
     except (OverflowError, MemoryError):
-        raise GarbageError(f"there is no memory for a message of {length} bytes") from None
+        raise GarbageError(f"not enough memory for a message of {length} bytes") from None
 
 
 def send_message(

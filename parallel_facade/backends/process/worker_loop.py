@@ -167,7 +167,7 @@ class _Conversation:
         if self._has_grown():
             raise ConfigurationError(
                 f"max_memory_per_worker={self._max_memory} is less than the {resident_bytes()} "
-                "bytes that a worker has before its first task"
+                "bytes that a worker uses before its first task"
             )
 
     def _has_grown(self) -> bool:

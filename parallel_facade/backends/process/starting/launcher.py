@@ -384,8 +384,8 @@ def _refuse_beside_interpreters() -> None:
     if (count := len(interpreters.list_all()) - 1) > 0:
         raise ConfigurationError(
             f"start_method='fork' while {count} subinterpreter(s) are alive: the child would crash"
-            "\n\nHint: use start_method='forkserver', or shut the "
-            "InterpreterPoolExecutor down before."
+            "\n\nHint: use start_method='forkserver', or shut down the "
+            "InterpreterPoolExecutor first."
         )
 
 
@@ -395,7 +395,7 @@ def _warn_of_threads() -> None:
     if threading.active_count() > 1:
         warnings.warn(
             "start_method='fork' while other threads are alive: a lock that one of them holds at "
-            "that moment stays locked in the worker for ever; 'forkserver' has no such problem",
+            "that moment stays locked in the worker for ever; 'forkserver' avoids this",
             RuntimeWarning,
             stacklevel=2,
         )

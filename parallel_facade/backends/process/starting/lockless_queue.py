@@ -80,7 +80,7 @@ class _End:
             except Exception:
                 # A task has written to a descriptor that is not its own. An error would end the
                 # pool's thread, which receives here.
-                _log.error("the pool was sent what is no message: %.80r", message)
+                _log.error("the pool received an invalid message: %.80r", message)
         raise EOFError
 
     def _receive(self) -> bytes:
