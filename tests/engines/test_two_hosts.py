@@ -71,5 +71,5 @@ def test_what_a_lost_host_had_is_told_where_no_retry_was_asked_for(map_with_a_cu
 
     (lost,) = (one for one in outcomes if isinstance(one, Exception))
     assert isinstance(lost, WorkerCrashedError)
-    assert "the worker's host died, or cannot be reached" in str(lost)
+    assert "the worker's host died or cannot be reached" in str(lost)
     assert {one for one in outcomes if one is not lost} <= {0, 1}
