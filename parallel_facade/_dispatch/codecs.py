@@ -19,6 +19,7 @@ from parallel_facade._serialization.buffers.object_store import Store
 from parallel_facade._serialization.buffers.shared_memory import SegmentPool
 from parallel_facade._serialization.encoder import Encoder, Payload
 from parallel_facade._serialization.modules import call_globals as _namespaces
+from parallel_facade._worker.inherited_state import read_state
 from parallel_facade._worker.loaded_call import CallEnvironment
 from parallel_facade._worker.outcomes import (
     ChunkReport,
@@ -151,9 +152,14 @@ class PayloadCodec:
             call.take_times is not None,
             _authkey() if self._has_children else None,
             settings_for_tasks() or None,
+            self._packed_state(),
         )
         data = pickle.dumps((tuple(environment), payload.data), PROTOCOL)
         return self._as_taken(payload._replace(data=data))
+
+    def _packed_state(self) -> bytes | None:
+        state = read_state()
+        return self._encoder.encode(state, "the caller's state", None).data if state else None
 
     def _packed_output_request(self) -> bytes:
         return packed_output_request(is_remote=self._is_remote, has_bar=self._has_bar)

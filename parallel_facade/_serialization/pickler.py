@@ -70,6 +70,7 @@ class Reducer:
     def __init__(self, call_id: str, defined: set[str], *, returning: bool) -> None:
         self.call_id: str = call_id
         self.defined = defined
+        self.defined_here: set[int] = set()  # classes that this payload brings along
         self.returning: bool = returning
         # A returned payload has no module changes: the modules are the receiver's own.
         self.collector = None if returning else ChangeCollector(self.dump)

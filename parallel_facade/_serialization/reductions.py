@@ -12,6 +12,9 @@ import contextlib
 import copyreg
 import enum
 import functools
+import itertools
+import logging
+import mmap
 import pickle
 import struct
 import threading
@@ -33,7 +36,7 @@ from parallel_facade._serialization.modules.importable import (
     is_importable,
     is_importable_module,
 )
-from parallel_facade._serialization.modules.ownership import is_ours
+from parallel_facade._serialization.modules.ownership import is_built_in, is_ours
 from parallel_facade._serialization.rules import classes as _classes
 from parallel_facade._serialization.rules import functions as _functions
 from parallel_facade._serialization.rules.builtin_values import (
@@ -43,6 +46,7 @@ from parallel_facade._serialization.rules.builtin_values import (
     is_array_with_attributes,
     reduce_array,
     reduce_context_manager,
+    reduce_count,
     reduce_descriptor,
     reduce_lazy_import,
     reduce_memoryview,
@@ -62,6 +66,10 @@ from parallel_facade._serialization.rules.ctypes_types import (
     reduce_library,
     reduce_metaclass,
 )
+from parallel_facade._serialization.rules.dynamic_attributes import (
+    has_dynamic_attributes,
+    reduce_dynamic,
+)
 from parallel_facade._serialization.rules.enums import reduce_member
 from parallel_facade._serialization.rules.exceptions import (
     is_reduced_here,
@@ -70,11 +78,35 @@ from parallel_facade._serialization.rules.exceptions import (
 )
 from parallel_facade._serialization.rules.files import FILES, reduce_file
 from parallel_facade._serialization.rules.forward_refs import is_forward_ref, reduce_forward_ref
+from parallel_facade._serialization.rules.loggers import reduce_logger
+from parallel_facade._serialization.rules.mapped_memory import (
+    is_numpy_array,
+    is_torch_tensor,
+    reduce_mapped_array,
+    reduce_mapped_ctypes,
+    reduce_mapped_tensor,
+    reduce_mapping,
+)
 from parallel_facade._serialization.rules.methods import reduce_method
+from parallel_facade._serialization.rules.process_bound import (
+    is_process_bound,
+    refuse_process_bound,
+)
 from parallel_facade._serialization.rules.singletons import (
     SINGLETON_TYPES,
     reduce_context,
     reduce_singleton,
+)
+from parallel_facade._serialization.rules.third_party import (
+    is_mapped_attribute,
+    is_mapper,
+    is_mapper_path,
+    is_proxy,
+    is_symbol,
+    reduce_mapper,
+    reduce_parametrized,
+    reduce_proxy_object,
+    reduce_symbol,
 )
 from parallel_facade._serialization.rules.type_parameters import parts_of
 
@@ -144,7 +176,8 @@ def reduce_named(reducer: Reducer | None, obj: Any, found: tuple[str, str] | Non
         if any(changes):
             return object_at, found, (reducer.call_id, changes), None, None, apply_changes_beside
     # For a private method, pickle would look up its name, but the attribute's name differs.
-    return NotImplemented if found[1] == obj.__qualname__ else (object_at, found)
+    has_name = found == (obj.__module__, obj.__qualname__)
+    return NotImplemented if has_name else (object_at, found)
 
 
 def apply_changes_beside(_: object, state: tuple[str, ModuleChanges]) -> None:
@@ -172,7 +205,7 @@ def _reduce_function(reducer: Reducer, function: types.FunctionType) -> Any:
 def _reduce_class(reducer: Reducer, cls: type) -> Any:
     if id(cls) in _ours:
         return NotImplemented
-    if cls.__module__ == "builtins":
+    if is_built_in(cls):
         return _reduce_builtin_class(cls)
     if (found := find_path(cls)) is not None:
         return reduce_named(reducer, cls, found)
@@ -184,6 +217,8 @@ def _reduce_class(reducer: Reducer, cls: type) -> Any:
 def _reduce_class_by_value(reducer: Reducer, cls: type) -> Any:
     if is_made_by_ctypes(cls) and (derived := reduce_derived(cls)) is not None:
         return derived
+    if (parametrized := reduce_parametrized(cls)) is not None:
+        return parametrized
     if reducer.returning and came_from_caller(cls):
         return _classes.reduce_to_token(cls)
     if id(cls) in reducer.skeletons:
@@ -223,6 +258,7 @@ def _reduce_hierarchy(reducer: Reducer, cls: type) -> Any:
         if not is_importable(function)
     ]
     reducer.defined.update(map(token_for, hierarchy))
+    reducer.defined_here.update(map(id, hierarchy))
     reducer.skeletons.update(map(id, [*hierarchy[:-1], *functions]))
     parameters = [part for one in hierarchy for part in parts_of(one)]
     reducer.names.bare.update(id(parameter) for parameter, _ in parameters)
@@ -248,7 +284,7 @@ def _distinct(classes: list[type]) -> list[type]:
 
 def goes_by_name(cls: type) -> bool:
     """Return whether a worker finds *cls* by its name."""
-    return cls.__module__ in {"builtins", "_ctypes"} or is_importable(cls)
+    return is_built_in(cls) or cls.__module__ == "_ctypes" or is_importable(cls)
 
 
 def _reduce_cell(reducer: Reducer, cell: types.CellType) -> Any:
@@ -282,6 +318,37 @@ def fill_space(module: types.ModuleType, values: dict[str, Any]) -> None:
     fill(vars(module), values)
 
 
+def _reduce_mapped_attribute(reducer: Reducer, attribute: Any) -> Any:
+    # Its own way looks it up in its class, which may be on its way in the same payload.
+    is_on_its_way = id(attribute.class_) in reducer.defined_here
+    return reduce_dynamic(attribute) if is_on_its_way else _reduce_instance(reducer, attribute)
+
+
+def _reduce_proxy(reducer: Reducer, proxy: Any) -> Any:
+    if (found := find_path(proxy)) is None:
+        return reduce_proxy_object(proxy)
+    named = reduce_named(reducer, proxy, found)
+    # The pickler finds only functions and classes by their own name.
+    return (object_at, found) if named is NotImplemented else named
+
+
+def _reduce_numpy_array(reducer: Reducer, array: Any) -> Any:
+    mapped = reduce_mapped_array(array, returning=reducer.returning)
+    if mapped is NotImplemented and is_array_with_attributes(type(array)):
+        return reduce_array(array)
+    return mapped
+
+
+def _reduce_ctypes_object(reducer: Reducer, obj: Any) -> Any:
+    mapped = reduce_mapped_ctypes(obj, returning=reducer.returning)
+    return _reduce_instance(reducer, obj) if mapped is NotImplemented else mapped
+
+
+def _reduce_tensor(reducer: Reducer, tensor: Any) -> Any:
+    mapped = reduce_mapped_tensor(tensor, returning=reducer.returning)
+    return _reduce_instance(reducer, tensor) if mapped is NotImplemented else mapped
+
+
 def _reduce_lru_cache(reducer: Reducer, wrapper: Any) -> Any:
     if (found := find_path(wrapper)) is not None:
         return reduce_named(reducer, wrapper, found)
@@ -313,8 +380,10 @@ HANDLERS: Final[dict[type, Callable[[Reducer, Any], Any]]] = {
     functools._lru_cache_wrapper: _reduce_lru_cache,
     weakref.finalize: lambda reducer, _: refuse_finalizer(returning=reducer.returning),
     LAZY_IMPORT: lambda _, value: reduce_lazy_import(value),
+    itertools.count: lambda _, counter: reduce_count(counter),
     struct.Struct: lambda _, form: (struct.Struct, (form.format,)),
-    memoryview: lambda _, view: reduce_memoryview(view),
+    memoryview: lambda reducer, view: reduce_memoryview(view, returning=reducer.returning),
+    mmap.mmap: lambda reducer, mapping: reduce_mapping(mapping, returning=reducer.returning),
     weakref.ReferenceType: lambda _, reference: reduce_weakref(reference),
     **dict.fromkeys(weakref.ProxyTypes, lambda _, proxy: reduce_weakproxy(proxy)),
     **dict.fromkeys(WEAK_COLLECTIONS, lambda _, weak: reduce_weak_collection(weak)),
@@ -334,14 +403,24 @@ RULES: Final[tuple[tuple[Callable[[type], bool], Handler], ...]] = (
         lambda kind: id(kind) in HANDLER_BY_ID,
         lambda reducer, obj: HANDLER_BY_ID[id(type(obj))](reducer, obj),
     ),
+    (is_numpy_array, _reduce_numpy_array),
     (lambda kind: kind is types.CodeType, lambda reducer, code: reducer.reduce_code(code)),
     (lambda kind: issubclass(kind, type), _reduce_class),
     (lambda kind: issubclass(kind, DESCRIPTOR_TYPES), HANDLER_BY_ID[id(property)]),
     (is_carried_by_dill, lambda reducer, obj: reducer.reduce_by_dill(obj)),
     (lambda kind: issubclass(kind, BaseException), _reduce_exception),
+    (lambda kind: issubclass(kind, logging.Logger), lambda _, logger: reduce_logger(logger)),
+    (is_process_bound, lambda _, obj: refuse_process_bound(obj)),
+    (is_made_by_ctypes, _reduce_ctypes_object),
+    (is_torch_tensor, _reduce_tensor),
     (is_library, lambda _, library: reduce_library(library)),
     (is_forward_ref, lambda reducer, obj: reduce_forward_ref(obj, reducer.call_id)),
-    (is_array_with_attributes, lambda _, array: reduce_array(array)),
+    (is_proxy, _reduce_proxy),
+    (is_mapper_path, lambda _, path: reduce_dynamic(path)),
+    (is_mapper, lambda _, mapper: reduce_mapper(mapper)),
+    (is_mapped_attribute, _reduce_mapped_attribute),
+    (is_symbol, lambda _, symbol: reduce_symbol(symbol)),
+    (has_dynamic_attributes, lambda _, obj: reduce_dynamic(obj)),
     (lambda kind: issubclass(kind, enum.Enum) or _has_its_own_way(kind), _reduce_instance),
     # The pickler would look up the type in the table of copyreg, which hashes it.
     (_is_unhashable, lambda _, obj: obj.__reduce_ex__(PROTOCOL)),

@@ -33,6 +33,7 @@ from parallel_facade._serialization.modules import apply_changes as _changes
 from parallel_facade._serialization.modules import call_globals as _namespaces
 from parallel_facade._serialization.rules.builtin_values import LiveObjects
 from parallel_facade._serialization.rules.class_making import pinning_attributes
+from parallel_facade._worker.inherited_state import write_state
 from parallel_facade._worker.outcome_recorder import OutcomeLog, OutcomeRecorder
 from parallel_facade._worker.outcomes import Failure, Received, captured, encode_unread
 from parallel_facade._worker.run_chunk import (
@@ -60,6 +61,8 @@ class CallEnvironment(NamedTuple):
         authkey: The key for managers of `multiprocessing`, which the caller may have made; `None`
             for none.
         settings: The caller's configuration, for calls that tasks make.
+        state: The caller's `inherited_state`, as a payload; `None` if it is that of a new
+            interpreter.
     """
 
     call_id: str
@@ -71,6 +74,7 @@ class CallEnvironment(NamedTuple):
     is_timed: bool = False
     authkey: bytes | None = None
     settings: dict[str, Any] | None = None
+    state: bytes | None = None
 
     def apply(self) -> None:
         """Make names of modules and files mean the same here as in the caller."""
@@ -112,6 +116,7 @@ class LoadedCall:
             self.call_id, self._environment.serializer, returning=True, segment_pool=segment_pool
         )
         self._call: Call | None = None
+        self._state: dict[str, Any] = {}
         self._decoding = threading.Lock()  # guards _call, if a worker has several threads
         self._live: list[Any] = []  # objects that the callable refers to only weakly
         # Context variables that travelled are set in this context, for this call alone.
@@ -172,6 +177,7 @@ class LoadedCall:
     ) -> tuple[Payload, int]:
         if on_begin is not None:
             on_begin()
+        write_state(self._state)
         with _namespaces.as_main(self.call_id), LiveObjects():
             try:
                 chunk = Chunk(*decode(*payload))
@@ -200,7 +206,11 @@ class LoadedCall:
         self._environment.apply()
         if self._call is None:
             with LiveObjects() as self._live:
-                self._call = Call(*decode(self._payload, self._mapped_segments))
+                call = Call(*decode(self._payload, self._mapped_segments))
+                # After the call: it refers to classes that the call has brought along.
+                if self._environment.state is not None:
+                    self._state = decode(self._environment.state)
+                self._call = call
             self._payload, self._mapped_segments = b"", ()
         return self._call
 

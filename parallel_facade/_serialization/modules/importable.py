@@ -43,15 +43,41 @@ def find_path(obj: Any) -> tuple[str, str] | None:
         return None
     # Use the name that a worker would use: Python 3.11 calls its module _io "io".
     if not is_importable_name(module_name):
-        return None
+        return _find_elsewhere(obj) if isinstance(obj, type) else None
     module = sys.modules[module_name]
     path = _follow(module, qualname.split("."), obj) or _other_name(module, obj)
-    if path is None or was_replaced(module, path.split(".")[0]):
+    if path is None:
+        return _find_elsewhere(obj) if isinstance(obj, type) else None
+    if was_replaced(module, path.split(".")[0]):
         return None
     is_method = type(obj) is types.FunctionType and "." in path and is_of_user(module_name)
     if is_method and was_recoded(module_name, path, obj):
         return None
     return None if is_marked_changed(module_name, path) else (module_name, path)
+
+
+def _find_elsewhere(cls: type) -> tuple[str, str] | None:
+    """Return where a worker finds *cls*, whose `__module__` is not its module; `None` if nowhere.
+
+    Some packages set it (pytest's `Skipped` says "builtins"), and classes written in C may say
+    "_wrappers" for "wrapt._wrappers".
+    """
+    for name in _modules_behind(cls):
+        if name == cls.__module__ or not is_importable_name(name):
+            continue
+        if path := _follow(sys.modules[name], cls.__qualname__.split("."), cls):
+            return name, path
+    return None
+
+
+def _modules_behind(cls: type) -> set[str]:
+    """Return the modules that *cls* may be defined in, by its methods, or by what it says."""
+    methods = [value for value in vars(cls).values() if type(value) is types.FunctionType]
+    names = {str(method.__globals__.get("__name__")) for method in methods}
+    names.update(base.__module__ for base in cls.__bases__)
+    if not methods and cls.__module__ not in sys.modules:
+        names.update(name for name in list(sys.modules) if name.endswith(f".{cls.__module__}"))
+    return names
 
 
 def is_importable_module(module: types.ModuleType) -> bool:

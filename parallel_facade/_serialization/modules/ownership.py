@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import functools
 import os
 import re
@@ -32,3 +33,14 @@ def is_of_user(name: str) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _is_users_file(file: str) -> bool:
     return not (file.startswith(STANDARD) or INSTALLED.search(file))
+
+
+HEAP_TYPE: Final = 1 << 9
+"""Flag of classes that were made at run time (`Py_TPFLAGS_HEAPTYPE`)."""
+
+
+def is_built_in(cls: type) -> bool:
+    """Return whether *cls* is built in, and does not only say so: `exec` in a bare namespace."""
+    return cls.__module__ == "builtins" and (
+        not cls.__flags__ & HEAP_TYPE or getattr(builtins, cls.__name__, None) is cls
+    )

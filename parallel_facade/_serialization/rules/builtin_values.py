@@ -7,9 +7,11 @@ Guarantees:
 
 from __future__ import annotations
 
+import ast
 import functools
 import gc
 import inspect
+import itertools
 import pickle
 import sys
 import threading
@@ -18,6 +20,8 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
+
+from parallel_facade._serialization.rules.mapped_memory import reduce_mapped_view
 
 
 class _Live(threading.local):
@@ -38,8 +42,10 @@ class LiveObjects:
         _live_here.kept = self._before
 
 
-def reduce_memoryview(view: memoryview) -> tuple[Any, ...]:
-    """Return how to rebuild *view* over a copy of its contents."""
+def reduce_memoryview(view: memoryview, *, returning: bool) -> Any:
+    """Return how to rebuild *view*: over the same memory if that is shared, else over a copy."""
+    if (mapped := reduce_mapped_view(view, returning=returning)) is not NotImplemented:
+        return mapped
     contents = view.tobytes() if view.readonly else bytearray(view.tobytes())
     return new_memoryview, (contents, view.format, view.shape)
 
@@ -101,6 +107,15 @@ def refuse_finalizer(*, returning: bool) -> Any:
             "an object that is deleted with its owner, like a temporary folder, cannot be returned"
         )
     return NotImplemented
+
+
+def reduce_count(counter: Any) -> tuple[Any, ...]:
+    """Return how to rebuild *counter*, an `itertools.count` of plain numbers, at its number.
+
+    Python 3.14 pickles none any more; only its repr says where it stands.
+    """
+    numbers = ast.literal_eval(repr(counter).removeprefix("count"))
+    return itertools.count, numbers if isinstance(numbers, tuple) else (numbers,)
 
 
 def reduce_weak_collection(collection: Any) -> tuple[Any, ...]:

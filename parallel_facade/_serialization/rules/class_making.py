@@ -100,6 +100,12 @@ def put_methods(
         expose_in_main(call_id, cls)
 
 
+def put_leaves(cls: type, call_id: str, leaves: dict[str, Any]) -> None:
+    """Give *cls* the data that its `__new__` may need, once its methods have their contents."""
+    if leaves and _is_due(cls, call_id):
+        _put(cls, leaves)
+
+
 def put_data(cls: type, call_id: str, data: dict[str, Any], methods: tuple[str, ...]) -> None:
     """Give *cls* its other attributes, and delete those that it no longer has."""
     if not _is_due(cls, call_id):

@@ -25,12 +25,14 @@ from parallel_facade._serialization.modules.apply_changes import ModuleChanges, 
 from parallel_facade._serialization.modules.call_globals import MAIN
 from parallel_facade._serialization.modules.code_names import names_in_annotations
 from parallel_facade._serialization.modules.collect_changes import ChangeCollector
+from parallel_facade._serialization.modules.importable import is_importable
 from parallel_facade._serialization.rules.class_making import (
     ANNOTATE,
     call_library_hooks,
     class_by_token,
     define_class,
     put_data,
+    put_leaves,
     put_member_state,
     put_methods,
     register_virtual,
@@ -116,6 +118,7 @@ def reduce_hierarchy(
     steps: tuple[list[tuple[Any, ...]], ...] = (
         [(put_methods, one, call_id, methods, _placeholders(data)) for one, methods, data in parts],
         states,
+        [(put_leaves, one, call_id, _leaves(data)) for one, _, data in parts],
         [(put_data, one, call_id, data, tuple(methods)) for one, methods, data in parts],
         [(fill_parts, one, state) for one, state in parameters],
         [(apply_changes, call_id, changes)],
@@ -181,6 +184,21 @@ def _placeholders(data: dict[str, Any]) -> dict[str, Any]:
         name: type(value)() if type(value) in {dict, list, set} else None
         for name, value in data.items()
     }
+
+
+def _leaves(data: dict[str, Any]) -> dict[str, Any]:
+    """Return those of *data* that hold no instances, such as locks.
+
+    The `__new__` of the class may need them, and runs when an instance in the rest is rebuilt.
+    """
+    return {
+        name: value
+        for name, value in data.items()
+        if type(value) not in CONTAINERS and is_importable(type(value))
+    }
+
+
+CONTAINERS: Final = frozenset({dict, list, set, tuple, frozenset})
 
 
 def _names_in_hints(cls: type) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from parallel_facade._common.errors import message_of
+from parallel_facade._serialization.modules.ownership import is_built_in
 
 DESCRIPTORS: Final = (types.MemberDescriptorType, types.GetSetDescriptorType)
 ELSEWHERE: Final = frozenset(
@@ -33,7 +34,7 @@ def is_reduced_here(cls: type) -> bool:
     holders = (
         next((one for one in cls.__mro__ if way in one.__dict__), object) for way in OWN_WAYS
     )
-    return all(holder.__module__ == "builtins" for holder in holders)
+    return all(is_built_in(holder) for holder in holders)
 
 
 def reduce_exception(error: BaseException) -> tuple[Any, ...]:
@@ -70,7 +71,7 @@ def contents_of(error: BaseException) -> dict[str, Any]:
                 with suppress(AttributeError):  # an empty slot
                     value = descriptor.__get__(error)
                     # A built-in field set to None is shown: "[Errno None]". If unset, it is not.
-                    if value is not None or one.__module__ != "builtins":
+                    if value is not None or not is_built_in(one):
                         contents.setdefault(name, value)
     return {**contents, **_dict_of(error)}
 
@@ -82,7 +83,7 @@ def links_of(error: BaseException) -> tuple[Any, ...]:
 
 def new_exception(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
     """Return an exception of *cls*, made without running the user's code."""
-    builtin: Any = next(one for one in cls.__mro__ if one.__module__ == "builtins")
+    builtin: Any = next(one for one in cls.__mro__ if is_built_in(one))
     error: BaseException = builtin.__new__(cls)
     BaseException.args.__set__(error, args)  # type: ignore[attr-defined]
     return error

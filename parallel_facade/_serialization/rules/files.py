@@ -41,17 +41,35 @@ def reduce_file(file: Any, *, returning: bool) -> tuple[Any, ...]:
         raise pickle.PicklingError("a file that is closed, or has no path, cannot travel")
     mode = _raw(file).mode
     if mode == "ab":
-        text = {"encoding": file.encoding, "errors": file.errors} if _is_text(file) else {}
-        return open_again, (file.name, "a" if text else "ab", text, None)
+        options = _text_options(file) if _is_text(file) else _buffering(file)
+        return open_again, (file.name, "a" if _is_text(file) else "ab", options, None)
     if mode == "rb" and not _is_text(file):
-        return open_again, (file.name, "rb", {}, file.tell())
+        return open_again, (file.name, "rb", _buffering(file), file.tell())
     purpose = "reading text" if mode == "rb" else "writing"
     raise pickle.PicklingError(f"a file that is open for {purpose} cannot travel: {file.name!r}")
 
 
-def open_again(name: str | bytes, mode: str, text: dict[str, Any], position: int | None) -> Any:
-    """Return the file *name*, opened as it was."""
-    file = open(name, mode, **text)  # noqa: SIM115 - its user closes it, like the original
+def _text_options(file: Any) -> dict[str, Any]:
+    return {
+        "encoding": file.encoding,
+        "errors": file.errors,
+        "line_buffering": file.line_buffering,
+        "write_through": file.write_through,
+    }
+
+
+def _buffering(file: Any) -> dict[str, Any]:
+    return {"buffering": 0} if isinstance(file, io.FileIO) else {}
+
+
+def open_again(name: str | bytes, mode: str, options: dict[str, Any], position: int | None) -> Any:
+    """Return the file *name*, opened as it was; its user closes it, like the original."""
+    if mode == "a":
+        encoding, errors = options.pop("encoding"), options.pop("errors")
+        text = open(name, "a", encoding=encoding, errors=errors)  # noqa: SIM115
+        text.reconfigure(**options)
+        return text
+    file = open(name, mode, **options)  # noqa: SIM115
     if position:
         file.seek(position)
     return file

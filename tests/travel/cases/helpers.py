@@ -4,6 +4,9 @@ import collections
 import datetime
 import functools
 import os
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel
 
 RATE = 1
 TABLE = {"a": 1}
@@ -104,3 +107,21 @@ class Plug:
 
     def describe(self, x):
         return (self.key, sorted(self.known), x)
+
+
+T = TypeVar("T")
+
+
+class Box(BaseModel, Generic[T]):
+    item: T
+
+
+IntBox = Box[int]
+
+
+class Wrapper:
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)

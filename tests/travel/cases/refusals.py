@@ -1,15 +1,20 @@
 """What cannot travel: a clear error that names the part, the item and a way out; the rest runs."""
 
 import asyncio
+import concurrent.futures
+import multiprocessing
 import os
+import selectors
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
 
+import multiprocess
 from runner import main
 
-from parallel_facade import SerializationError
+from parallel_facade import SerializationError, explain
 
 
 class HoldsALock:
@@ -125,6 +130,55 @@ def case_every_part_is_named(pmap):
     except SerializationError as exc:
         paths = [offender.path for offender in exc.offenders]
     assert paths == ["item 0[0]._lock", "item 0[1]['k']._lock"]
+
+
+def case_what_belongs_to_one_process(pmap):
+    parts = multiprocessing.Pipe()
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    selector = selectors.SelectSelector()
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    for owned in (*parts, *multiprocess.Pipe(), child, selector, pool):
+        kind = type(owned).__name__
+        refused(pmap, lambda x: x, [0, {"k": owned}], f"a {kind} belongs", path="item 1['k']")
+        assert not explain(owned).travels
+    refused(pmap, lambda x: child.wait(), [0], "a Popen belongs", path=_cell("child"))
+    child.wait()
+    for one in (*parts, selector):
+        one.close()
+
+
+def _cell(name):
+    return f"closure cell '{name}' of case_what_belongs_to_one_process.<locals>.<lambda>"
+
+
+def case_a_pending_future(pmap):
+    ended = concurrent.futures.Future()
+    ended.set_result(4)
+
+    refused(pmap, lambda x: x, [concurrent.futures.Future()], "pending", path="item 0")
+    assert pmap(lambda future: future.result(), [ended]) == [4]
+
+
+def case_what_belongs_to_one_process_in_asyncio(pmap):
+    async def everything():
+        loop = asyncio.get_running_loop()
+        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        task = asyncio.ensure_future(asyncio.sleep(0))
+        for owned in (loop, server, task, loop.create_future()):
+            refused(pmap, lambda x: x, [owned], type(owned).__name__, path="item 0")
+        server.close()
+        await task
+
+    asyncio.run(everything())
+
+
+def case_what_belongs_to_the_worker(pmap):
+    for module in (multiprocessing, multiprocess):
+        returned(pmap, module.Pipe, "a Connection belongs")
+        returned(pmap, module.Queue, "inheritance")
+    returned(pmap, lambda: subprocess.Popen([sys.executable, "-c", ""]), "a Popen belongs")
+    returned(pmap, concurrent.futures.Future, "pending")
+    returned(pmap, selectors.SelectSelector, "a SelectSelector belongs")
 
 
 def case_results_that_cannot_travel(pmap):

@@ -9,13 +9,16 @@ import decimal
 import fractions
 import io
 import ipaddress
+import itertools
 import logging
 import operator
+import os
 import pathlib
 import queue
 import random
 import re
 import struct
+import tempfile
 import threading
 import types
 import uuid
@@ -370,6 +373,42 @@ def case_a_binary_file_at_its_position(pmap):
         file.seek(3)
 
         assert pmap(lambda f: f.read(5), [file]) == [expected]
+
+
+def case_counters(pmap):
+    for counter in (itertools.count(), itertools.count(5), itertools.count(2.5, 0.5)):
+        next(counter)
+        assert pmap(lambda c: [next(c), next(c)], [counter]) == [[next(counter), next(counter)]]
+
+
+case_counters.needs_processes = True
+
+
+def case_files_keep_their_buffering(pmap):
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "log")
+        with (
+            open(path, "a", buffering=1, encoding="utf-8") as lines,
+            open(path, "ab", buffering=0) as raw,
+            open(path, "a", encoding="latin-1") as through,
+            open(path, "ab") as buffered,
+            open(path, "rb", buffering=0) as read,
+        ):
+            through.reconfigure(write_through=True)
+
+            def write(x):
+                lines.write(f"line {x}\n")
+                raw.write(b"raw\n")
+                through.write("through\n")
+                with open(path) as again:
+                    seen = set(again.read().splitlines())
+                return seen, lines.line_buffering, through.write_through, through.encoding
+
+            def kinds(_):
+                return [type(file).__name__ for file in (raw, buffered, read)], lines.mode
+
+            assert pmap(write, [7]) == [({"line 7", "raw"}, True, True, "latin-1")]
+            assert pmap(kinds, [0]) == [(["FileIO", "BufferedWriter", "FileIO"], "a")]
 
 
 if __name__ == "__main__":

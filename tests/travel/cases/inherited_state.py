@@ -1,0 +1,160 @@
+"""State of the caller's interpreter: a task sees it as it was at the call."""
+
+import contextlib
+import decimal
+import logging
+import sys
+
+import numpy as np
+from runner import main
+
+from parallel_facade import apply_async
+
+
+def thirds(_):
+    context = decimal.getcontext()
+    return len(str(decimal.Decimal(1) / 3)), context.rounding, context.traps[decimal.Inexact]
+
+
+USUAL = (30, decimal.ROUND_HALF_EVEN, False)
+
+
+def case_decimal_precision(pmap):
+    assert pmap(thirds, [0, 1]) == [USUAL] * 2
+    with decimal.localcontext() as context:
+        context.prec = 50
+        context.rounding = decimal.ROUND_UP
+        assert pmap(thirds, [0, 1]) == [(52, decimal.ROUND_UP, False)] * 2
+    assert pmap(thirds, [0, 1]) == [USUAL] * 2
+
+
+def case_decimal_traps(pmap):
+    with decimal.localcontext() as context:
+        context.traps[decimal.Inexact] = True
+        (error,) = pmap(thirds, [0], return_exceptions=True)
+    assert type(error) is decimal.Inexact
+
+
+def case_decimal_flags_of_another_task(pmap):
+    def inexact(_):
+        before = decimal.getcontext().flags[decimal.Inexact]
+        thirds(0)
+        return before
+
+    with decimal.localcontext() as context:
+        context.prec = 9
+        context.clear_flags()
+        assert not pmap(inexact, [0], chunksize=1)[0]
+
+
+def case_decimal_in_a_single_call(pmap):
+    backend = pmap.keywords["backend"]
+    with decimal.localcontext() as context:
+        context.prec = 7
+        assert apply_async(thirds, (0,), backend=backend).get(60)[0] == 9
+
+
+case_decimal_in_a_single_call.needs_processes = True
+
+
+def case_numpy_errors(pmap):
+    def divide(_):
+        return np.float64(1) / np.float64(0)
+
+    with np.errstate(divide="raise"):
+        (error,) = pmap(divide, [0], return_exceptions=True)
+    with np.errstate(divide="ignore"):
+        assert pmap(divide, [0]) == [np.inf]
+    assert type(error) is FloatingPointError
+    assert pmap(lambda _: np.geterr() == np.geterr(), [0]) == [True]
+
+
+def case_numpy_print_options(pmap):
+    def text(_):
+        return str(np.array([1.23456, 1e-9]))
+
+    with np.printoptions(precision=2, suppress=True):
+        assert pmap(text, [0, 1]) == [text(0)] * 2 == ["[1.23 0.  ]"] * 2
+    assert pmap(text, [0]) == [text(0)]
+
+
+def depth(n):
+    return 0 if n == 0 else 1 + depth(n - 1)
+
+
+@contextlib.contextmanager
+def recursion_limit(limit):
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def case_recursion_limit(pmap):
+    with recursion_limit(20_000):
+        assert pmap(depth, [10, 3000]) == [10, 3000]
+        assert pmap(lambda _: sys.getrecursionlimit(), [0, 1]) == [20_000] * 2
+    assert pmap(lambda _: sys.getrecursionlimit(), [0, 1]) == [sys.getrecursionlimit()] * 2
+
+
+def case_digits_of_numbers(pmap):
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        assert pmap(lambda n: len(str(10**n)), [6000]) == [6001]
+    finally:
+        sys.set_int_max_str_digits(before)
+    (error,) = pmap(lambda n: len(str(10**n)), [6000], return_exceptions=True)
+    assert type(error) is ValueError
+
+
+class Tracing(logging.Logger):
+    def trace(self, text):
+        self.log(25, "traced %s", text)
+        return "traced"
+
+
+@contextlib.contextmanager
+def logger_class(cls):
+    before = logging.getLoggerClass()
+    logging.setLoggerClass(cls)
+    try:
+        yield
+    finally:
+        logging.setLoggerClass(before)
+
+
+def case_a_logger_of_a_class(pmap):
+    with logger_class(Tracing):
+        logger = logging.getLogger(f"{__name__}.tracing")
+
+    assert pmap(lambda x: logger.trace(x), [1, 2]) == ["traced", "traced"]
+    assert pmap(lambda one: (type(one).__name__, one.name), [logger]) == [("Tracing", logger.name)]
+
+
+def case_the_class_of_new_loggers(pmap):
+    def trace(x):
+        return logging.getLogger(f"new.{x}").trace(x)
+
+    with logger_class(Tracing):
+        assert pmap(trace, [1, 2]) == ["traced", "traced"]
+    assert pmap(lambda x: type(logging.getLogger(f"later.{x}")).__name__, [1]) == ["Logger"]
+
+
+def case_methods_put_on_loggers(pmap):
+    def loud(self, text):
+        return f"{self.name} {text}"
+
+    logging.Logger.loud = loud
+    try:
+        logger = logging.getLogger("loud")
+        assert pmap(lambda x: logger.loud(x), [1]) == ["loud 1"]
+        assert pmap(lambda x: logging.getLogger("other").loud(x), [1]) == ["other 1"]
+    finally:
+        del logging.Logger.loud
+
+
+if __name__ == "__main__":
+    main(globals())
