@@ -175,14 +175,14 @@ class Storm:
         timed = rng.random() < 0.3
         items = self.items(rng, rng.randint(1, 30), without=() if timed else TIMED)
         options = {"task_timeout": TASK_TIMEOUT} if timed else {"chunksize": rng.randint(1, 8)}
-        outcomes = pool.pmap(act_kept, items, return_exceptions=True, **options)
+        outcomes = pool.pmap(act, items, return_exceptions=True, **options)
         self.check_all(items, outcomes)
 
     def iterate(self, pool, rng):
         """A lazy map, sometimes left early."""
         items = self.items(rng, rng.randint(1, 30), without=TIMED)
         count = rng.choice([len(items), len(items) // 2])
-        results = pool.imap(act_kept, items, return_exceptions=True, chunksize=rng.randint(1, 4))
+        results = pool.imap(act, items, return_exceptions=True, chunksize=rng.randint(1, 4))
         taken = [outcome for outcome, _ in zip(results, items[:count], strict=False)]
         results.close()
         self.check_all(items[:count], taken)
@@ -191,15 +191,15 @@ class Storm:
         """A map that raises its first failure, and keeps what was finished."""
         items = self.items(rng, rng.randint(1, 20), without=TIMED)
         try:
-            self.check_all(items, pool.pmap(act_kept, items, chunksize=rng.randint(1, 5)))
+            self.check_all(items, pool.pmap(act, items, chunksize=rng.randint(1, 5)))
         except Exception as exc:
             for index, value in getattr(exc, "partial_results", {}).items():
-                self.tally.take(items[index], unkept(value))
+                self.tally.take(items[index], value)
 
     def call(self, pool, rng):
         """Single calls, of which some are cancelled or stopped."""
         items = self.items(rng, rng.randint(1, 6), without={"hang", "stop"})
-        results = [(item, pool.apply_async(act_kept, (item,))) for item in items]
+        results = [(item, pool.apply_async(act, (item,))) for item in items]
         for item, result in results:
             deed = rng.random()
             if deed < 0.15:
@@ -212,13 +212,13 @@ class Storm:
                 continue
             outcome = result.exception(HANG_PATIENCE) or result.result()
             self.note_latency(item, outcome)
-            self.tally.take(item, unkept(outcome))
+            self.tally.take(item, outcome)
 
     def check_all(self, items, outcomes):
         if len(items) != len(outcomes):
             self.tally.problem(f"{len(items)} items came to {len(outcomes)} outcomes")
         for item, outcome in zip(items, outcomes, strict=False):
-            self.tally.take(item, unkept(outcome))
+            self.tally.take(item, outcome)
 
     def note_latency(self, item, outcome):
         if isinstance(outcome, WorkerCrashedError) and item.deed == "kill":
@@ -282,23 +282,6 @@ class Storm:
             if count > 1:
                 self.tally.problem(f"{name} ran {count} times")
         return [now - began[name] for name, now in self.tally.latencies if name in began]
-
-
-class Kept(NamedTuple):
-    """A SystemExit as a value: a map raises what is no Exception, even if it keeps failures."""
-
-    code: object
-
-
-def act_kept(item):
-    try:
-        return act(item)
-    except SystemExit as exc:
-        return Kept(exc.code)
-
-
-def unkept(outcome):
-    return SystemExit(outcome.code) if isinstance(outcome, Kept) else outcome
 
 
 def is_worker(process):

@@ -330,23 +330,27 @@ class Pool(PoolCalls, Executor):
         run.fill()
         return results
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+    def shutdown(
+        self, wait: bool = True, *, cancel_futures: bool = False, stop_running: bool = False
+    ) -> None:
         """Close the pool, as `concurrent.futures.Executor.shutdown` does.
 
         Args:
             wait: Whether to wait for the accepted calls; if false, a thread waits for them.
-            cancel_futures: Whether to cancel the calls that have not started and abandon those
-                that run.
+            cancel_futures: Whether to cancel the calls that have not started; those that run go on
+                to their end.
+            stop_running: Whether to abandon the calls that run, too, as `close(cancel=True)` does.
 
         >>> pool = Pool(backend="serial")
         >>> pool.shutdown()
         """
+        if cancel_futures:
+            self._is_shut = True
+            self._backend.cancel_waiting()
         if wait:
-            self.close(cancel=cancel_futures)
+            self.close(cancel=stop_running)
         else:
-            new_thread(
-                lambda: self.close(cancel=cancel_futures), name="close", daemon=False
-            ).start()
+            new_thread(lambda: self.close(cancel=stop_running), name="close", daemon=False).start()
 
     # ── closing ───────────────────────────────────────────────────────────────────────────────
 

@@ -41,6 +41,7 @@ class PoolCalls(ABC):
 
     _backend: Backend
     _closed: bool
+    _is_shut: bool
 
     @abstractmethod
     def close(self, *, cancel: bool = False) -> None:
@@ -70,6 +71,7 @@ class PoolCalls(ABC):
         self._token = token or os.urandom(8).hex()
         self._lock = threading.Lock()  # guards _closed
         self._closed = False
+        self._is_shut = False  # closed for new calls; the accepted ones go on
         self._callback_thread = CallbackThread()
         self._decisions = CallbackThread("retries")
         if isinstance(config.backend, PoolCalls):
@@ -175,7 +177,7 @@ class PoolCalls(ABC):
 
     def _backend_here(self) -> Backend:
         """Return the back-end to use in the current process and thread."""
-        if self._closed:
+        if self._closed or self._is_shut:
             park_daemon_threads()
             raise PoolClosedError(f"{self!r} cannot be used any more")
         if is_worker() and not self._backend.capabilities.runs_in_caller:

@@ -7,7 +7,7 @@ ParallelFacadeError
 ├── RemoteError          (RuntimeError)   stands for an exception that could not be rebuilt here
 ├── SerializationError   (TypeError)      an object cannot travel to or from a worker
 ├── TaskTimeoutError     (TimeoutError, multiprocessing.TimeoutError)   a call or task ran too long
-└── WorkerCrashedError   (RuntimeError)   a worker died while it held a task
+└── WorkerCrashedError   (concurrent.futures.BrokenExecutor)   a worker died while it held a task
 
 Errors raised by the user's function are re-raised with their own type and are not in this tree.
 Each error in this tree can be pickled, and keeps its fields.
@@ -15,6 +15,7 @@ Each error in this tree can be pickled, and keeps its fields.
 
 from __future__ import annotations
 
+from concurrent.futures import BrokenExecutor
 from multiprocessing.context import TimeoutError as MultiprocessingTimeoutError
 from typing import Any
 
@@ -128,7 +129,7 @@ class TaskTimeoutError(ParallelFacadeError, TimeoutError, MultiprocessingTimeout
     index: int | None = None
 
 
-class WorkerCrashedError(ParallelFacadeError, RuntimeError):
+class WorkerCrashedError(ParallelFacadeError, BrokenExecutor):
     """Raised when a worker died while it held a task, or could not be started.
 
     Attributes:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from parallel_facade._common.deadlines import Clock
-from parallel_facade._console.tqdm_bars import new_bar
+from parallel_facade._console.tqdm_bars import can_show_bars, new_bar
 
 
 class Progress(NamedTuple):
@@ -125,7 +125,7 @@ def open_reporter(
     """Return a reporter for the *progress* that the user asked for; `None` for no display."""
     if callable(progress):
         return Reporter(total, progress, in_flight)
-    if progress is False or progress == "":
+    if progress is False or progress == "" or not can_show_bars():
         return None
     bar: Any = None
     troubles: dict[str, int] = {}

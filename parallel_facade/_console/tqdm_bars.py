@@ -35,6 +35,11 @@ def new_bar(description: str | None, total: int | None) -> Any:
     return widget(**how)
 
 
+def can_show_bars() -> bool:
+    """Return whether there is anything to draw a bar on; a program may have no stderr."""
+    return _is_in_notebook() or not getattr(sys.stderr, "closed", sys.stderr is None)
+
+
 def is_on_terminal(progress: bool | str | Callable[..., object]) -> bool:
     """Return whether the *progress* that the user asked for is a bar on a terminal."""
     if callable(progress) or not progress:

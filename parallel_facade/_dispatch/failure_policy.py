@@ -23,7 +23,7 @@ from parallel_facade._dispatch.attempts import Attempts
 from parallel_facade._dispatch.call_options import Options
 from parallel_facade._dispatch.result_buffer import ResultBuffer
 from parallel_facade._worker.outcomes import Failure
-from parallel_facade._worker.run_chunk import Chunk
+from parallel_facade._worker.run_chunk import Chunk, log_exit
 
 
 class FailurePolicy:
@@ -89,17 +89,23 @@ class FailurePolicy:
     def _end(self, index: int, failure: Failure) -> None:
         self._attempts.note(index, failure.error)
         self._attempts.forget(index)
-        if not self.keeps(failure) and self.matters(index):
-            self.first_failure = index, failure
-            self._on_end(index)
-        self._buffer.add_failure(index, failure)
+        if self._keeps(failure.error):
+            self._buffer.add(index, [failure.error])
+        else:
+            if self.matters(index):
+                self.first_failure = index, failure
+                self._on_end(index)
+                log_exit(index, failure.error)
+            self._buffer.add_failure(index, failure)
         if self._reporter is not None:
             self._reporter.fail()
 
-    def keeps(self, failure: Failure) -> bool:
-        """Return whether *failure* is kept as a result instead of ending the call."""
-        # An error that is no `Exception` ends a program at once on the serial back-end; so on all.
-        return self._options.return_exceptions and isinstance(failure.error, Exception)
+    def _keeps(self, error: BaseException) -> bool:
+        """Return whether *error* is a result, instead of ending the call.
+
+        Ctrl-C is never one.
+        """
+        return self._options.return_exceptions and isinstance(error, Exception | SystemExit)
 
     def is_retried(self, error: BaseException) -> bool:
         """Return whether an item that raised *error* may be retried."""

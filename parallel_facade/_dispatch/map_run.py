@@ -151,10 +151,7 @@ class MapRun:
 
         Call `note_taken` when the consumer has them.
         """
-        taken = self._buffer.take(self._source.slice_size)
-        if isinstance(taken, Failure) and self._policy.keeps(taken):
-            return [taken.error]
-        return taken
+        return self._buffer.take(self._source.slice_size)
 
     def note_taken(self, count: int) -> None:
         """Make room for *count* more items, because the consumer has that many more outcomes."""
@@ -193,9 +190,9 @@ class MapRun:
         for future in list(self._in_flight):
             self._settle_so_far(future)
         return {
-            index: outcome.error if isinstance(outcome, Failure) else outcome
+            index: outcome
             for index, outcome in sorted(self._buffer.outcomes(), key=_index_of)
-            if not isinstance(outcome, Failure) or self._policy.keeps(outcome)
+            if not isinstance(outcome, Failure)
         }
 
     def finish(self) -> None:

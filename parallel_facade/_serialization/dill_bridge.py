@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
+from parallel_facade._common.dill_import import import_dill
 from parallel_facade._common.plain_data import PROTOCOL, is_plain
 
 Reduce = Callable[[Any], Any]
@@ -96,6 +97,7 @@ def new_code(*fields: Any) -> types.CodeType:
 @functools.cache
 def dill_carries_code() -> bool:
     """Return whether dill can pickle code: 0.4.1 reads a field that Python 3.15 does not have."""
+    import_dill()
     import dill
 
     try:
@@ -120,6 +122,7 @@ def _load_small_code(payload: bytes) -> types.CodeType:
 
 
 def _dispatch() -> dict[type, Any]:
+    import_dill()
     import dill
 
     table: dict[type, Any] = dill.Pickler.dispatch

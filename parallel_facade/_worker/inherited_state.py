@@ -159,6 +159,20 @@ def _write_int_digits(limit: int | None) -> None:
     sys.set_int_max_str_digits(sys.int_info.default_max_str_digits if limit is None else limit)
 
 
+# ── socket ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _read_socket_timeout() -> float | None:
+    timeout: float | None = sys.modules["socket"].getdefaulttimeout()
+    return timeout
+
+
+def _write_socket_timeout(timeout: float | None) -> None:
+    import socket
+
+    socket.setdefaulttimeout(timeout)
+
+
 # ── logging ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -186,6 +200,7 @@ PARTS: Final[dict[str, Part]] = {
     "numpy print options": Part("numpy", _read_print_options, _write_print_options),
     "recursion limit": Part("sys", _read_recursion_limit, _write_recursion_limit),
     "int digits": Part("sys", _read_int_digits, _write_int_digits),
+    "socket timeout": Part("socket", _read_socket_timeout, _write_socket_timeout),
     "loggers": Part("logging", _read_loggers, _write_loggers),
 }
 """What a call takes along, by name; `docs/explanation/what-travels.md` lists it for users."""

@@ -132,7 +132,7 @@ class OutcomeRecorder:
         if cls in PLAIN:
             self._values.append(value)
             if self._log is not None:
-                self._record(marshal.dumps(value))
+                self._record(value)
             return NO_SLOTS
         encoded = encode_result(value, self._encoder)
         self._values.append(None)
@@ -211,6 +211,10 @@ class OutcomeRecorder:
     def _record(self, outcome: Any) -> None:
         if self._log is None:
             return
-        record = outcome if type(outcome) is bytes else marshal.dumps(outcome)
+        try:
+            record = marshal.dumps(outcome)
+        except ValueError:  # of more than 2 GiB
+            self.flush()
+            return
         if not self._log.write(record):
             self.flush()

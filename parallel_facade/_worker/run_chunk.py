@@ -12,6 +12,7 @@ Guarantees:
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import sys
 import time
@@ -20,11 +21,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
+from parallel_facade._common.interrupt_safety import came_from_handler
 from parallel_facade._common.worker_role import WorkerRole, is_worker_process
 from parallel_facade._worker.outcome_recorder import BLOCK, GO_ON, OutcomeRecorder
 from parallel_facade._worker.outcomes import ChunkReport, Failure, captured
 from parallel_facade._worker.seeds import kept_state, seed_item
 from parallel_facade._worker.timings import Stopwatch
+
+_log = logging.getLogger("parallel_facade")
 
 
 class Call(NamedTuple):
@@ -91,14 +95,14 @@ THE_ARGUMENTS: Final = "the arguments"
 THE_INITIALIZER: Final = "the initializer"
 
 
-def run_chunk(call: Call, chunk: Chunk, catch: type[BaseException] = BaseException) -> ChunkReport:
+def run_chunk(call: Call, chunk: Chunk, *, in_caller: bool = False) -> ChunkReport:
     """Apply *call* to the items of *chunk* and return the outcomes.
 
     Args:
         call: The callable to apply.
         chunk: The items to apply it to.
-        catch: Which exceptions count as an item's failure. In a worker all do, since a
-            `SystemExit` would end the worker and lose the other items.
+        in_caller: Whether this is the caller's own thread. There, an exception that ends a program
+            ends it, as in a plain loop. In a worker, it would only end the worker.
     """
     values: list[Any] = []
     failures: dict[int, Failure] = {}
@@ -109,13 +113,31 @@ def run_chunk(call: Call, chunk: Chunk, catch: type[BaseException] = BaseExcepti
         for position, item in enumerate(chunk.items):
             try:
                 values.append(apply(item))
-            except catch as exc:
+            except BaseException as exc:
+                if in_caller and _ends_the_program(exc, call, chunk.first + position):
+                    raise
                 failures[position] = captured(exc)
                 values.append(None)
                 if call.stops_at_failure:
                     break
     stopwatch.reported(chunk.first, len(values))
     return ChunkReport(values, failures, seconds=time.perf_counter() - began)
+
+
+def _ends_the_program(error: BaseException, call: Call, index: int) -> bool:
+    if isinstance(error, Exception):
+        return False
+    is_kept = isinstance(error, SystemExit) and not call.stops_at_failure
+    if is_kept and not came_from_handler(error):
+        return False
+    log_exit(index, error)
+    return True
+
+
+def log_exit(index: int, error: BaseException) -> None:
+    """Log that item *index* ends the program, if *error* does that without a word."""
+    if isinstance(error, SystemExit):
+        _log.warning("item %d has raised SystemExit(%r), which ends the program", index, error.code)
 
 
 def run_recorded(

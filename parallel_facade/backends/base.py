@@ -225,6 +225,9 @@ class Backend(ABC):
         """Return whether the current thread is the back-end's own: `close` must not wait for it."""
         return False
 
+    def cancel_waiting(self) -> None:  # noqa: B027 - the default waits for them
+        """Cancel the chunks that do not run yet; those that run go on."""
+
     @abstractmethod
     def close(self, *, cancel: bool) -> None:
         """Release the workers; closing twice is fine.

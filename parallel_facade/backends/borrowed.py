@@ -76,6 +76,13 @@ class BorrowedBackend(Backend):
         """Return the lent back-end's translation."""
         return self._backend.translate(error)
 
+    def cancel_waiting(self) -> None:
+        """Cancel the chunks submitted here that do not run yet."""
+        with self._lock:
+            futures = list(self._in_flight)
+        for future in reversed(futures):
+            future.cancel()
+
     def close(self, *, cancel: bool) -> None:
         """Wait for the chunks submitted here or, with *cancel*, give them up."""
         with self._lock:

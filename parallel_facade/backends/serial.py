@@ -6,8 +6,10 @@ A debugger stops where the user set the breakpoint, `print` prints at once, and 
 
 from __future__ import annotations
 
+import functools
 from contextlib import nullcontext
 
+from parallel_facade._common.dill_import import import_dill
 from parallel_facade._common.error_notes import note_initializer
 from parallel_facade._common.errors import PoolClosedError
 from parallel_facade._common.worker_role import WorkerRole
@@ -24,6 +26,7 @@ class SerialBackend(Backend):
     )
 
     def __init__(self, settings: WorkerSettings) -> None:
+        import_dill()
         from pathos.serial import SerialPool
 
         self._pool = SerialPool()
@@ -53,8 +56,8 @@ class SerialBackend(Backend):
         future = TaskFuture()
         # A nested call runs in this thread, as in a worker, so it draws from the seeded state.
         with nullcontext() if handle.seed is None else WorkerRole(is_private=True):
-            # Only Exception: an exception that ends a program ends it here, as in a plain loop.
-            future.set_result(self._pool.pipe(run_chunk, handle, chunk, Exception))
+            run = functools.partial(run_chunk, in_caller=True)
+            future.set_result(self._pool.pipe(run, handle, chunk))
         return future
 
     def _initialize(self) -> None:

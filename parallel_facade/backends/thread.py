@@ -1,9 +1,19 @@
 """The thread back-end: long-running loops in pathos' `ThreadPool`, fed by one queue.
 
     submit ──► queue ──► N × loop (each one call of the pathos pool) ──► future
+                 └─ all loops run tasks of others ──► a helper thread for the tasks of this thread
+
+A task may submit tasks from a thread of its own, and wait for them, while all loops run such tasks:
+
+    1. task    runs in each loop, and waits for the results of its own thread
+    2. thread  submits tasks, which no loop will take before those tasks end
+
+So the tasks of each submitting thread have a thread that runs them: if all loops are busy with
+tasks of other threads, a helper runs those that wait, one after the other.
 
 Guarantees:
     - A task that was cancelled before a loop took it does not run.
+    - Of the tasks that a thread has submitted, one runs, or a loop is free.
     - `close(cancel=True)` does not wait for a running task; its thread ends when the task ends.
 
 Assumes:
@@ -12,15 +22,19 @@ Assumes:
 
 from __future__ import annotations
 
+import functools
 import itertools
 import queue
 import threading
+from collections import Counter, deque
 from contextvars import Context, copy_context
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+from parallel_facade._common.dill_import import import_dill
 from parallel_facade._common.error_notes import note_initializer
 from parallel_facade._common.errors import PoolClosedError
+from parallel_facade._common.threads import new_thread
 from parallel_facade._common.worker_role import WorkerRole
 from parallel_facade._worker.run_chunk import Call, Chunk, run_as_worker
 from parallel_facade.backends.base import Backend, Capabilities, TaskFuture, WorkerSettings
@@ -35,10 +49,13 @@ class _Handle:
     is_dropped: bool = False
 
 
-class _Task(NamedTuple):
+@dataclass(eq=False)
+class _Task:
     future: TaskFuture
     handle: _Handle
     chunk: Chunk
+    submitter: int  # the id of the thread
+    is_taken: bool = False  # by a loop or a helper
 
 
 class ThreadBackend(Backend):
@@ -47,14 +64,18 @@ class ThreadBackend(Backend):
     capabilities: Capabilities = Capabilities(needs_serialization=False, can_initialize=True)
 
     def __init__(self, settings: WorkerSettings) -> None:
+        import_dill()
         from pathos.threading import ThreadPool
 
         self._workers = settings.workers
         self._initializer = settings.initializer
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        # Guards _closed, its order relative to puts, and _outstanding. Reentrant: garbage
+        # Guards _closed, its order relative to puts, and all counts. Reentrant: garbage
         # collection may run anywhere and call the user's __del__, which may call this object.
         self._lock = threading.RLock()
+        self._idle = self._workers  # loops without a task
+        self._waiting: dict[int, deque[_Task]] = {}  # by submitter, some of them taken already
+        self._running: Counter[int] = Counter()  # by submitter
         self._closed = False
         self._outstanding = 0
         self._broken: BaseException | None = None  # any thread sets it, once
@@ -85,11 +106,14 @@ class ThreadBackend(Backend):
     ) -> TaskFuture:
         """Queue *chunk* for the next free thread."""
         future = TaskFuture()
+        task = _Task(future, handle, chunk, threading.get_ident())
         with self._lock:
             if self._closed:
                 raise PoolClosedError("the thread back-end is closed")
             self._outstanding += 1
-            self._tasks.put(_Task(future, handle, chunk))
+            self._waiting.setdefault(task.submitter, deque()).append(task)
+            self._tasks.put(task)
+        self._help_who_waits()
         return future
 
     def drop(self, handle: _Handle) -> None:
@@ -101,7 +125,7 @@ class ThreadBackend(Backend):
         with self._lock:
             self._closed = True
         if cancel:
-            self._cancel_queued()
+            self.cancel_waiting()
         for _ in range(self._workers):  # more of these than threads do no harm
             self._tasks.put(None)
         if (pool := self._pool) is None:
@@ -115,15 +139,16 @@ class ThreadBackend(Backend):
         self._pool = None
         self._loops = []
 
-    def _cancel_queued(self) -> None:
+    def cancel_waiting(self) -> None:
+        """Cancel the chunks that no thread has taken."""
         while True:
             try:
                 task = self._tasks.get_nowait()
             except queue.Empty:
                 return
-            if task is not None:
+            if task is not None and self._take(task, by_loop=False):
                 task.future.cancel()
-                self._end_task()
+                self._end_task(task, by_loop=False)
 
     def _abandon(self, pool: Any) -> None:
         """Let the pool's own threads end although a task still runs.
@@ -140,13 +165,67 @@ class ThreadBackend(Backend):
         with WorkerRole():
             error = self._initialize()
         while (task := self._tasks.get()) is not None:
-            _run(task, error)
-            self._end_task()
+            if self._take(task, by_loop=True):
+                self._help_who_waits()
+                _run(task, error)
+                self._end_task(task, by_loop=True)
             del task  # so that its results do not live until the next task
 
-    def _end_task(self) -> None:
+    # ── who runs a task ───────────────────────────────────────────────────────────────────────
+
+    def _take(self, task: _Task, *, by_loop: bool) -> bool:
+        """Return whether the current thread is to run *task*, because no other has taken it."""
+        with self._lock:
+            if task.is_taken:
+                return False
+            task.is_taken = True
+            self._idle -= by_loop
+            self._running[task.submitter] += 1
+            waiting = self._waiting[task.submitter]
+            while waiting and waiting[0].is_taken:
+                waiting.popleft()
+            if not waiting:
+                del self._waiting[task.submitter]
+            return True
+
+    def _end_task(self, task: _Task, *, by_loop: bool) -> None:
         with self._lock:
             self._outstanding -= 1
+            self._idle += by_loop
+            self._running[task.submitter] -= 1
+            if not self._running[task.submitter]:
+                del self._running[task.submitter]
+
+    def _help_who_waits(self) -> None:
+        """Start a helper for each thread whose tasks all wait for tasks of other threads."""
+        with self._lock:
+            if self._idle or len(self._waiting) == 0:
+                return
+            starving = [one for one in self._waiting if one not in self._running]
+            self._running.update(starving)  # by their helpers
+        for submitter in starving:
+            new_thread(functools.partial(self._help, submitter), name="helper").start()
+
+    def _help(self, submitter: int) -> None:
+        """Run the tasks of *submitter* that no loop has taken."""
+        with WorkerRole():
+            error = self._initialize()
+        while (task := self._next_of(submitter)) is not None:
+            if self._take(task, by_loop=False):
+                _run(task, error)
+                self._end_task(task, by_loop=False)
+            del task
+
+    def _next_of(self, submitter: int) -> _Task | None:
+        """Return the next waiting task of *submitter*; end the helper's part if there is none."""
+        with self._lock:
+            waiting = self._waiting.get(submitter)
+            if waiting:
+                return waiting[0]
+            self._running[submitter] -= 1
+            if not self._running[submitter]:
+                del self._running[submitter]
+            return None
 
     def _initialize(self) -> BaseException | None:
         try:

@@ -299,7 +299,7 @@ def test_a_failure_that_nobody_fetches_is_logged_once(backend, logged):
     record = logged.get(timeout=PATIENCE)
     assert logged.empty()
     assert record.levelno == logging.ERROR
-    assert "nobody asked" in record.getMessage()
+    assert "never requested" in record.getMessage()
     assert f"LookupError: no {logged.token}" in record.getMessage()
 
 

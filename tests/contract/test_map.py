@@ -149,7 +149,30 @@ def test_return_exceptions_puts_them_in_their_place_and_runs_everything(backend)
     assert results[3].__notes__ == ["while running item 3: 0"]
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit("x")])
+def test_the_exit_of_an_item_is_its_result_with_return_exceptions(backend, caplog):
+    def main(x):
+        return sys.exit(x) if x in {2, 3} else x
+
+    results = pmap(main, range(5), return_exceptions=True)
+
+    assert [results[index] for index in (0, 1, 4)] == [0, 1, 4]
+    assert [(type(results[index]), results[index].code) for index in (2, 3)] == [
+        (SystemExit, 2),
+        (SystemExit, 3),
+    ]
+    assert caplog.records == []
+
+
+def test_the_exit_of_an_item_is_raised_and_logged(backend, caplog):
+    with pytest.raises(SystemExit) as left:
+        pmap(lambda x: sys.exit(7) if x == 2 else x, range(4), chunksize=1)
+
+    assert left.value.code == 7
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["item 2 has raised SystemExit(7), which ends the program"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), GeneratorExit("x")])
 def test_what_ends_a_program_is_raised_as_itself_even_with_return_exceptions(backend, error):
     def leave(x):
         raise error

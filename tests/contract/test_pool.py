@@ -292,12 +292,24 @@ def test_a_call_whose_pool_is_closed_under_it_says_so(backend, gate):
     blocker.wait_for_arrivals(2)
     waiting = pool.map(abs, range(12), chunksize=1)  # more than an executor holds ready
 
-    pool.shutdown(cancel_futures=True)
+    pool.shutdown(wait=False, cancel_futures=True)
     blocker.open()
 
     with pytest.raises(PoolClosedError, match="before the task ran"):
         list(waiting)
-    concurrent.futures.wait(blockers, 30)
+    assert [one.result(30) for one in blockers] == [None, None]
+
+
+@pytest.mark.requires("can_stop_running_task")
+def test_running_calls_are_stopped_at_shutdown_if_asked(backend, gate):
+    blocker = gate()
+    pool = backend.pool()
+    running = pool.submit(blocker.pass_through)
+    blocker.wait_for_arrivals(1)
+
+    pool.shutdown(cancel_futures=True, stop_running=True)
+
+    assert isinstance(running.exception(30), PoolClosedError)
 
 
 def test_results_of_map_can_be_taken_after_the_block(backend):
@@ -332,7 +344,7 @@ def test_a_failing_initializer_is_raised_again_and_in_nobodys_place(backend):
 
 
 def test_bad_arguments_of_a_pool_and_its_calls_are_refused(backend):
-    with pytest.raises(ConfigurationError, match=r"initargs=\(1,\) has no initializer"):
+    with pytest.raises(ConfigurationError, match=r"initargs=\(1,\) needs an initializer"):
         backend.pool(initargs=(1,))
     with backend.pool() as pool:
         with pytest.raises(TypeError, match="^callback must be callable, got 5"):

@@ -188,15 +188,22 @@ class RemoteBackend(Backend):
         """Remove the call from the engine's store."""
         handle.stored = None
 
+    def cancel_waiting(self) -> None:
+        """Cancel the tasks that the engine has not begun, as far as it can."""
+        with self._lock:
+            futures = list(self._tasks)
+        # The last first: what still waits here must not get the place of a task that ends.
+        for future in reversed(futures):
+            future.cancel()
+
     def close(self, *, cancel: bool) -> None:
         """Release the engine: after the tasks in flight or, with *cancel*, at once."""
         with self._lock:
             futures = list(self._tasks)
             self._closed = True
         if cancel:
-            # The last first: what still waits here must not get the place of a task that ends.
-            running = [future for future in reversed(futures) if not future.cancel()]
-            for future in reversed(running):
+            self.cancel_waiting()
+            for future in futures:
                 self._give_up(future)
         else:
             with self._idle:

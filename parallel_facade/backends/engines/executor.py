@@ -5,6 +5,7 @@ The executor belongs to the user, so it is never shut down here.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -17,6 +18,7 @@ from parallel_facade._worker.remote_entry import run_remote
 from parallel_facade._worker.run_chunk import run_as_worker
 from parallel_facade.backends.base import Capabilities, TaskFuture, WorkerSettings
 from parallel_facade.backends.engines.base import RemoteBackend
+from parallel_facade.backends.engines.executor_threads import Helper, ThreadFuture
 
 CAPACITY_ATTRIBUTES = ("_max_workers", "num_workers")
 """Where executors of the standard library, loky and mpi4py keep their number of workers."""
@@ -45,6 +47,7 @@ class ExecutorBackend(RemoteBackend):
         # Exactly this class: a class derived from it runs its tasks in other interpreters.
         if type(executor) is ThreadPoolExecutor:
             self.capabilities = Capabilities(needs_serialization=False)
+        self._helper = Helper()
 
     def put(self, call: Any) -> Any:
         """Give the call an id, by which a worker recognizes it the next time.
@@ -67,7 +70,11 @@ class ExecutorBackend(RemoteBackend):
         if self.capabilities.needs_serialization:
             return super().submit(handle, chunk, task_timeout, **more)
         call, context = handle
-        return _ThreadFuture(self._executor.submit(context.copy().run, run_as_worker, call, chunk))
+        future = ThreadFuture(
+            self._executor, functools.partial(context.copy().run, run_as_worker, call, chunk)
+        )
+        self._helper.watch(future)
+        return future
 
     def drop(self, handle: Any) -> None:
         """Do nothing: workers forget the call when they have loaded newer calls."""
@@ -89,36 +96,6 @@ class ExecutorBackend(RemoteBackend):
 
     def close_engine(self) -> None:
         """Leave the executor as it is: it belongs to the user."""
-
-
-class _ThreadFuture(TaskFuture):
-    """The future of a chunk in a thread of an executor, which alone can cancel it."""
-
-    def __init__(self, inner: Future[Any]) -> None:
-        super().__init__()
-        # `None` once it has ended: its callbacks refer to this object.
-        self._inner: Future[Any] | None = inner
-        inner.add_done_callback(self._end_as)
-
-    def cancel(self) -> bool:
-        """Cancel the chunk if it does not run yet; return whether that worked."""
-        inner = self._inner
-        return self.cancelled() if inner is None else inner.cancel()
-
-    def running(self) -> bool:
-        """Return whether the chunk runs."""
-        inner = self._inner
-        return inner is not None and inner.running()
-
-    def _end_as(self, inner: Future[Any]) -> None:
-        self._inner = None
-        if inner.cancelled():
-            super().cancel()
-            self.set_running_or_notify_cancel()
-        elif (error := inner.exception()) is not None:
-            self.set_exception(error)
-        else:
-            self.set_result(inner.result())
 
 
 def _capacity_of(executor: Executor) -> int | None:

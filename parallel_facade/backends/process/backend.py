@@ -159,6 +159,10 @@ class ProcessBackend(Backend):
         """Let the workers forget the call."""
         self._manager.drop(handle)
 
+    def cancel_waiting(self) -> None:
+        """Cancel the chunks that no worker has."""
+        self._manager.cancel_waiting()
+
     def close(self, *, cancel: bool) -> None:
         """Stop the workers: after the chunks in flight or, with *cancel*, at once."""
         if cancel:

@@ -173,6 +173,13 @@ class ManagerThread:
         with self._settled:
             self._settled.wait_for(self._is_settled)
 
+    def cancel_waiting(self) -> None:
+        """Cancel the tasks that no worker has."""
+        with self._lock:
+            waiting = list(self._scheduler.pending)
+        for task in reversed(waiting):
+            task.cancel()
+
     def give_up(self) -> None:
         """End all waiting for tasks, now and later."""
         with self._settled:

@@ -17,6 +17,7 @@ import random
 import socket
 import sys
 import threading
+import traceback
 from collections import deque
 from contextlib import nullcontext, suppress
 from typing import Any, Final
@@ -70,6 +71,10 @@ def serve() -> None:
             _Conversation(channel, receive_descriptors(channel)).run()
         except (EOFError, OSError):  # the channel has ended, or a task has closed it
             return
+        except BaseException:
+            # Our own bug, or no memory. The pool would return the error to nobody.
+            traceback.print_exc()
+            raise
 
 
 def _forget_parents_randomness() -> None:

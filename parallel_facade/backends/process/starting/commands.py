@@ -9,22 +9,29 @@ that it may, and removes it. Without the setting:
 
 from __future__ import annotations
 
+import os
 import tempfile
 import types
+from collections.abc import Sequence
 from typing import Any
+
+from parallel_facade._common.dill_import import IMPORT_ANYWAY, has_temporary_folder
 
 
 def code_of_command() -> str:
     """Return statements to run before all others."""
+    if not has_temporary_folder():
+        return IMPORT_ANYWAY
     return f"import tempfile; tempfile.tempdir = {tempfile.gettempdir()!r}; "
 
 
-def with_code(command: list[str]) -> list[str]:
+def with_code(command: Sequence[str | bytes]) -> list[str]:
     """Return *command*, which runs Python, with our statements before its own."""
-    if "-c" not in command:  # a frozen program, which starts in its own way
-        return command
-    place = command.index("-c") + 1
-    return [*command[:place], code_of_command() + command[place], *command[place + 1 :]]
+    words = [os.fsdecode(word) for word in command]
+    if "-c" not in words:  # a frozen program, which starts in its own way
+        return words
+    place = words.index("-c") + 1
+    return [*words[:place], code_of_command() + words[place], *words[place + 1 :]]
 
 
 def rebound(function: types.FunctionType, **names: Any) -> types.FunctionType:

@@ -43,6 +43,7 @@ from multiprocess import forkserver, process, resource_tracker, spawn, util
 from parallel_facade.backends.process.starting.bootstrap import ignore_interrupts, sigint_blocked
 from parallel_facade.backends.process.starting.commands import code_of_command
 from parallel_facade.backends.process.starting.fork_safe_sockets import kept_in_fork, private_pair
+from parallel_facade.backends.process.starting.resource_tracker import tracker_descriptor
 
 REQUEST: Final = b"F"
 FEWEST_DESCRIPTORS: Final = 3
@@ -138,7 +139,7 @@ class ForkServer:
             os.close(their_status)
             raise
         try:
-            theirs = [their_data, their_status, resource_tracker.getfd(), *fds]
+            theirs = [their_data, their_status, tracker_descriptor(), *fds]
             socket.send_fds(self._requests, [REQUEST], theirs)
         except BaseException:
             os.close(status)
@@ -224,7 +225,9 @@ def serve_requests(fd: int, preload: str) -> NoReturn:
     try:
         import_module(preload)  # so that workers need not load it
         util._close_stdin()
-        server = _Server(socket.socket(fileno=fd))
+        requests = socket.socket(fileno=fd)
+        requests.settimeout(None)  # the program may have set a default
+        server = _Server(requests)
         server.run()
     finally:
         # Skip the interpreter's own exit: a child's death would meet half-removed handlers there.

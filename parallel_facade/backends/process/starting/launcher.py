@@ -162,7 +162,11 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
     def run(self) -> None:
         """Run the pool's worker loop, in which user code may start its own processes."""
         self._config["daemon"] = False
-        keep_private(self.channel)
+        keep_private(self.channel).settimeout(None)
+        _tracker.use_for_multiprocessing()
+        for end in self._args[:2]:
+            if isinstance(end, LocklessQueue):
+                end.forget_timeouts()
         if isinstance(calls := self._args[0], LocklessQueue):
             calls._reader.receive_until_end_of(self.channel.fileno())
         try:
@@ -212,6 +216,7 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
         report: Callable[[Exception], None],
         preload: str,
     ) -> None:
+        _check_interpreter(method)
         self.method = method
         self._preload = preload
         self.announce = announce
@@ -374,6 +379,17 @@ _helpers = _Helpers()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_helpers.forget_after_fork)
     os.register_at_fork(after_in_child=_disown_workers)
+
+
+def _check_interpreter(method: str) -> None:
+    """Refuse to start new interpreters if there is none, as in an embedded Python."""
+    if method != "fork" and not _tracker.has_interpreter():
+        raise ConfigurationError(
+            f"start_method={method!r} starts a Python interpreter, and there is none: "
+            f"sys.executable is {sys.executable!r}\n\n"
+            "Hint: set sys.executable to an interpreter before the first import of "
+            "parallel_facade, or use start_method='fork' or backend='thread'."
+        )
 
 
 def _refuse_beside_interpreters() -> None:

@@ -29,6 +29,9 @@ _log = logging.getLogger("parallel_facade")
 MESSAGE_BYTES: Final = 1 << 16
 """Far more than the pool sends, and below every platform's limit for one message."""
 
+CAN_WATCH: Final = hasattr(select, "poll")
+"""Whether a reader can wait for a message and for the end of another socket at once."""
+
 _KINDS: Final = [getattr(socket, name, None) for name in ("SOCK_SEQPACKET", "SOCK_DGRAM")]
 
 
@@ -42,7 +45,12 @@ class _End:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self.forget_timeout()
         self._parent_watch: int | None = None
+
+    def forget_timeout(self) -> None:
+        """Wait without a limit, whatever default the program has set for its sockets."""
+        self._socket.settimeout(None)
 
     def receive_until_end_of(self, parent_watch: int) -> None:
         """Stop receiving when the other end of the socket *parent_watch* is closed.
@@ -52,7 +60,7 @@ class _End:
             2. caller  closes the pool, which tells the workers that it has by then to exit
             3. worker  waits forever for a message: it and others like it hold the queue's other end
         """
-        if hasattr(select, "poll"):
+        if CAN_WATCH:
             self._parent_watch = parent_watch
 
     def fileno(self) -> int:
@@ -65,9 +73,14 @@ class _End:
         from multiprocess.reduction import ForkingPickler
 
         message = ForkingPickler.dumps(obj)
+        # The requests to exit may fill the socket when a pool of hundreds is closed, and workers
+        # that have exited receive none: they exit at the end of their channel.
+        is_needed = obj is not None or not CAN_WATCH
         while True:
             with suppress(BlockingIOError):
-                self._socket.send(message)
+                self._socket.send(message, 0 if is_needed else socket.MSG_DONTWAIT)
+                return
+            if not is_needed:
                 return
             _wait_until_writable(self._socket)
 
@@ -123,6 +136,11 @@ class LocklessQueue:
         # the worker exits silently.
         with suppress(OSError):
             self._writer.send(obj)
+
+    def forget_timeouts(self) -> None:
+        """Wait without a limit, in a process that has received the queue."""
+        self._reader.forget_timeout()
+        self._writer.forget_timeout()
 
     def empty(self) -> bool:
         return not self._reader.poll()

@@ -1,6 +1,8 @@
 """Start and stop the resource tracker of `multiprocess`, which starting a worker also starts.
 
 Nothing of ours needs it. It removes objects that tasks make with `multiprocess`, like semaphores.
+Workers also use it for `multiprocessing`: otherwise a worker that attaches a `SharedMemory` starts
+a tracker of its own, which destroys the caller's memory when the worker exits.
 
 Assumes:
     - The tracker is started by its `_launch` or, up to Python 3.12, its `ensure_running`; both
@@ -9,13 +11,14 @@ Assumes:
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
 from contextlib import suppress
 from typing import Any
 
-from multiprocess import process, resource_tracker, util
+from multiprocess import process, resource_tracker, spawn, util
 
 from parallel_facade.backends.process.starting.commands import rebound, with_code
 
@@ -38,7 +41,9 @@ def is_running() -> bool:
 
 
 def ensure_running() -> None:
-    """Start the tracker unless it runs."""
+    """Start the tracker unless it runs, or cannot be started."""
+    if not has_interpreter():
+        return
     tracker = _tracker()
     if not hasattr(tracker, "_launch"):
         rebound(type(tracker).ensure_running, util=_Util())(tracker)
@@ -47,6 +52,36 @@ def ensure_running() -> None:
         if tracker._fd is None:
             rebound(type(tracker)._launch, util=_Util())(tracker)
     tracker.ensure_running()
+
+
+def tracker_descriptor() -> int:
+    """Return the descriptor by which a new process reaches the tracker.
+
+    Without an interpreter to run a tracker, workers get one that leads nowhere.
+    """
+    if has_interpreter():
+        fd: int = resource_tracker.getfd()
+        return fd
+    return _descriptor_to_nowhere()
+
+
+@functools.cache
+def _descriptor_to_nowhere() -> int:
+    return os.open(os.devnull, os.O_WRONLY)
+
+
+def has_interpreter() -> bool:
+    """Return whether there is a Python interpreter to start."""
+    executable = spawn.get_executable()
+    return bool(executable) and os.path.isfile(executable)
+
+
+def use_for_multiprocessing() -> None:
+    """Make the caller's tracker that of `multiprocessing` in this worker."""
+    import multiprocessing.resource_tracker as standard
+
+    tracker: Any = standard._resource_tracker
+    tracker._fd, tracker._pid = _tracker()._fd, None
 
 
 def stop() -> None:
