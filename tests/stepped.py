@@ -152,7 +152,6 @@ def stepped_map(
         retry_on=retry_on,
         return_exceptions=return_exceptions,
         workers=None,
-        chunksize_given="chunksize" in settings,
     )
     is_lazy = isinstance(items, Iterator)
     how = {

@@ -172,7 +172,6 @@ class PoolCalls(ABC):
             retry_on=retry_on,
             return_exceptions=return_exceptions,
             workers=resolved.workers if settings.get("workers") is not None else self._asked,
-            chunksize_given=settings.get("chunksize") is not None,
         )
 
     def _backend_here(self) -> Backend:

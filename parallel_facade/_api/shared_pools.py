@@ -201,7 +201,6 @@ def borrow(
         retry_on=retry_on,
         return_exceptions=return_exceptions,
         workers=config.workers,
-        chunksize_given=settings.get("chunksize") is not None,
     )
     if isinstance(config.backend, str) and not is_worker():
         shared = _shared

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._common.errors import ConfigurationError
-from parallel_facade._common.worker_role import is_worker
 from parallel_facade._configuration.setting_table import Config
 from parallel_facade._configuration.settings import is_forced
 from parallel_facade.backends.base import Capabilities
@@ -79,30 +78,16 @@ def make_options(
     retry_on: object,
     return_exceptions: object,
     workers: int | None,
-    chunksize_given: bool,
 ) -> Options:
     """Return the options of a call from its settings and its own arguments.
 
-    A *chunksize* from the configuration applies only to calls without a *task_timeout*.
-
     Raises:
-        ConfigurationError: An option has a bad value, or contradicts another.
+        ConfigurationError: An option has a bad value.
     """
-    chunksize = resolved.chunksize
-    task_timeout = _or_none(resolved.task_timeout)
-    # Workers and forced back-ends may ignore task_timeout: chunks keep their requested size.
-    if task_timeout is not None and not (is_worker() or is_forced()):
-        if chunksize_given and chunksize != 1:
-            raise ConfigurationError(
-                f"chunksize={chunksize!r} and task_timeout={task_timeout!r} exclude each "
-                "other: each item is timed alone\n\nHint: leave chunksize out."
-            )
-        chunksize = 1
     settings = resolved._replace(
         workers=workers,
-        chunksize=chunksize,
         timeout=_or_none(resolved.timeout),
-        task_timeout=task_timeout,
+        task_timeout=_or_none(resolved.task_timeout),
     )
     return Options(
         settings, _error_types(retry_on), check_switch("return_exceptions", return_exceptions)

@@ -69,7 +69,7 @@ def eager_map(
         MapPlan(
             iter(listed),
             len(listed),
-            options.settings.chunksize or 1,
+            _begin_size(target, options),
             submits_all=submits_all,
             max_items=target.max_tasks,
         ),
@@ -97,7 +97,7 @@ def lazy_map(
         MapPlan(
             items,
             total,
-            options.settings.chunksize or 1,
+            _begin_size(target, options),
             buffersize=room or WHAT_WORKERS_NEED,
             ordered=check_switch("ordered", ordered),
             is_passive=PASSIVE.issuperset(map(type, iterables)),
@@ -133,6 +133,14 @@ def start_background_call(
         callback_thread=callback_thread,
         decisions=decisions,
     )
+
+
+def _begin_size(target: Target, options: Options) -> int:
+    """Return how many items begin together."""
+    is_timed = options.settings.task_timeout is not None
+    if is_timed and not target.backend.capabilities.tells_what_ran:
+        return 1  # there, only a whole chunk is timed
+    return options.settings.chunksize or 1
 
 
 def callbacks(

@@ -132,6 +132,7 @@ class LoadedCall:
         on_begin: Callable[[], object] | None = None,
         at_most: float = math.inf,
         send_record: Callable[[bytes], object] | None = None,
+        on_item: Callable[[], object] | None = None,
     ) -> tuple[Payload, int]:
         """Run the chunk in *payload*; return the last part of the report, and how many were run.
 
@@ -142,6 +143,7 @@ class LoadedCall:
             on_begin: Called when the callable is ready, before the arguments are rebuilt.
             at_most: Begin no more items once this many were run.
             send_record: Sends a record to relay; `None` to relay none.
+            on_item: Called before each item, if a chunk has several that are timed.
         """
         recorder = OutcomeRecorder(self._encoder, log, send_part)
         stopwatch = Stopwatch(send_record if self._environment.is_timed else None, ready_since())
@@ -153,7 +155,8 @@ class LoadedCall:
         stopwatch.mark()
         # A copy: only one thread at a time can enter a context.
         return self._context.copy().run(
-            self._run_capturing, send_record, call, payload, recorder, on_begin, at_most, stopwatch
+            self._run_capturing,
+            *(send_record, call, payload, recorder, on_begin, at_most, stopwatch, on_item),
         )
 
     def _run_capturing(
@@ -174,6 +177,7 @@ class LoadedCall:
         on_begin: Callable[[], object] | None,
         at_most: float,
         stopwatch: Stopwatch,
+        on_item: Callable[[], object] | None,
     ) -> tuple[Payload, int]:
         if on_begin is not None:
             on_begin()
@@ -184,7 +188,8 @@ class LoadedCall:
             except BaseException as exc:
                 return self._unread(THE_ARGUMENTS, exc)
             recorder.enter()
-            count, seconds = run_recorded(call, chunk, recorder, at_most, stopwatch)
+            before_each = on_item if len(chunk.items) > 1 else None
+            count, seconds = run_recorded(call, chunk, recorder, at_most, stopwatch, before_each)
             part = recorder.part(seconds)
             stopwatch.reported(chunk.first, count)
             return part, count

@@ -140,8 +140,13 @@ def log_exit(index: int, error: BaseException) -> None:
         _log.warning("item %d has raised SystemExit(%r), which ends the program", index, error.code)
 
 
-def run_recorded(
-    call: Call, chunk: Chunk, recorder: OutcomeRecorder, at_most: float, stopwatch: Stopwatch
+def run_recorded(  # noqa: PLR0917 - what a worker knows about the chunk
+    call: Call,
+    chunk: Chunk,
+    recorder: OutcomeRecorder,
+    at_most: float,
+    stopwatch: Stopwatch,
+    on_item: Callable[[], object] | None = None,
 ) -> tuple[int, float]:
     """Apply *call* to the items of *chunk* and put the outcomes into *recorder*.
 
@@ -153,6 +158,7 @@ def run_recorded(
         recorder: Takes the outcomes, and knows when the rest of the items is taken back.
         at_most: Begin no more items once this many were run.
         stopwatch: Records the times.
+        on_item: Called before each item; `None` for nothing to call.
 
     Returns:
         How many items were run, and how many seconds that took.
@@ -160,7 +166,8 @@ def run_recorded(
     global _recorder
     _recorder = recorder
     began = time.perf_counter()
-    with _applying(call, chunk.first, stopwatch) as apply:
+    with _applying(call, chunk.first, stopwatch) as applied:
+        apply = applied if on_item is None else _announced(applied, on_item)
         count = _run_items(call, apply, chunk, recorder, at_most)
     return count, time.perf_counter() - began
 
@@ -272,6 +279,14 @@ def item_now() -> int | None:
     assert frame.f_back is not None, "it is called by _run_items"
     around = frame.f_back.f_locals
     return int(around["chunk"].first + around["opened"] + frame.f_locals["place"])
+
+
+def _announced(apply: Callable[[Any], Any], on_item: Callable[[], object]) -> Callable[[Any], Any]:
+    def announced(item: Any) -> Any:
+        on_item()
+        return apply(item)
+
+    return announced
 
 
 def _applying(

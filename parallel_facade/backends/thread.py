@@ -26,7 +26,6 @@ import functools
 import itertools
 import queue
 import threading
-from collections import Counter, deque
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +37,7 @@ from parallel_facade._common.threads import new_thread
 from parallel_facade._common.worker_role import WorkerRole
 from parallel_facade._worker.run_chunk import Call, Chunk, run_as_worker
 from parallel_facade.backends.base import Backend, Capabilities, TaskFuture, WorkerSettings
+from parallel_facade.backends.thread_tasks import TaskRegister, ThreadTask
 
 _pool_numbers = itertools.count()
 
@@ -49,41 +49,38 @@ class _Handle:
     is_dropped: bool = False
 
 
-@dataclass(eq=False)
-class _Task:
-    future: TaskFuture
-    handle: _Handle
-    chunk: Chunk
-    submitter: int  # the id of the thread
-    is_taken: bool = False  # by a loop or a helper
-
-
 class ThreadBackend(Backend):
     """Run chunks in threads of this process."""
 
     capabilities: Capabilities = Capabilities(needs_serialization=False, can_initialize=True)
 
     def __init__(self, settings: WorkerSettings) -> None:
-        import_dill()
-        from pathos.threading import ThreadPool
-
         self._workers = settings.workers
         self._initializer = settings.initializer
-        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        # Guards _closed, its order relative to puts, and all counts. Reentrant: garbage
+        self._tasks: queue.SimpleQueue[ThreadTask | None] = queue.SimpleQueue()
+        # Guards _closed, its order relative to puts, and the register. Reentrant: garbage
         # collection may run anywhere and call the user's __del__, which may call this object.
         self._lock = threading.RLock()
-        self._idle = self._workers  # loops without a task
-        self._waiting: dict[int, deque[_Task]] = {}  # by submitter, some of them taken already
-        self._running: Counter[int] = Counter()  # by submitter
+        self._register = TaskRegister(self._workers, self._lock)
         self._closed = False
-        self._outstanding = 0
         self._broken: BaseException | None = None  # any thread sets it, once
         # pathos keeps pools in a table by id: with its own id, no two back-ends share threads.
         self._id = f"parallel_facade-{next(_pool_numbers)}"
         # In an empty context: threads that inherit a context would keep the caller's forever.
-        self._pool: Any = Context().run(lambda: ThreadPool(nodes=self._workers, id=self._id))
+        self._pool: Any = Context().run(self._new_pool)
         self._loops = [self._pool.apipe(self._run_tasks) for _ in range(self._workers)]
+
+    def _new_pool(self) -> Any:
+        import_dill()
+        from pathos.threading import ThreadPool
+
+        try:
+            return ThreadPool(nodes=self._workers, id=self._id)
+        except AttributeError as exc:
+            # The pool then tries to terminate threads, and that hides what the system has said.
+            if isinstance(exc.__context__, RuntimeError):
+                raise exc.__context__ from None
+            raise
 
     @property
     def is_usable(self) -> bool:
@@ -106,12 +103,11 @@ class ThreadBackend(Backend):
     ) -> TaskFuture:
         """Queue *chunk* for the next free thread."""
         future = TaskFuture()
-        task = _Task(future, handle, chunk, threading.get_ident())
+        task = ThreadTask(future, handle, chunk, threading.get_ident())
         with self._lock:
             if self._closed:
                 raise PoolClosedError("the thread back-end is closed")
-            self._outstanding += 1
-            self._waiting.setdefault(task.submitter, deque()).append(task)
+            self._register.add(task)
             self._tasks.put(task)
         self._help_who_waits()
         return future
@@ -131,7 +127,7 @@ class ThreadBackend(Backend):
         if (pool := self._pool) is None:
             return
         pool.close()
-        if cancel and self._outstanding:
+        if cancel and self._register.outstanding:
             self._abandon(pool)
         else:
             pool.clear()
@@ -146,9 +142,9 @@ class ThreadBackend(Backend):
                 task = self._tasks.get_nowait()
             except queue.Empty:
                 return
-            if task is not None and self._take(task, by_loop=False):
+            if task is not None and self._register.take(task, by_loop=False):
                 task.future.cancel()
-                self._end_task(task, by_loop=False)
+                self._register.end(task, by_loop=False)
 
     def _abandon(self, pool: Any) -> None:
         """Let the pool's own threads end although a task still runs.
@@ -165,67 +161,25 @@ class ThreadBackend(Backend):
         with WorkerRole():
             error = self._initialize()
         while (task := self._tasks.get()) is not None:
-            if self._take(task, by_loop=True):
+            if self._register.take(task, by_loop=True):
                 self._help_who_waits()
                 _run(task, error)
-                self._end_task(task, by_loop=True)
+                self._register.end(task, by_loop=True)
             del task  # so that its results do not live until the next task
-
-    # ── who runs a task ───────────────────────────────────────────────────────────────────────
-
-    def _take(self, task: _Task, *, by_loop: bool) -> bool:
-        """Return whether the current thread is to run *task*, because no other has taken it."""
-        with self._lock:
-            if task.is_taken:
-                return False
-            task.is_taken = True
-            self._idle -= by_loop
-            self._running[task.submitter] += 1
-            waiting = self._waiting[task.submitter]
-            while waiting and waiting[0].is_taken:
-                waiting.popleft()
-            if not waiting:
-                del self._waiting[task.submitter]
-            return True
-
-    def _end_task(self, task: _Task, *, by_loop: bool) -> None:
-        with self._lock:
-            self._outstanding -= 1
-            self._idle += by_loop
-            self._running[task.submitter] -= 1
-            if not self._running[task.submitter]:
-                del self._running[task.submitter]
 
     def _help_who_waits(self) -> None:
         """Start a helper for each thread whose tasks all wait for tasks of other threads."""
-        with self._lock:
-            if self._idle or len(self._waiting) == 0:
-                return
-            starving = [one for one in self._waiting if one not in self._running]
-            self._running.update(starving)  # by their helpers
-        for submitter in starving:
+        for submitter in self._register.starving():
             new_thread(functools.partial(self._help, submitter), name="helper").start()
 
     def _help(self, submitter: int) -> None:
         """Run the tasks of *submitter* that no loop has taken."""
         with WorkerRole():
             error = self._initialize()
-        while (task := self._next_of(submitter)) is not None:
-            if self._take(task, by_loop=False):
-                _run(task, error)
-                self._end_task(task, by_loop=False)
+        while (task := self._register.next_for_helper(submitter)) is not None:
+            _run(task, error)
+            self._register.end(task, by_loop=False)
             del task
-
-    def _next_of(self, submitter: int) -> _Task | None:
-        """Return the next waiting task of *submitter*; end the helper's part if there is none."""
-        with self._lock:
-            waiting = self._waiting.get(submitter)
-            if waiting:
-                return waiting[0]
-            self._running[submitter] -= 1
-            if not self._running[submitter]:
-                del self._running[submitter]
-            return None
 
     def _initialize(self) -> BaseException | None:
         try:
@@ -238,7 +192,7 @@ class ThreadBackend(Backend):
         return None
 
 
-def _run(task: _Task, broken: BaseException | None) -> None:
+def _run(task: ThreadTask, broken: BaseException | None) -> None:
     if task.handle.is_dropped:
         task.future.cancel()
     if not task.future.set_running_or_notify_cancel():

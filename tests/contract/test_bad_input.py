@@ -104,8 +104,6 @@ def test_options_of_a_call():
         imap(abs, [1], ordered="no")
     with pytest.raises(ConfigurationError, match="return_exceptions=1"):
         pmap(abs, [1], return_exceptions=1)
-    with pytest.raises(ConfigurationError, match="chunksize=5 and task_timeout=1"):
-        pmap(abs, [1], chunksize=5, task_timeout=1)
 
 
 @pytest.mark.parametrize("name", ["thread", "serial"])

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from parallel_facade import TaskTimeoutError, WorkerCrashedError, pmap
+from parallel_facade import TaskTimeoutError, WorkerCrashedError, config, pmap
 
 
 def test_retry_on_runs_a_failed_item_again(backend, tmp_path):
@@ -60,6 +60,21 @@ def test_task_timeout_ends_only_the_slow_item(backend, gate):
     assert results[:1] + results[2:] == [0, 2, 3]
     assert isinstance(results[1], TaskTimeoutError)
     assert pmap(abs, [-1]) == [1]
+
+
+@pytest.mark.requires("can_time_tasks", "can_stop_running_task")
+def test_items_that_begin_together_are_timed_one_by_one(backend, gate):
+    never = gate()
+
+    def task(x):
+        return never.pass_through() if x == 3 else x
+
+    results = pmap(task, range(10), chunksize=5, task_timeout=1.0, return_exceptions=True)
+
+    assert isinstance(results.pop(3), TaskTimeoutError)
+    assert results == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    with config(chunksize=4):
+        assert pmap(abs, [-1, -2], task_timeout=60) == [1, 2]
 
 
 @pytest.mark.requires("can_time_tasks")

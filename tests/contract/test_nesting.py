@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from parallel_facade import ConfigurationError, config, get_config, pmap, trace
+from parallel_facade import config, get_config, pmap, trace
 
 pytestmark = pytest.mark.each_start_method
 
@@ -103,12 +103,3 @@ def test_a_nested_call_has_the_callers_settings(backend, tmp_path):
         assert pmap(lambda n: pmap(flaky, [n], retry_on=OSError), [1, 2]) == [[1], [2]]
         assert pmap(lambda _: get_config()[4:8], [0]) == [get_config()[4:8]]
     assert pmap(lambda _: get_config().retries, [0]) == [0], "and not any more"
-
-
-@pytest.mark.requires("can_stop_running_task")
-def test_a_configured_chunksize_is_for_calls_without_a_task_timeout(backend):
-    with config(chunksize=4):
-        assert pmap(abs, [-1, -2], task_timeout=60) == [1, 2]
-        with pytest.raises(ConfigurationError, match="exclude each other"):
-            pmap(abs, [1], task_timeout=60, chunksize=2)
-    assert pmap(lambda n: pmap(abs, [-n], task_timeout=60, chunksize=2), [1]) == [[1]]

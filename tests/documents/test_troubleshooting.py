@@ -116,9 +116,6 @@ PROVOKED = {
     "… is not possible on the … back-end, which …": lambda: pmap(
         abs, [1], task_timeout=1, backend="thread"
     ),
-    "chunksize=… and task_timeout=… exclude each other…": lambda: pmap(
-        abs, [1], chunksize=2, task_timeout=1
-    ),
     "back-end … has no address: the environment variable … is not set…": lambda: pmap(
         abs, [1], backend="ppft"
     ),

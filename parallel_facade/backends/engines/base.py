@@ -192,8 +192,7 @@ class RemoteBackend(Backend):
         """Cancel the tasks that the engine has not begun, as far as it can."""
         with self._lock:
             futures = list(self._tasks)
-        # The last first: what still waits here must not get the place of a task that ends.
-        for future in reversed(futures):
+        for future in reversed(futures):  # so that none gets the place of one that is cancelled
             future.cancel()
 
     def close(self, *, cancel: bool) -> None:

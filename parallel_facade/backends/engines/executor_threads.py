@@ -27,6 +27,10 @@ PATIENCE: Final = 0.1
 """Seconds for which nothing may run of what a thread has submitted."""
 
 
+MOST_WATCHED: Final = 1000
+"""Futures of one thread that are looked after: it waits for one of the last."""
+
+
 class ThreadFuture(TaskFuture):
     """The future of a chunk in a thread of an executor, which alone can cancel it.
 
@@ -101,23 +105,32 @@ class Helper:
         if threading.current_thread() is threading.main_thread():
             return
         with self._lock:
-            self._futures.setdefault(threading.get_ident(), []).append(future)
+            mine = self._futures.get(threading.get_ident(), [])
+            # A new list, since the polling thread may be reading the old one.
+            self._futures[threading.get_ident()] = [*mine[-MOST_WATCHED:], future]
         self._polling.wake()
 
     def _poll(self) -> float | None:
         with self._lock:
-            for submitter, futures in list(self._futures.items()):
-                futures[:] = [future for future in futures if not future.done()]
-                if not futures:
-                    del self._futures[submitter]
-            starving = {
-                submitter: futures[0]
-                for submitter, futures in self._futures.items()
-                if not any(future.running() for future in futures)
-            }
-            self._starved = {one: self._starved.get(one) or Deadline(PATIENCE) for one in starving}
-            due = [starving[one] for one, end in self._starved.items() if end.has_passed()]
-            is_over = not self._futures
-        for future in due:
-            future.run_in_helper()
-        return None if is_over else PATIENCE
+            futures = dict(self._futures)
+        running, starving = [], {}
+        for submitter, mine in futures.items():
+            pending = [future for future in mine if not future.done()]
+            if any(future.running() for future in pending):
+                running.append(submitter)
+            elif pending:
+                starving[submitter] = pending[0]
+        self._starved = {one: self._starved.get(one) or Deadline(PATIENCE) for one in starving}
+        for submitter, end in self._starved.items():
+            if end.has_passed():
+                starving[submitter].run_in_helper()
+        return PATIENCE if running or starving else self._forget(futures)
+
+    def _forget(self, ended: dict[int, list[ThreadFuture]]) -> float | None:
+        """Forget the submitters whose futures have *ended*; poll again if there are new ones."""
+        with self._lock:
+            is_new = any(self._futures[one] != futures for one, futures in ended.items())
+            if not is_new and len(self._futures) == len(ended):
+                self._futures = {}
+                return None
+        return PATIENCE

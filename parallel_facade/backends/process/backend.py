@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -80,7 +79,7 @@ class ProcessBackend(Backend):
         # In the caller's own thread: with start method "fork", workers are copies of it.
         self._context = WorkerContext(
             start_method,
-            self._adopt,
+            lambda *made: self._manager.adopt(*made),  # noqa: PLW0108 - it is made later
             lambda error: self._manager.start_failed(f"{type(error).__name__}: {error}"),
             serve.__module__,
         )
@@ -197,9 +196,6 @@ class ProcessBackend(Backend):
         del self._context
         if self._segment_pool is not None:
             self._segment_pool.close()
-
-    def _adopt(self, process: Any, sock: socket.socket) -> None:
-        self._manager.adopt(process, sock)
 
     def _issue_serve(self) -> None:
         """Give the pool one call of `serve`, for a process that is starting."""

@@ -175,9 +175,7 @@ class ManagerThread:
 
     def cancel_waiting(self) -> None:
         """Cancel the tasks that no worker has."""
-        with self._lock:
-            waiting = list(self._scheduler.pending)
-        for task in reversed(waiting):
+        for task in reversed(self._scheduler.pending.copy()):
             task.cancel()
 
     def give_up(self) -> None:

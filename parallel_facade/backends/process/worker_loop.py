@@ -187,7 +187,10 @@ class _Conversation:
             if self._journal is not None:
                 self._journal.begin(number)
             if is_timed:
-                self._send(MessageType.STARTED, number)
+                note_start()
+
+        def note_start() -> None:
+            self._send(MessageType.STARTED, number)
 
         def send_part(part: Payload) -> None:
             self._send(MessageType.PART, number, part)
@@ -196,7 +199,9 @@ class _Conversation:
             self._send_record(number, record)
 
         report, count = self._calls[call_number].run(
-            payload, self._journal, send_part, begin, self._tasks_left, send_record
+            payload,
+            *(self._journal, send_part, begin, self._tasks_left, send_record),
+            note_start if is_timed else None,
         )
         self._tasks_left -= count
         self._is_leaving = self._tasks_left <= 0 or self._has_grown()

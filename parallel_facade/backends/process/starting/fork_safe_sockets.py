@@ -30,8 +30,8 @@ def private_pair() -> tuple[socket.socket, socket.socket]:
     """
     with _pairing:
         ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            end.settimeout(None)  # the program may have set a default
+        ours.settimeout(None)  # the program may have set a default
+        theirs.settimeout(None)
         return keep_private(ours), keep_private(theirs)
 
 
