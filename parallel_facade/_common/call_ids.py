@@ -19,6 +19,11 @@ def is_from_here(call_id: str) -> bool:
     return call_id.startswith(_prefix())
 
 
+def caller_of(call_id: str) -> str:
+    """Return what the ids of all calls of one process have in common."""
+    return call_id.rpartition("-")[0]
+
+
 def _prefix() -> str:
     # With the pid, because after a fork both processes have the same tag and counter value.
     return f"{_process_tag}-{os.getpid()}-"

@@ -68,7 +68,7 @@ class ChunkSource:
         self._handed_out = 0  # items in chunks that were given, minus those to run again
         self._reruns = RerunQueue(clock)
         self._packed: deque[Packed] = deque()
-        self.puller = ItemPuller(plan)
+        self.puller = ItemPuller(plan, clock)
         """Pulls the input, and knows how many outcomes were taken."""
 
     # ── giving ────────────────────────────────────────────────────────────────────────────────

@@ -111,6 +111,7 @@ class PayloadCodec:
         has_children: Whether workers are processes that this process has started.
         relay: Whether workers send the output of tasks to the caller.
         has_bar: Whether a progress bar is on the caller's terminal.
+        items_may_change: Whether the program runs between the callable and the items.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class PayloadCodec:
         has_children: bool = False,
         relay: bool = False,
         has_bar: bool = False,
+        items_may_change: bool = False,
     ) -> None:
         self._encoder = Encoder(
             new_call_id(), serializer, segment_pool=segment_pool, by_value=by_value
@@ -132,6 +134,7 @@ class PayloadCodec:
         self._has_children = has_children
         self._relay = relay
         self._has_bar = has_bar
+        self._items_may_change = items_may_change
         self._form = "one"
 
     def pack_call(self, call: Call, name: str = THE_CALLABLE) -> Any:
@@ -141,6 +144,7 @@ class PayloadCodec:
             call[: Call._fields.index("take_times")],
             f"{name} {name_of(call.func)}",
             lambda: {"func": call.func},
+            may_change=self._items_may_change,
         )
         environment = CallEnvironment(
             self._encoder.call_id,
@@ -177,14 +181,15 @@ class PayloadCodec:
         if self._form == "call":
             args, kwds = chunk.items[0]
             return self._as_taken(
-                self._encoder.encode(
-                    tuple(chunk), THE_ARGUMENTS, lambda: {"args": args, "kwds": kwds}
+                self._encoder.encode_items(
+                    chunk, self._form, THE_ARGUMENTS, lambda: {"args": args, "kwds": kwds}
                 )
             )
         name = f"item {last}" if len(chunk.items) == 1 else f"items {chunk.first} to {last}"
         return self._as_taken(
-            self._encoder.encode(
-                tuple(chunk),
+            self._encoder.encode_items(
+                chunk,
+                self._form,
                 name,
                 lambda: {f"item {at}": item for at, item in enumerate(chunk.items, chunk.first)},
             )
@@ -236,8 +241,14 @@ def _import_path() -> list[str]:
     return [entry or _working_folder() for entry in sys.path]
 
 
-def codec_for(backend: Backend, options: Options) -> Codec:
-    """Return the codec that *backend* needs."""
+def codec_for(backend: Backend, options: Options, *, items_may_change: bool = False) -> Codec:
+    """Return the codec that *backend* needs.
+
+    Args:
+        backend: Runs the call.
+        options: The options of the call.
+        items_may_change: Whether the program runs between the callable and the items.
+    """
     can = backend.capabilities
     if can.needs_serialization:
         return PayloadCodec(
@@ -248,6 +259,7 @@ def codec_for(backend: Backend, options: Options) -> Codec:
             has_children=can.has_children,
             relay=options.settings.relay,
             has_bar=is_on_terminal(options.settings.progress),
+            items_may_change=items_may_change,
         )
     return ObjectCodec()
 

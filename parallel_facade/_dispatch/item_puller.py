@@ -3,6 +3,7 @@
 Guarantees:
     - An item is pulled only when there is room for it, by the thread that calls `pull`.
     - An item that may change when the next item is pulled ends its chunk, which is packed first.
+    - A slow input holds nothing up: what it has given is not kept until it gives a whole chunk.
 
 Assumes:
     - One consumer at a time.
@@ -12,12 +13,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from time import monotonic
+from typing import Any, Final
 
+from parallel_facade._common.deadlines import Clock
 from parallel_facade._common.interrupt_safety import came_from_handler
 from parallel_facade._common.plain_data import ATOMIC_TYPES
 from parallel_facade._dispatch.map_plan import MapPlan
 from parallel_facade._worker.run_chunk import Chunk
+
+SLOW_SECONDS: Final = 0.002
+"""An input that takes longer than this for a chunk is slow: what it has given goes to the workers,
+and results that are ready go to the consumer, before the next item is pulled."""
+
+
+FEW_ITEMS: Final = 64
+CLOCK_STEP: Final = 16
+"""In a chunk of more than `FEW_ITEMS` of a quick input, the clock is read after so many items."""
 
 
 class ItemPuller:
@@ -25,10 +37,14 @@ class ItemPuller:
 
     Args:
         plan: The input, and how many of its items may be pulled and not yet taken.
+        clock: A monotonic clock in seconds.
     """
 
-    def __init__(self, plan: MapPlan) -> None:
+    def __init__(self, plan: MapPlan, clock: Clock = monotonic) -> None:
         self._plan = plan
+        self._clock = clock
+        self.is_slow = False
+        """Whether the last chunk took the input long."""
         self._pulled = 0
         self.taken = 0
         """How many outcomes the consumer has."""
@@ -47,6 +63,7 @@ class ItemPuller:
         if self.is_exhausted or (room := self._room(size, window)) == 0:
             return None
         items: list[Any] = []
+        self._slow_at = self._clock() + SLOW_SECONDS
         try:
             self._pull_into(items, min(size, room))
         except Exception as exc:
@@ -55,6 +72,7 @@ class ItemPuller:
             # Items pulled before this are run, and their results come first, as in a loop.
             self.input_error = exc
             self.is_exhausted = True
+        self.is_slow = self._is_late()
         first, self._pulled = self._pulled, self._pulled + len(items)
         return Chunk(first, items, self._plan.begin_size) if items else None
 
@@ -64,16 +82,48 @@ class ItemPuller:
         A generator may fill one array again and again, and yield it each time. So pulling stops
         after such an item, at the end of its group of the begin size, and the chunk is packed.
         """
+        self._size = size
         pulled: Iterator[Any] = islice(self._plan.items, size)
         stopped = False
         if self._plan.is_passive:
             items.extend(pulled)
         elif self._plan.begin_size == 1:
-            stopped = _extend_until_may_change(items, pulled)
+            stopped = self._extend_one_by_one(items, pulled)
         else:
-            stopped = _extend_by_begin_size(items, pulled, self._plan.begin_size)
+            stopped = self._extend_by_begin_size(items, pulled, self._plan.begin_size)
         if len(items) < size and not stopped:
             self.is_exhausted = True
+
+    def _extend_one_by_one(self, items: list[Any], pulled: Iterator[Any]) -> bool:
+        """Pull items; return whether it stopped at one that may change, or that came late."""
+        # Reading the clock takes as long as a quick generator takes for an item.
+        step = 1 if self.is_slow or self._size <= FEW_ITEMS else CLOCK_STEP
+        append, atomic = items.append, ATOMIC_TYPES
+        while True:
+            before = len(items)
+            for item in islice(pulled, step):
+                append(item)
+                if type(item) not in atomic and _may_change(item):
+                    return True
+            if len(items) < before + step:
+                return False
+            if self._is_late():
+                return True
+
+    def _extend_by_begin_size(
+        self, items: list[Any], pulled: Iterator[Any], begin_size: int
+    ) -> bool:
+        """Do the same for whole groups: stop after the first group with such an item."""
+        while True:
+            before = len(items)
+            items.extend(islice(pulled, begin_size))
+            if len(items) < before + begin_size:
+                return False
+            if any(map(_may_change, items[before:])) or self._is_late():
+                return True
+
+    def _is_late(self) -> bool:
+        return self._clock() > self._slow_at
 
     def _room(self, size: int, window: int) -> int:
         """Return how many items may be pulled now, for a chunk of *size* items."""
@@ -85,26 +135,6 @@ class ItemPuller:
             return max(0, size * window - held)
         share = max(self._plan.begin_size, buffersize // window)
         return min(share, max(0, buffersize - held))
-
-
-def _extend_until_may_change(items: list[Any], pulled: Iterator[Any]) -> bool:
-    """Pull items up to and including the first that may change; return whether there was one."""
-    for item in pulled:
-        items.append(item)
-        if type(item) not in ATOMIC_TYPES and _may_change(item):
-            return True
-    return False
-
-
-def _extend_by_begin_size(items: list[Any], pulled: Iterator[Any], begin_size: int) -> bool:
-    """Do the same for whole groups: stop after the first group with an item that may change."""
-    while True:
-        before = len(items)
-        items.extend(islice(pulled, begin_size))
-        if len(items) < before + begin_size:
-            return False
-        if any(map(_may_change, items[before:])):
-            return True
 
 
 def _may_change(item: Any) -> bool:

@@ -90,7 +90,10 @@ class MapRun:
         workers = workers_for(backend, options)
         self._window = window_for(backend, options, workers)
         self._trace = trace_call(call.func, backend, workers)
-        self._codec: Codec = self._trace.traced(codec_for(backend, options))
+        runs_between = plan.buffersize is not None and not plan.is_passive
+        self._codec: Codec = self._trace.traced(
+            codec_for(backend, options, items_may_change=runs_between)
+        )
         self._sizer = sizer_for(backend, options, plan, workers)
         self._buffer = ResultBuffer(ordered=plan.ordered)
         self._policy = FailurePolicy(
@@ -138,13 +141,19 @@ class MapRun:
         while self._plan.submits_all or len(self._in_flight) < self._window:
             if self._deadline.has_passed() and not self._source.is_over:
                 raise self._too_late()
-            if self._runs_in_caller and self.has_next and not self._plan.submits_all:
+            if self.has_next and not self._plan.submits_all and self._gives_results_first():
                 return
             packed = self._source.next(as_packed=self._plan.submits_all)
             self._is_starved = packed is None
             if packed is None:
                 return
             self._submit(packed)
+            if self._source.puller.is_slow:
+                self._collect_all(self._queue.take(0))
+
+    def _gives_results_first(self) -> bool:
+        """Return whether results that are ready are to be taken before more is pulled."""
+        return self._runs_in_caller or self._source.puller.is_slow
 
     def take(self) -> list[Any] | Failure | None:
         """Return the next values, or a failure that ends the call; `None` if neither has come.

@@ -32,6 +32,7 @@ from parallel_facade._serialization.buffers.shared_memory import (
     SegmentPool,
     SharedSegment,
 )
+from parallel_facade._serialization.call_parts import ReceivedParts, SentParts
 from parallel_facade._serialization.deep_recursion import is_of_pickler, with_room
 from parallel_facade._serialization.modules.importable import remember_answers, send_by_value
 from parallel_facade._serialization.offenders import Offender, find_offenders, tree
@@ -61,6 +62,16 @@ class Payload(NamedTuple):
     def size(self) -> int:
         """Total bytes, including the segments."""
         return len(self.data) + sum(int(segment.size) for segment in self.segments)
+
+
+def decode_callable(
+    data: Any, mapped_segments: tuple[MappedSegment | FetchedBuffer, ...] = ()
+) -> tuple[Any, ReceivedParts]:
+    """Return the callable that a payload holds, as `decode` does, and its parts."""
+    buffers = [mapped_segment.open() for mapped_segment in mapped_segments]
+    with io.BytesIO(data) as stream:  # closed: the unpickler would keep it
+        unpickler: Any = pickle.Unpickler(stream, buffers=buffers)
+        return unpickler.load(), ReceivedParts(unpickler.memo.copy)
 
 
 def decode(data: Any, mapped_segments: tuple[MappedSegment | FetchedBuffer, ...] = ()) -> Any:
@@ -104,6 +115,8 @@ class Encoder:
         self._segment_pool = segment_pool
         self._by_value = by_value
         self._everywhere: frozenset[str] = frozenset()
+        self._parts: SentParts | None = None
+        self._pickler: Any = None  # that of the last payload
         self._known: dict[int, tuple[weakref.ref[Any], Callable[[], Any]]] | None = None
 
     def deduplicate_buffers(self) -> None:
@@ -122,19 +135,49 @@ class Encoder:
         Raises:
             SerializationError: *obj*, or something in it, cannot travel.
         """
-        return self._encode(obj, name, parts, self._segment_pool)[0]
+        payload, _ = self._encode(obj, name, parts, self._segment_pool)
+        self._pickler = None  # it keeps the object
+        return payload
 
-    def encode_callable(self, obj: Any, name: str, parts: Parts) -> Payload:
-        """Encode *obj* as `encode` does; later payloads only refer to the classes it defines."""
+    def encode_callable(
+        self, obj: Any, name: str, parts: Parts, *, may_change: bool = False
+    ) -> Payload:
+        """Encode *obj* as `encode` does; later payloads refer to its classes and other parts.
+
+        Args:
+            obj: The callable.
+            name: As for `encode`.
+            parts: As for `encode`.
+            may_change: Whether the program may change its parts before all items are encoded.
+        """
         # An engine's store holds the whole payload, so the buffers stay in it.
         segment_pool = self._segment_pool if isinstance(self._segment_pool, SegmentPool) else None
         payload, defined = self._encode(obj, name, parts, segment_pool)
         self._everywhere |= defined
+        self._parts = SentParts(self._pickler.memo.copy, may_change=may_change)
+        self._pickler = None
         return payload
+
+    def encode_items(self, chunk: Any, form: str, name: str, parts: Parts) -> Payload:
+        """Encode a chunk of the callable's items as `encode` does.
+
+        Args:
+            chunk: First index, items, begin size.
+            form: How an item becomes arguments.
+            name: As for `encode`.
+            parts: As for `encode`.
+        """
+        if self._parts is not None:
+            chunk = chunk._replace(items=self._parts.shared_in(form, chunk.items))
+        return self.encode(tuple(chunk), name, parts)
 
     def offenders(self, parts: Mapping[str, Any]) -> list[Offender]:
         """Return the objects in *parts* that cannot travel, nearest first."""
-        return find_offenders(parts, self.dump, self._reducer(set(self._everywhere)))
+        shared, self._parts = self._parts, None
+        try:
+            return find_offenders(parts, self.dump, self._reducer(set(self._everywhere)))
+        finally:
+            self._parts = shared
 
     def dump(self, obj: Any) -> bytes:
         """Return *obj* as bytes alone; raise the original error if it cannot be pickled."""
@@ -171,7 +214,7 @@ class Encoder:
     def _reducer(self, defined: set[str]) -> Reducer | None:
         if self.serializer == "pickle":
             return None
-        return Reducer(self.call_id, defined, returning=self.returning)
+        return Reducer(self.call_id, defined, returning=self.returning, parts=self._parts)
 
     def _dump(self, obj: Any, segment_pool: SegmentPool | Store | None) -> tuple[Payload, set[str]]:
         """Return *obj* as a payload, and the tokens of the classes that the receiver then knows."""
@@ -202,10 +245,14 @@ class Encoder:
             None if segment_pool is None else functools.partial(self._place, segment_pool, segments)
         )
         if (reducer := self._reducer(defined)) is None:
-            StandardPickler(buffer, PROTOCOL, buffer_callback=take).dump(obj)
+            self._pickler = StandardPickler(buffer, PROTOCOL, buffer_callback=take)
+            self._pickler.parts = self._parts
         else:
-            pickler(buffer, reducer, take).dump(obj)
-        return Payload(buffer.getvalue(), tuple(segments)), defined
+            self._pickler = pickler(buffer, reducer, take)
+        self._pickler.dump(obj)
+        data = buffer.getvalue()
+        buffer.close()  # the pickler would keep it
+        return Payload(data, tuple(segments)), defined
 
     def _place(
         self,

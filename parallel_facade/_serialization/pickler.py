@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from parallel_facade._common.plain_data import PROTOCOL
+from parallel_facade._serialization.call_parts import SentParts, part_of_call
 from parallel_facade._serialization.dill_bridge import (
     dump_by_dill,
     dump_code,
@@ -47,8 +48,13 @@ _IN_PYTHON: Any = pickle._Pickler
 class StandardPickler(pickle.Pickler):
     """The standard library's pickler with the bound-method recipe, without dill."""
 
+    parts: SentParts | None = None
+    """The objects of the callable, for its items."""
+
     def reducer_override(self, obj: Any) -> Any:
         """Reduce methods; refuse what the main script defines; leave the rest to pickle."""
+        if self.parts is not None and (number := self.parts.number_of(obj)) is not None:
+            return part_of_call, (number,)
         if type(obj) is types.MethodType and types.MethodType not in copyreg.dispatch_table:
             return reduce_method(obj)
         if isinstance(obj, types.FunctionType | type) and obj.__module__ in NEVER_IMPORTED:
@@ -65,9 +71,18 @@ class Reducer:
         call_id: The id of the call.
         defined: Tokens of the classes that the receiver knows; the reducer adds new tokens.
         returning: Whether the payload goes back to the side that owns the received classes.
+        parts: The objects of the callable, for its items; `None` for another payload.
     """
 
-    def __init__(self, call_id: str, defined: set[str], *, returning: bool) -> None:
+    def __init__(
+        self,
+        call_id: str,
+        defined: set[str],
+        *,
+        returning: bool,
+        parts: SentParts | None = None,
+    ) -> None:
+        self._parts = parts
         self.call_id: str = call_id
         self.defined = defined
         self.defined_here: set[int] = set()  # classes that this payload brings along
@@ -81,6 +96,8 @@ class Reducer:
 
     def reduce(self, obj: Any) -> Any:
         """Return the reduction of *obj*, or `NotImplemented` to leave it to the pickler."""
+        if self._parts is not None and (number := self._parts.number_of(obj)) is not None:
+            return part_of_call, (number,)
         kind = type(obj)
         if id(kind) in self._ordinary:
             return NotImplemented

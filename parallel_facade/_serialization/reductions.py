@@ -30,13 +30,14 @@ from parallel_facade._serialization.dill_bridge import (
     is_carried_by_dill,
 )
 from parallel_facade._serialization.modules.apply_changes import ModuleChanges, apply_changes
-from parallel_facade._serialization.modules.call_globals import fill, space_module
+from parallel_facade._serialization.modules.call_globals import space_module
 from parallel_facade._serialization.modules.importable import (
     find_path,
     is_importable,
     is_importable_module,
 )
 from parallel_facade._serialization.modules.ownership import is_built_in, is_ours
+from parallel_facade._serialization.modules.script_globals import fill_script
 from parallel_facade._serialization.rules import classes as _classes
 from parallel_facade._serialization.rules import functions as _functions
 from parallel_facade._serialization.rules.builtin_values import (
@@ -315,7 +316,7 @@ MODULE_MACHINERY: Final = frozenset(
 
 def fill_space(module: types.ModuleType, values: dict[str, Any]) -> None:
     """Fill in the globals of a module that travels by value."""
-    fill(vars(module), values)
+    fill_script(vars(module), values)
 
 
 def _reduce_mapped_attribute(reducer: Reducer, attribute: Any) -> Any:

@@ -28,7 +28,8 @@ from parallel_facade._console.capture import OutputCapture
 from parallel_facade._console.replay import OutputRequest, unpacked_output_request
 from parallel_facade._serialization.buffers.object_store import FetchedBuffer
 from parallel_facade._serialization.buffers.shared_memory import MappedSegment, SegmentPool
-from parallel_facade._serialization.encoder import Encoder, Payload, decode
+from parallel_facade._serialization.call_parts import ReceivedParts
+from parallel_facade._serialization.encoder import Encoder, Payload, decode, decode_callable
 from parallel_facade._serialization.modules import apply_changes as _changes
 from parallel_facade._serialization.modules import call_globals as _namespaces
 from parallel_facade._serialization.rules.builtin_values import LiveObjects
@@ -45,6 +46,8 @@ from parallel_facade._worker.run_chunk import (
     run_recorded,
 )
 from parallel_facade._worker.timings import Stopwatch
+
+NO_PARTS = ReceivedParts(dict)
 
 
 class CallEnvironment(NamedTuple):
@@ -116,6 +119,7 @@ class LoadedCall:
             self.call_id, self._environment.serializer, returning=True, segment_pool=segment_pool
         )
         self._call: Call | None = None
+        self._parts = NO_PARTS
         self._state: dict[str, Any] = {}
         self._decoding = threading.Lock()  # guards _call, if a worker has several threads
         self._live: list[Any] = []  # objects that the callable refers to only weakly
@@ -184,7 +188,8 @@ class LoadedCall:
         write_state(self._state)
         with _namespaces.as_main(self.call_id), LiveObjects():
             try:
-                chunk = Chunk(*decode(*payload))
+                with self._parts.known():
+                    chunk = Chunk(*decode(*payload))
             except BaseException as exc:
                 return self._unread(THE_ARGUMENTS, exc)
             recorder.enter()
@@ -211,7 +216,8 @@ class LoadedCall:
         self._environment.apply()
         if self._call is None:
             with LiveObjects() as self._live:
-                call = Call(*decode(self._payload, self._mapped_segments))
+                fields, self._parts = decode_callable(self._payload, self._mapped_segments)
+                call = Call(*fields)
                 # After the call: it refers to classes that the call has brought along.
                 if self._environment.state is not None:
                     self._state = decode(self._environment.state)
@@ -222,6 +228,7 @@ class LoadedCall:
     def close(self) -> None:
         """Drop the callable and its globals."""
         self._call = None
+        self._parts = NO_PARTS
         self._live = []
         _namespaces.forget(self.call_id)
         _changes.forget(self.call_id)

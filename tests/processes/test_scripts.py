@@ -380,9 +380,17 @@ def test_print_and_exit_in_a_serial_task_are_the_callers(tmp_path):
         "    print('out', x)"
     )
 
-    printed = run("-c", code, PARALLEL_FACADE_BACKEND="serial")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PARALLEL_FACADE_BACKEND": "serial"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
-    assert printed == "in 0\nout True\nin 1\nout True\nin 2\n"
+    assert done.stdout == "in 0\nout True\nin 1\nout True\nin 2\n"
+    assert done.stderr == "item 2 has raised SystemExit(0), which ends the program\n"
+    assert done.returncode == 0
 
 
 NO_REPLACEMENT = """

@@ -6,7 +6,8 @@
 
 Guarantees:
     - Functions of one module share their globals: all see what a `global` statement in one sets.
-    - Each call starts with the caller's current values; no old value is kept from call to call.
+    - Each call starts with the caller's current values, but for names that a task has set while the
+      caller's value did not change; see `script_globals`.
     - While a call runs, `__main__` is the module of its script: code that looks up names there
       (pickle, `typing.get_type_hints`, `import __main__`) finds the names that travelled.
     - Names that `Pool(initializer=...)` set keep their values for the worker's life, whatever the
@@ -23,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
+from parallel_facade._serialization.modules.script_globals import follow_script, leave_script
 from parallel_facade._serialization.modules.state import worker
 
 MAIN: Final = "__main__"
@@ -39,13 +41,9 @@ def space_module(call_id: str, key: str, header: dict[str, Any]) -> types.Module
         spaces[key] = module
         if name == MAIN:
             spaces.setdefault(MAIN, module)
+            if not is_main:
+                follow_script(call_id, vars(module))
     return module
-
-
-def fill(space: dict[str, Any], values: dict[str, Any]) -> None:
-    """Add the *values* that *space* lacks; names that the call's functions changed stay."""
-    for name, value in values.items():
-        space.setdefault(name, value)
 
 
 def expose_in_main(call_id: str, cls: type) -> None:
@@ -104,7 +102,9 @@ def _last_key(module: types.ModuleType) -> int:
 
 def forget(call_id: str) -> None:
     """Drop the globals of a call that has ended."""
-    worker.spaces.pop(call_id, None)
+    main = worker.spaces.pop(call_id, {}).get(MAIN)
+    if main is not None:
+        leave_script(vars(main))
 
 
 def pinned_in(module_name: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from parallel_facade._serialization.modules.replaced import (
     was_recoded,
     was_replaced,
 )
-from parallel_facade._serialization.modules.source_literals import names_of_literals
+from parallel_facade._serialization.modules.source_literals import is_in_source, names_of_literals
 from parallel_facade._serialization.modules.state import ChangedPlace, caller, recognizer
 
 
@@ -83,10 +83,14 @@ class ChangeCollector:
         place = module, ""
         _note_deleted(changes, place, function.__globals__, global_names(function.__code__))
         rest = dict(self._others(changes, place, reads))
-        natives = {name: value for name, value in rest.items() if _is_native(value)}
+        natives = {
+            name: value
+            for name, value in rest.items()
+            if _is_native(value) and is_in_source(module, name)
+        }
         # Everything else in its current state, unless its value is already sent.
         for name, value in reads.items():
-            is_collected = self._noted[place, name] or _is_native(value)
+            is_collected = self._noted[place, name] or name in natives
             if not is_collected and type(value) is not ContextVar:
                 self._collect(place, name, value, changes)
         self._follow(list(natives.values()), changes)

@@ -1,9 +1,10 @@
-"""Find the globals and class attributes to which the source of a module gives only literals."""
+"""Read the source of a module: which names it has, and which of them it gives only literals."""
 
 from __future__ import annotations
 
 import ast
 import functools
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,26 @@ def names_of_literals(module: str) -> dict[str, frozenset[str]]:
         The names of the module itself, under ``""``, and of each class, under its qualified name.
     """
     return _names_in(str(getattr(sys.modules.get(module), "__file__", "")))
+
+
+def is_in_source(module: str, name: str) -> bool:
+    """Return whether the source of *module* has the word *name*.
+
+    If it has not, an import hook has put the name into the module: pytest's for assertions,
+    typeguard's and beartype's for checks. A worker that imports the module runs no such hook.
+    """
+    file = str(getattr(sys.modules.get(module), "__file__", ""))
+    words = _words_in(file)
+    return words is None or name in words
+
+
+@functools.lru_cache(maxsize=256)
+def _words_in(file: str) -> frozenset[str] | None:
+    try:
+        with open(file, encoding="utf-8") as source:
+            return frozenset(re.findall(r"\w+", source.read()))
+    except (OSError, ValueError):
+        return None
 
 
 @functools.lru_cache(maxsize=256)

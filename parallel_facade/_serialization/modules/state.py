@@ -42,6 +42,24 @@ class CallerState:
         """By module and name: references to its functions and classes when it was seen first."""
 
 
+class ScriptRecord:
+    """The globals of a script in one call, in a worker.
+
+    Attributes:
+        space: The globals; once the call has ended, those that a later call may use.
+        inherited: What tasks of earlier calls left, by name: the caller's value then, pickled, and
+            the value in the worker.
+        arrived: The names that came with the call, with the value if that is plain, pickled.
+        carried: The names that come from an earlier call, and not with this one.
+    """
+
+    def __init__(self, space: dict[str, Any], inherited: dict[str, tuple[bytes, Any]]) -> None:
+        self.space = space
+        self.inherited = inherited
+        self.arrived: dict[str, bytes | None] = {}
+        self.carried: set[str] = set()
+
+
 class WorkerState:
     """What a worker remembers about its callers' modules and classes."""
 
@@ -52,6 +70,10 @@ class WorkerState:
         """By call: the places and names that were applied."""
         self.spaces: dict[str, dict[str, types.ModuleType]] = {}
         """By call and key: the modules in which its functions run."""
+        self.scripts: dict[str, ScriptRecord] = {}
+        """By calling process: the globals of its script in its last call."""
+        self.records: dict[int, ScriptRecord] = {}
+        """By the id of the globals: those of calls that have not ended."""
         self.pinned_globals: dict[str, dict[str, Any]] = {}
         """By module: values that the initializer has set."""
         self.received_classes: dict[str, tuple[str, frozenset[str]]] = {}

@@ -17,6 +17,7 @@ from typing import Any, Final, TypedDict
 
 from parallel_facade._common.errors import SerializationError
 from parallel_facade._serialization.modules.call_globals import MAIN, expose_in_main, space_module
+from parallel_facade._serialization.modules.script_globals import fill_script
 from parallel_facade._serialization.modules.state import worker
 from parallel_facade._serialization.rules.builtin_values import keep_alive
 from parallel_facade._serialization.rules.class_tokens import (
@@ -136,8 +137,7 @@ def call_library_hooks(cls: Any, *parts: dict[str, Any]) -> None:
 def share(call_id: str, names: dict[str, Any]) -> None:
     """Let `typing.get_type_hints` find *names*, which annotations contain as text."""
     main = vars(space_module(call_id, MAIN, {"__name__": MAIN}))
-    for name, value in names.items():
-        main.setdefault(name, value)
+    fill_script(main, names)
 
 
 def register_virtual(cls: Any, subclasses: list[type]) -> None:

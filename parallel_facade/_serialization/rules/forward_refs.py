@@ -10,8 +10,8 @@ import sys
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
-from parallel_facade._serialization.modules.call_globals import fill
 from parallel_facade._serialization.modules.code_names import WORD
+from parallel_facade._serialization.modules.script_globals import fill_script
 from parallel_facade._serialization.rules.functions import address_of, home
 
 
@@ -68,6 +68,6 @@ def fill_forward_ref(reference: Any, state: tuple[Any, ...]) -> None:
     contents = State(*state)
     if contents.address is not None:
         reference.__globals__ = vars(home(contents.call_id, *contents.address))
-        fill(reference.__globals__, contents.values)
+        fill_script(reference.__globals__, contents.values)
     for name, value in contents.attributes.items():
         setattr(reference, name, value)

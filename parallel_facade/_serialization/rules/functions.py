@@ -22,7 +22,7 @@ from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._serialization.modules.apply_changes import ModuleChanges, apply_changes
-from parallel_facade._serialization.modules.call_globals import fill, space_module
+from parallel_facade._serialization.modules.call_globals import space_module
 from parallel_facade._serialization.modules.code_names import (
     VALUE,
     global_names,
@@ -34,6 +34,7 @@ from parallel_facade._serialization.modules.code_names import (
 )
 from parallel_facade._serialization.modules.collect_changes import ChangeCollector
 from parallel_facade._serialization.modules.importable import is_importable_name
+from parallel_facade._serialization.modules.script_globals import fill_script
 from parallel_facade._serialization.rules.builtin_values import resolved
 
 HEADER_NAMES: Final = ("__name__", "__package__", "__file__")
@@ -168,7 +169,7 @@ def fill_function(function: types.FunctionType, state: tuple[Any, ...]) -> None:
         with suppress(ImportError):
             import_module(submodule)
     apply_changes(contents.call_id, contents.changes)
-    fill(function.__globals__, contents.values)
+    fill_script(function.__globals__, contents.values)
     for cell, value in contents.contents:
         cell.cell_contents = value.joined(cell) if type(value) is NamespacePart else value
     for name, value in contents.attributes.items():

@@ -12,6 +12,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import io
 import pickle
 import random
 import socket
@@ -64,6 +65,7 @@ def serve() -> None:
     forget_settings()
     _forget_parents_randomness()
     note_inherited()
+    _write_lines_at_once()
     this: Any = process.current_process()
     channel: socket.socket = this.channel
     with channel:
@@ -75,6 +77,23 @@ def serve() -> None:
             # Our own bug, or no memory. The pool would return the error to nobody.
             traceback.print_exc()
             raise
+
+
+def _write_lines_at_once() -> None:
+    """Write what tasks print line by line, also to a file or pipe.
+
+    The last words of a worker that dies are those that are needed.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
+
+
+def _flush_output() -> None:
+    """Write lines that have not ended."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # a task may have closed or replaced it
+            stream.flush()
 
 
 def _forget_parents_randomness() -> None:
@@ -203,6 +222,7 @@ class _Conversation:
             *(self._journal, send_part, begin, self._tasks_left, send_record),
             note_start if is_timed else None,
         )
+        _flush_output()
         self._tasks_left -= count
         self._is_leaving = self._tasks_left <= 0 or self._has_grown()
         # One message carries both facts: the caller must not send a task that nobody would take.

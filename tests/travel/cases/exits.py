@@ -75,11 +75,18 @@ def case_in_a_group(pmap):
     assert [type(one) for one in got.exceptions] == [SystemExit, ValueError]
 
 
-def case_not_kept_in_place_by_return_exceptions(pmap):
+def case_an_exit_is_kept_in_place_by_return_exceptions(pmap):
+    results = pmap(lambda x: sys.exit(x) if x else x, [0, 4, 0], return_exceptions=True)
+
+    assert results[::2] == [0, 0]
+    assert (type(results[1]), results[1].code) == (SystemExit, 4)
+
+
+def case_an_interrupt_is_not_kept_in_place_by_return_exceptions(pmap):
     try:
-        pmap(raiser(SystemExit(4)), [1], return_exceptions=True)
-    except SystemExit as exc:
-        assert exc.code == 4
+        pmap(raiser(KeyboardInterrupt("k")), [1], return_exceptions=True)
+    except KeyboardInterrupt:
+        pass
     else:
         raise AssertionError("it must end the call, as it does in a loop")
 

@@ -3,6 +3,7 @@
 import contextlib
 import decimal
 import logging
+import socket
 import sys
 
 import numpy as np
@@ -108,6 +109,15 @@ def case_digits_of_numbers(pmap):
         sys.set_int_max_str_digits(before)
     (error,) = pmap(lambda n: len(str(10**n)), [6000], return_exceptions=True)
     assert type(error) is ValueError
+
+
+def case_the_default_timeout_of_sockets(pmap):
+    socket.setdefaulttimeout(7)
+    try:
+        assert pmap(lambda _: socket.getdefaulttimeout(), [0, 1]) == [7, 7]
+    finally:
+        socket.setdefaulttimeout(None)
+    assert pmap(lambda _: socket.getdefaulttimeout(), [0, 1]) == [None, None]
 
 
 class Tracing(logging.Logger):

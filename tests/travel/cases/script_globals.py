@@ -12,6 +12,8 @@ from pickle import dumps, loads
 import numpy as np
 from runner import main, same
 
+from parallel_facade import Pool
+
 import math as arithmetic  # isort: skip
 
 SCALE = 3
@@ -144,6 +146,52 @@ def case_a_name_that_is_not_there(pmap):
 
 def case_star_and_builtins(pmap):
     same(pmap, lambda x: (len(x), sorted(x), __builtins__ is not None), ["ba"])
+
+
+MODEL = None
+FOUND = {}
+COUNT = 0
+
+
+def load(x):
+    global COUNT, MODEL, UNKNOWN
+    if MODEL is None:
+        MODEL = object()
+    FOUND.setdefault("first", id(MODEL))
+    COUNT += 1
+    try:
+        UNKNOWN += 1
+    except NameError:
+        UNKNOWN = 1
+    return id(MODEL) == FOUND["first"], COUNT, UNKNOWN
+
+
+def case_a_model_is_loaded_once(pmap):
+    with Pool(pmap.keywords["backend"], workers=1) as pool:
+        assert [pool.pmap(load, [0])[0] for _ in range(3)] == [(True, n, n) for n in (1, 2, 3)]
+        assert pool.pmap(lambda _: COUNT, [0]) == [3]
+        assert pool.apply_async(load, (0,)).get(60) == (True, 4, 4)
+
+
+case_a_model_is_loaded_once.needs_processes = True
+
+
+def case_what_the_caller_changes_holds(pmap):
+    global COUNT
+    with Pool(pmap.keywords["backend"], workers=1) as pool:
+        first = pool.pmap(load, [0])[0][1]
+        COUNT += 100
+        try:
+            assert pool.pmap(load, [0])[0][1] == COUNT + 1
+            FOUND["by"] = "the caller"
+            assert pool.pmap(lambda _: sorted(FOUND), [0]) == [["by"]]
+        finally:
+            COUNT -= 100
+            FOUND.clear()
+    assert first == COUNT + 1
+
+
+case_what_the_caller_changes_holds.needs_processes = True
 
 
 if __name__ == "__main__":

@@ -1,0 +1,158 @@
+"""Objects of a call's callable that are also among its items: in a task they are one object.
+
+    caller: pmap(graph.process, graph.nodes)
+            callable ──pickler──► payload, and the number that each object has in it
+            item     ── has a number: ──► "object 7 of the callable"
+    worker: callable ◄─unpickler── payload, and the object that each number stands for
+            item     ◄─ object 7 ──┘
+
+The callable is sent once and the items later, so pickle alone would make two objects of one. Tasks
+that compare by `is`, or look an item up in a dictionary of the callable, need one.
+
+Guarantees:
+    - Items that share nothing with the callable are sent as they would be otherwise.
+    - An object that was changed since the callable was packed is sent as it is now.
+
+Assumes:
+    - Pickler and unpickler number objects alike: pickle's protocol says so.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+from parallel_facade._common.plain_data import ATOMIC_TYPES
+
+CONTAINERS: Final = frozenset({list, dict, set, bytearray})
+"""Built-in types that are compared by identity, and that a pickler does not ask about."""
+
+NEVER_ITEMS: Final = frozenset(
+    {*ATOMIC_TYPES, tuple, frozenset, type, types.FunctionType, types.CodeType, types.CellType}
+    | {types.ModuleType, types.BuiltinFunctionType, types.MethodType}
+)
+"""Types without an identity that a task could see, and those that travel in a way of their own."""
+
+
+class SentParts:
+    """The objects of a callable, by which later payloads refer to them.
+
+    Args:
+        memo: Returns the pickler's memo: by id, the number of an object and the object.
+        may_change: Whether the program runs between the callable and the items.
+    """
+
+    def __init__(self, memo: Callable[[], dict[int, tuple[int, Any]]], *, may_change: bool) -> None:
+        self._memo = memo
+        self._numbers: dict[int, int] | None = None
+        self._seen: dict[int, Any] = {}  # by id, if they may change
+        if may_change:
+            self._numbers = self._look()
+            self._seen = {
+                id(obj): _contents(obj)
+                for number, obj in memo().values()
+                if id(obj) in self._numbers
+            }
+        self._may_change = may_change
+
+    def number_of(self, obj: Any) -> int | None:
+        """Return the number of *obj* in the callable's payload; `None` if it is sent anew."""
+        if (numbers := self._numbers) is None:
+            numbers = self._numbers = self._look()
+        number = numbers.get(id(obj))
+        if number is None or not self._may_change or self._seen[id(obj)] == _contents(obj):
+            return number
+        return None
+
+    def _look(self) -> dict[int, int]:
+        return {
+            key: number
+            for key, (number, obj) in self._memo().items()
+            if type(obj) not in NEVER_ITEMS and not isinstance(obj, type)
+        }
+
+    def shared_in(self, form: str, items: list[Any]) -> list[Any]:
+        """Return *items* with references for the containers that are parts of the callable.
+
+        Args:
+            form: How an item becomes arguments.
+            items: The items of a chunk.
+        """
+        if all(type(item) in ATOMIC_TYPES for item in items):
+            return items
+        if form == "one":
+            return [self._shared(item) for item in items]
+        if form == "many":
+            return [tuple(map(self._shared, item)) for item in items]
+        return [
+            (tuple(map(self._shared, args)), {name: self._shared(kwds[name]) for name in kwds})
+            for args, kwds in items
+        ]
+
+    def _shared(self, obj: Any) -> Any:
+        if type(obj) in CONTAINERS and (number := self.number_of(obj)) is not None:
+            return PartReference(number)
+        return obj
+
+
+def _contents(obj: Any) -> Any:
+    """Return what shows whether *obj* was changed: the identities of what it holds."""
+    kind = type(obj)
+    if kind is bytearray:
+        return bytes(obj)
+    if kind in CONTAINERS:
+        values = [*obj, *obj.values()] if kind is dict else obj
+        return [id(one) for one in values]
+    try:
+        own = object.__getattribute__(obj, "__dict__")
+    except AttributeError:
+        return None
+    return [(name, id(value)) for name, value in own.items()]
+
+
+class PartReference:
+    """Stands for an object of the callable in a payload."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how a worker finds the object."""
+        return part_of_call, (self._number,)
+
+
+_parts: ContextVar[Callable[[int], Any]] = ContextVar("parallel_facade_parts")
+
+
+def part_of_call(number: int) -> Any:
+    """Return the object with *number* of the callable whose items are being rebuilt."""
+    return _parts.get()(number)
+
+
+class ReceivedParts:
+    """The objects of a callable in a worker.
+
+    Args:
+        memo: Returns the unpickler's memo: objects by their numbers.
+    """
+
+    def __init__(self, memo: Callable[[], dict[int, Any]]) -> None:
+        self._memo = memo
+        self._objects: dict[int, Any] | None = None
+
+    @contextmanager
+    def known(self) -> Iterator[None]:
+        """Let payloads that are rebuilt inside the block refer to these objects."""
+        token = _parts.set(self._object)
+        try:
+            yield
+        finally:
+            _parts.reset(token)
+
+    def _object(self, number: int) -> Any:
+        if self._objects is None:
+            self._objects = self._memo()
+        return self._objects[number]

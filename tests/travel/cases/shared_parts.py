@@ -1,0 +1,155 @@
+"""An item that is part of the callable's object is that object in the task."""
+
+import functools
+
+import helpers
+from runner import main
+
+from parallel_facade import Pool, apply_async, imap
+
+
+class Node:
+    def __init__(self, name):
+        self.name = name
+        self.links = []
+
+
+class Slotted:
+    __slots__ = ("value",)
+
+
+class Graph:
+    def __init__(self):
+        self.nodes = [Node(name) for name in range(5)]
+        self.depths = {node: depth for depth, node in enumerate(self.nodes)}
+        self.rows = [[1], [2], [1]]
+        for node in self.nodes:
+            node.links = self.nodes
+
+    def depth(self, node):
+        return self.depths[node]
+
+    def row(self, row):
+        return [one is row for one in self.rows].index(True)
+
+    def pair(self, a, b):
+        return a is self.nodes[b.name] and b in self.depths
+
+
+def case_nodes_of_a_graph(pmap):
+    graph = Graph()
+
+    assert pmap(graph.depth, graph.nodes) == [0, 1, 2, 3, 4]
+    assert pmap(lambda node: node is graph.nodes[0], graph.nodes) == [True, *[False] * 4]
+    assert pmap(lambda node: node.links is graph.nodes, graph.nodes) == [True] * 5
+
+
+def case_containers_of_the_callable(pmap):
+    graph = Graph()
+    tables = [{"a": 1}, {"a": 1}]
+
+    assert pmap(graph.row, graph.rows) == [0, 1, 2]
+    assert pmap(lambda one: [one is table for table in tables].index(True), tables) == [0, 1]
+
+
+def case_several_arguments(pmap):
+    graph = Graph()
+
+    assert pmap(graph.pair, graph.nodes, graph.nodes) == [True] * 5
+    assert pmap(lambda row, _: row is graph.rows[0], graph.rows, graph.nodes) == [
+        True,
+        False,
+        False,
+    ]
+
+
+def case_deep_in_an_item(pmap):
+    graph = Graph()
+    items = [{"k": [(0, node)]} for node in graph.nodes]
+
+    assert pmap(lambda item: graph.depths[item["k"][0][1]], items) == [0, 1, 2, 3, 4]
+
+
+def case_a_sentinel_in_a_closure(pmap):
+    missing = object()
+
+    assert pmap(lambda x: x is missing, [1, missing, None]) == [False, True, False]
+
+
+def case_a_sentinel_in_a_partial(pmap):
+    missing = Node("missing")
+
+    def default(mark, x):
+        return "none" if x is mark else x
+
+    assert pmap(functools.partial(default, missing), [1, missing]) == [1, "none"]
+
+
+def case_objects_with_slots(pmap):
+    known = [Slotted(), Slotted()]
+
+    assert pmap(lambda one: [one is x for x in known].index(True), known) == [0, 1]
+
+
+def case_objects_of_a_module(pmap):
+    known = [helpers.Wrapper(1), helpers.Wrapper(2)]
+
+    assert pmap(lambda one: [one is x for x in known].index(True), known) == [0, 1]
+
+
+def case_a_lazy_map(pmap):
+    graph = Graph()
+    options = {**pmap.keywords}
+
+    assert list(imap(graph.depth, iter(graph.nodes), **options)) == [0, 1, 2, 3, 4]
+    assert list(imap(graph.row, (row for row in graph.rows), **options)) == [0, 1, 2]
+
+
+def case_what_was_changed_meanwhile_is_sent_as_it_is(pmap):
+    graph = Graph()
+
+    def renamed():
+        for node in graph.nodes:
+            node.name += 100
+            yield node
+        for row in graph.rows:
+            row.append(7)
+            yield row
+
+    def look(one):
+        return one.name if isinstance(one, Node) else (len(graph.rows), one)
+
+    found = list(imap(look, renamed(), **pmap.keywords))
+    assert found == [100, 101, 102, 103, 104, (3, [1, 7]), (3, [2, 7]), (3, [1, 7])]
+
+
+def case_single_calls(pmap):
+    graph = Graph()
+    backend = pmap.keywords["backend"]
+
+    assert apply_async(graph.depth, (graph.nodes[3],), backend=backend).get(60) == 3
+    by_name = apply_async(
+        lambda *, row: graph.row(row), kwds={"row": graph.rows[2]}, backend=backend
+    )
+    assert by_name.get(60) == 2
+    with Pool(backend, workers=1) as pool:
+        assert [pool.submit(graph.depth, node).result(60) for node in graph.nodes] == [
+            0,
+            1,
+            2,
+            3,
+            4,
+        ]
+        assert list(pool.map(graph.depth, graph.nodes)) == [0, 1, 2, 3, 4]
+
+
+def case_items_that_share_nothing(pmap):
+    graph = Graph()
+    others = Graph()
+
+    results = pmap(lambda node: node in graph.depths, [*others.nodes, graph.nodes[0]])
+    assert results == [False] * 5 + [True]
+
+
+if __name__ == "__main__":
+    main(globals())
