@@ -146,7 +146,7 @@ def stepped_map(
     **settings: Any,
 ) -> MapRun:
     """Return a map on *backend*; an eager one over a list, a lazy one over an iterator."""
-    monkeypatch.setattr(_map_run, "codec_for", lambda *_: SteppedCodec())
+    monkeypatch.setattr(_map_run, "codec_for", lambda *_, **__: SteppedCodec())
     options = make_options(
         resolve(settings),
         retry_on=retry_on,

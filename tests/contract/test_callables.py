@@ -579,3 +579,13 @@ def test_the_repr_of_a_callable_is_not_needed(backend):
             return x + 1
 
     assert pmap(Silent().f, [1]) == [2]
+
+
+def test_a_local_function_whose_assertions_pytest_rewrites(backend):
+    def check(x):
+        assert x < 2
+        return x
+
+    assert pmap(check, [0, 1]) == [0, 1]
+    with pytest.raises(AssertionError):
+        pmap(check, [1, 2, 3])

@@ -1,12 +1,13 @@
 """Calls in calls, and calls beside calls: nobody has more workers than were asked for."""
 
 import asyncio
+import concurrent.futures
 import os
 import threading
 
 import pytest
 
-from parallel_facade import config, get_config, pmap, trace
+from parallel_facade import apply_async, config, configure, get_config, imap, pmap, trace
 
 pytestmark = pytest.mark.each_start_method
 
@@ -103,3 +104,50 @@ def test_a_nested_call_has_the_callers_settings(backend, tmp_path):
         assert pmap(lambda n: pmap(flaky, [n], retry_on=OSError), [1, 2]) == [[1], [2]]
         assert pmap(lambda _: get_config()[4:8], [0]) == [get_config()[4:8]]
     assert pmap(lambda _: get_config().retries, [0]) == [0], "and not any more"
+
+
+def in_a_thread(function, *args):
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        return thread.submit(function, *args).result()
+
+
+VERBS = {
+    "pmap": lambda n: pmap(abs, [-n, -1]),
+    "imap": lambda n: list(imap(abs, [-n, -1])),
+    "apply_async": lambda n: [apply_async(abs, (-n,)).get(60), apply_async(abs, (-1,)).get(60)],
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_tasks_call_from_threads_of_their_own(backend, verb):
+    inner = VERBS[verb]
+
+    assert pmap(lambda n: in_a_thread(inner, n), range(6), workers=2) == [[n, 1] for n in range(6)]
+    outer = [apply_async(lambda n: in_a_thread(inner, n), (n,)) for n in range(6)]
+    assert [result.get(60) for result in outer] == [[n, 1] for n in range(6)]
+
+
+def test_tasks_call_from_threads_of_threads(backend):
+    def deep(n):
+        return n and 1 + in_a_thread(lambda: pmap(deep, [n - 1] * 2))[0]
+
+    assert pmap(deep, [3, 3, 3], workers=2) == [3, 3, 3]
+
+
+def test_tasks_call_their_own_pool_from_threads(backend):
+    if not backend.capabilities.runs_in_caller and backend.capabilities.needs_serialization:
+        pytest.skip("a pool belongs to the process that made it")
+    with backend.pool(workers=2) as pool:
+        results = pool.pmap(lambda n: in_a_thread(pool.pmap, abs, [-n]), range(5))
+
+    assert results == [[n] for n in range(5)]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_tasks_on_threads_of_an_executor_call_it_from_threads_of_their_own(verb):
+    inner = VERBS[verb]
+
+    with concurrent.futures.ThreadPoolExecutor(2) as executor:
+        configure(backend=executor)
+        assert pmap(lambda n: in_a_thread(inner, n), range(5)) == [[n, 1] for n in range(5)]
+        configure(backend=None)

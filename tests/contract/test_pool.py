@@ -452,3 +452,17 @@ def test_cancelling_who_awaits_ends_what_runs(backend, gate, how):
     with backend.pool(workers=1) as pool:
         asyncio.run(main(pool))
         assert pool.pmap(abs, [-1], timeout=60) == [1]
+
+
+def test_a_system_without_more_threads_says_so(monkeypatch):
+    start, left = threading.Thread.start, [2]
+
+    def refuse(self):
+        if left[0] <= 0:
+            raise RuntimeError("can't start new thread")
+        left[0] -= 1
+        return start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        Pool("thread", workers=4)

@@ -1,6 +1,7 @@
 """Real programs, without a main guard, run as a user runs them."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -459,3 +460,184 @@ except ImportError as exc:
     printed = run(str(script), PARALLEL_FACADE_START_METHOD=start_method, PYTHONWARNINGS="ignore")
 
     assert printed == "[('[1]', 1.0, 'a/b'), ('[4]', 2.0, 'a/b')]\n[1, 2]\n['without']\nTrue\n"
+
+
+PRINTS = """
+import os, signal, sys, time
+from parallel_facade import imap, pmap
+
+def step(x):
+    sys.stdout.write(f"step {x}")
+    print(" to stderr", x, file=sys.stderr)
+    if x == 2:
+        print(" is the last", flush=False)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if x == 3:
+        print(" is stopped")
+        time.sleep(60)
+    return x
+
+for x in imap(step, [0, 1], chunksize=1):
+    print(f" result {x}", flush=True)
+pmap(step, [2], return_exceptions=True)
+print("after the crash", flush=True)
+pmap(step, [3], return_exceptions=True, task_timeout=1)
+print("after the limit", flush=True)
+"""
+
+
+def test_what_tasks_print_is_in_a_file_before_their_result(start_method, tmp_path):
+    environment = {**os.environ, "PARALLEL_FACADE_WORKERS": "1"}
+    environment.pop("PYTHONUNBUFFERED", None)
+    environment["PARALLEL_FACADE_START_METHOD"] = start_method
+    with open(tmp_path / "out", "w+") as out:
+        subprocess.run(
+            [sys.executable, "-c", PRINTS],
+            env=environment,
+            stdout=out,
+            stderr=subprocess.DEVNULL,
+            timeout=100,
+            check=True,
+        )
+        out.seek(0)
+        written = out.read()
+
+    for said, then in (
+        ("step 0", "result 0"),
+        ("step 1", "result 1"),
+        ("step 2 is the last", "after the crash"),
+        ("step 3 is stopped", "after the limit"),
+    ):
+        assert 0 <= written.find(said) < written.index(then), written
+
+
+def test_bytes_may_not_be_compared_with_text(start_method):
+    code = "from parallel_facade import pmap; print(pmap(lambda x: x + 1, [1, 2]))"
+
+    assert run("-bb", "-c", code, PARALLEL_FACADE_START_METHOD=start_method) == "[2, 3]\n"
+
+
+@pytest.mark.parametrize("executable", [None, "", "/nowhere/python"])
+def test_a_python_that_knows_no_interpreter(start_method, executable):
+    code = f"""
+import sys
+sys.executable = {executable!r}
+from parallel_facade import ConfigurationError, pmap
+try:
+    print(pmap(lambda x: x + 1, [1, 2]))
+except ConfigurationError as exc:
+    print(str(exc).splitlines()[0])
+print(pmap(abs, [-1], backend="thread"))
+"""
+    printed = run("-c", code, PARALLEL_FACADE_START_METHOD=start_method)
+
+    if start_method == "fork":
+        assert printed == "[2, 3]\n[1]\n"
+    else:
+        assert f"sys.executable is {executable!r}" in printed
+        assert printed.startswith(f"start_method='{start_method}' starts a Python interpreter")
+
+
+def test_a_program_without_stderr_has_no_bar(start_method):
+    code = """
+import sys
+sys.stderr = None
+from parallel_facade import pmap
+print(pmap(lambda x: x + 1, range(3), progress=True), pmap(abs, [-1], progress="Fitting"))
+"""
+    assert run("-c", code, PARALLEL_FACADE_START_METHOD=start_method) == "[1, 2, 3] [1]\n"
+
+
+def test_the_default_timeout_of_sockets_is_the_programs_business(start_method):
+    code = """
+import socket, threading
+socket.setdefaulttimeout(0.05)
+from parallel_facade import Pool
+with Pool(workers=2) as pool:
+    for _ in range(3):
+        print(pool.pmap(lambda x: x + 1, range(2)))
+        threading.Event().wait(0.2)  # longer than the time-out: the workers wait
+"""
+    assert run("-c", code, PARALLEL_FACADE_START_METHOD=start_method) == "[1, 2]\n" * 3
+
+
+def can_unshare():
+    done = subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+READ_ONLY = """
+for folder in / /tmp /var/tmp /usr/tmp; do
+    mount --bind "$folder" "$folder" 2>/dev/null && mount -o remount,ro,bind "$folder"
+done
+cd /; unset TMPDIR TEMP TMP
+exec "$PYTHON" -c '
+import tempfile
+try:
+    tempfile.gettempdir()
+except FileNotFoundError:
+    print("no folder")
+from parallel_facade import pmap
+print(pmap(lambda x: x + 1, [1, 2]))
+'
+"""
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None or not can_unshare(), reason="it needs root and unshare"
+)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_system_that_is_read_only(backend, start_method):
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", READ_ONLY],
+        env={
+            **os.environ,
+            "PYTHON": sys.executable,
+            "PARALLEL_FACADE_BACKEND": backend,
+            "PARALLEL_FACADE_START_METHOD": start_method,
+            "PARALLEL_FACADE_WORKERS": "2",
+        },
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+    assert (done.returncode, done.stdout) == (0, "no folder\n[2, 3]\n"), done.stderr[-2000:]
+
+
+ATTACHES = """
+from {package} import shared_memory
+from parallel_facade import Pool
+
+def work(number):
+    attached = shared_memory.SharedMemory(name)
+    attached.buf[number] = number
+    attached.close()
+    return number
+
+def make(size):
+    made = shared_memory.SharedMemory(create=True, size=size)
+    made.buf[0] = 7
+    made.close()
+    return made.name
+
+memory = shared_memory.SharedMemory(create=True, size=80)
+name = memory.name
+for _ in range(2):
+    with Pool(workers=2) as pool:
+        print(pool.pmap(work, [1, 2]), bytes(memory.buf[:3]))
+        (theirs,) = pool.pmap(make, [16])
+    again = shared_memory.SharedMemory(theirs)
+    print(again.buf[0])
+    again.close()
+    again.unlink()
+memory.close()
+memory.unlink()
+"""
+
+
+@pytest.mark.parametrize("package", ["multiprocessing", "multiprocess"])
+def test_shared_memory_outlives_the_workers_that_attach_or_make_it(start_method, package):
+    printed = run("-c", ATTACHES.format(package=package), PARALLEL_FACADE_START_METHOD=start_method)
+
+    assert printed == "[1, 2] b'\\x00\\x01\\x02'\n7\n" * 2

@@ -526,3 +526,59 @@ def test_results_belong_to_the_process_that_made_the_call(map_on, monkeypatch):
 
     with pytest.raises(RuntimeError, match="from which this process was forked"):
         run.fill()
+
+
+# ── slow inputs ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_results_that_are_ready_come_before_a_slow_input_is_pulled_again(map_on, stepped, clock):
+    pulled = []
+
+    def slow():
+        for x in range(9):
+            clock.now += 1
+            if stepped.tasks:  # meanwhile the worker has ended
+                stepped.tasks[-1].end()
+            pulled.append(x)
+            yield x
+
+    run = map_on(double, slow(), chunksize=1, plan={"is_passive": False})
+
+    run.fill()
+    assert pulled == [0, 1]
+    assert take(run) == [0]
+    run.fill()
+    assert take(run) == [2]
+    assert len(pulled) <= 3
+
+
+def test_a_slow_input_fills_no_chunk(map_on, stepped, clock):
+    def burst_and_trickle():
+        yield from range(2000)
+        while True:
+            clock.now += 1
+            yield 7
+
+    run = map_on(double, burst_and_trickle(), plan={"is_passive": False})
+    for _ in range(40):
+        run.fill()
+        for task in stepped.unfinished():
+            task.end(seconds=1e-6 * len(task.chunk.items))
+        take(run)
+        if stepped.tasks[-1].chunk.items[-1] == 7:
+            break
+
+    slow = [task.chunk.items for task in stepped.tasks if 7 in task.chunk.items[-1:]]
+    assert max(items.count(7) for items in slow) <= 17
+    run.fill()
+    assert stepped.tasks[-1].chunk.items == [7]
+
+
+def test_a_quick_input_is_pulled_while_results_are_ready(map_on, stepped):
+    run = map_on(double, itertools.count(), chunksize=1)
+    run.fill()
+    stepped.tasks[0].end()
+
+    run.fill()
+    assert len(stepped.unfinished()) == 4
+    assert take(run) == [0]

@@ -1,16 +1,26 @@
 """Reports: every exception arrives as itself or says what it was."""
 
+import array
+import concurrent.futures
+import marshal
 import pickle
 import traceback
+import types
 
 import dill
 import pytest
 
 import parallel_facade
-from parallel_facade import ParallelFacadeError, RemoteError, TaskTimeoutError
+from parallel_facade import (
+    ParallelFacadeError,
+    RemoteError,
+    TaskTimeoutError,
+    WorkerCrashedError,
+)
 from parallel_facade._common.call_ids import new_call_id
 from parallel_facade._serialization.encoder import Encoder
-from parallel_facade._worker.outcome_recorder import OutcomeRecorder
+from parallel_facade._worker import outcome_recorder
+from parallel_facade._worker.outcome_recorder import OutcomeLog, OutcomeRecorder
 from parallel_facade._worker.outcomes import Failure, captured, decode_report
 
 
@@ -159,3 +169,47 @@ def test_a_timeout_is_every_kind_of_timeout():
 
     assert issubclass(TaskTimeoutError, TimeoutError)
     assert issubclass(TaskTimeoutError, multiprocessing.TimeoutError)
+
+
+class Log(OutcomeLog):
+    """A log with room for everything; it has no slots."""
+
+    stop = (0,)
+    is_stopped = False
+
+    def __init__(self):
+        self.records = []
+
+    def open_slots(self, kind, count):
+        return array.array("q" if kind is int else "d", bytes(8 * count))
+
+    def write(self, record):
+        self.records.append(record)
+        return True
+
+
+def test_an_outcome_too_large_for_the_log_is_sent_at_once(monkeypatch):
+    large, log, sent = "a text of more than 2 GiB", Log(), []
+
+    def dumps(value):
+        if value == large:
+            raise ValueError("unmarshallable object")
+        return marshal.dumps(value)
+
+    monkeypatch.setattr(outcome_recorder, "marshal", types.SimpleNamespace(dumps=dumps))
+    recorder = OutcomeRecorder(Encoder(new_call_id(), "dill"), log, sent.append)
+    recorder.open(3)
+    for place, value in enumerate(("small", large, "later")):
+        recorder.add(place, value)
+    recorder.close(3)
+
+    assert decode_report([sent[0].data]).values == ["small", large]
+    assert decode_report([sent[0].data, recorder.part().data]).values == ["small", large, "later"]
+    assert len(log.records) == 2
+
+
+def test_a_crash_is_what_the_standard_library_calls_a_broken_executor():
+    error = WorkerCrashedError("died", exitcode=3)
+
+    assert isinstance(error, concurrent.futures.BrokenExecutor)
+    assert isinstance(pickle.loads(pickle.dumps(error)), WorkerCrashedError)

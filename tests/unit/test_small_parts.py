@@ -114,3 +114,14 @@ def test_a_queue_ends_with_its_reader():
 
     queue.close()
     parent_watch.close()
+
+
+def test_requests_to_exit_that_nobody_takes_hold_nobody_up():
+    from parallel_facade.backends.process.starting.lockless_queue import LocklessQueue
+
+    queue = LocklessQueue()
+    for _ in range(5000):
+        queue.put(None)
+
+    assert queue.get() is None
+    queue.close()
