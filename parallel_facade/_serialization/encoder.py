@@ -217,24 +217,20 @@ class Encoder:
         return Reducer(self.call_id, defined, returning=self.returning, parts=self._parts)
 
     def _dump(self, obj: Any, segment_pool: SegmentPool | Store | None) -> tuple[Payload, set[str]]:
-        """Return *obj* as a payload, and the tokens of the classes that the receiver then knows."""
-        before = remember_answers({}), send_by_value(self._by_value)
-        try:
-            return self._dump_fitting(obj, segment_pool)
-        finally:
-            remember_answers(before[0])
-            send_by_value(before[1])
+        """Return *obj* as a payload, and the tokens of the classes that the receiver then knows.
 
-    def _dump_fitting(
-        self, obj: Any, segment_pool: SegmentPool | Store | None
-    ) -> tuple[Payload, set[str]]:
-        """Encode with the C pickler, or in Python if the data is too deep for it."""
+        By the C pickler, or in Python if the data is too deep for it.
+        """
+        before = remember_answers({}), send_by_value(self._by_value)
         try:
             return self._dump_by(TravelPickler, obj, segment_pool)
         except RecursionError as exc:
             if self.serializer == "pickle" or not is_of_pickler(exc):
                 raise
             return with_room(lambda: self._dump_by(DeepPickler, obj, segment_pool))
+        finally:
+            remember_answers(before[0])
+            send_by_value(before[1])
 
     def _dump_by(
         self, pickler: Any, obj: Any, segment_pool: SegmentPool | Store | None

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 from parallel_facade._common.call_ids import is_from_here
 from parallel_facade._common.plain_data import is_same
 from parallel_facade._serialization.modules.call_globals import pinned_in
+from parallel_facade._serialization.modules.registrations import Registration, register
 from parallel_facade._serialization.modules.state import ChangedPlace, worker
 
 
@@ -29,6 +30,7 @@ class ModuleChanges(NamedTuple):
         entries: (module, name of a container) → entries that the script added, such as plug-ins.
         deleted: Place → names that existed in an earlier call and are now deleted.
         variables: Context variables, with their values in the caller's context, as payloads.
+        registrations: What the script has registered with functions and classes of modules.
     """
 
     plain: dict[ChangedPlace, dict[str, bytes]]
@@ -36,11 +38,12 @@ class ModuleChanges(NamedTuple):
     entries: dict[tuple[str, str], Any]
     deleted: dict[ChangedPlace, list[str]]
     variables: list[bytes]
+    registrations: list[Registration]
 
     @classmethod
     def none(cls) -> ModuleChanges:
         """Return an empty record to fill."""
-        return cls({}, {}, {}, {}, [])
+        return cls({}, {}, {}, {}, [], [])
 
 
 _MISSING: Final = object()
@@ -60,6 +63,8 @@ def apply_changes(call_id: str, changes: ModuleChanges) -> None:
         pickle.loads(blob)
     for place, names in changes.deleted.items():
         _take_away(place, names)
+    for registration in changes.registrations:
+        register(registration)
 
 
 def _apply_plain(call_id: str, place: ChangedPlace, values: dict[str, bytes]) -> None:

@@ -26,11 +26,11 @@ from parallel_facade._common.plain_data import MOST_ELEMENTS, PROTOCOL, is_plain
 from parallel_facade._serialization.modules.apply_changes import ModuleChanges
 from parallel_facade._serialization.modules.code_names import global_names, words_in
 from parallel_facade._serialization.modules.importable import (
-    NEVER_IMPORTED,
     is_importable,
     is_importable_name,
 )
 from parallel_facade._serialization.modules.ownership import is_of_user
+from parallel_facade._serialization.modules.registrations import is_of_script, registered_with
 from parallel_facade._serialization.modules.replaced import (
     function_in,
     mark_changed,
@@ -117,6 +117,7 @@ class ChangeCollector:
             if not issubclass(kind, type) and is_of_user(kind.__module__):
                 # An instance: its methods may be called.
                 stack.append(kind)
+            changes.registrations.extend(registered_with(one))
             if kind is functools._lru_cache_wrapper:
                 stack.append(one.__wrapped__)
             elif kind is types.FunctionType:
@@ -272,11 +273,7 @@ def _note_deleted(
 
 def _is_of_script(value: Any) -> bool:
     """Return whether *value* is code of the script, which importing a module cannot create."""
-    code = function_in(value)
-    return (
-        isinstance(code, types.FunctionType | type)
-        and getattr(code, "__module__", None) in NEVER_IMPORTED
-    )
+    return is_of_script(function_in(value))
 
 
 def _is_foreign(value: Any, module: str) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import abc
 import enum
+import itertools
 import sys
 import types
 from collections.abc import Callable
@@ -26,6 +27,11 @@ from parallel_facade._serialization.modules.call_globals import MAIN
 from parallel_facade._serialization.modules.code_names import names_in_annotations
 from parallel_facade._serialization.modules.collect_changes import ChangeCollector
 from parallel_facade._serialization.modules.importable import is_importable
+from parallel_facade._serialization.modules.registrations import (
+    register,
+    registered_classes,
+    registrations_of,
+)
 from parallel_facade._serialization.rules.class_making import (
     ANNOTATE,
     call_library_hooks,
@@ -115,6 +121,10 @@ def reduce_hierarchy(
     states: list[tuple[Any, ...]] = [
         (fill_function, one, function_state(one, call_id, collector)) for one in ordered
     ]
+    registrations: list[tuple[Any, ...]] = []
+    if collector is not None:
+        found = itertools.chain.from_iterable(map(registrations_of, hierarchy))
+        registrations = [(register, tuple(one)) for one in found]
     steps: tuple[list[tuple[Any, ...]], ...] = (
         [(put_methods, one, call_id, methods, _placeholders(data)) for one, methods, data in parts],
         states,
@@ -123,7 +133,12 @@ def reduce_hierarchy(
         [(fill_parts, one, state) for one, state in parameters],
         [(apply_changes, call_id, changes)],
         [(call_library_hooks, one, methods, data) for one, methods, data in parts],
-        [(register_virtual, one, known) for one in hierarchy if (known := _virtual(one))],
+        [
+            (register_virtual, one, known)
+            for one in hierarchy
+            if (known := _virtual_subclasses(one))
+        ],
+        registrations,
         [(put_member_state, one, state) for one in hierarchy if (state := states_of(one))],
         [(share, call_id, names) for one in hierarchy if (names := _names_in_hints(one))],
     )
@@ -239,9 +254,5 @@ def _is_slot(value: Any) -> bool:
     return isinstance(value, types.MemberDescriptorType)
 
 
-def _virtual(cls: type) -> list[type]:
-    """Return the classes that were registered as virtual subclasses of *cls*."""
-    if not isinstance(cls, abc.ABCMeta):
-        return []
-    registry, *_ = abc._get_dump(cls)  # type: ignore[attr-defined]  # pyright: ignore
-    return [found for reference in registry if (found := reference()) is not None]
+def _virtual_subclasses(cls: type) -> list[type]:
+    return registered_classes(cls) if isinstance(cls, abc.ABCMeta) else []

@@ -1,5 +1,6 @@
 """A module of the user's, whose names the cases of `freshness` change from outside."""
 
+import abc
 import collections
 import datetime
 import functools
@@ -125,3 +126,16 @@ class Wrapper:
 
     def __getattr__(self, name):
         return getattr(self.inner, name)
+
+
+class Shape(abc.ABC):
+    pass
+
+
+@functools.singledispatch
+def kind(x):
+    return "obj"
+
+
+def describe(x):
+    return kind(x), isinstance(x, Shape)
