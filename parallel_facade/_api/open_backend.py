@@ -6,7 +6,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from parallel_facade._common.worker_role import is_worker
-from parallel_facade._configuration.backend_registry import load_backend, with_address
+from parallel_facade._configuration.backend_registry import (
+    backend_of_client,
+    load_backend,
+    with_address,
+)
 from parallel_facade._configuration.setting_table import Config
 from parallel_facade._configuration.settings import resolve, usable_cpus
 from parallel_facade._dispatch.call_options import check_capabilities
@@ -119,10 +123,9 @@ def _open_named(config: Config, options: PoolOptions, settings: WorkerSettings) 
 
 def _around(engine: Any, settings: WorkerSettings) -> Backend:
     """Return a back-end around the user's own object, which stays open."""
-    if type(engine).__module__.partition(".")[0] == "distributed" and hasattr(engine, "scheduler"):
-        from parallel_facade.backends.engines.dask import backend_of
-
-        return backend_of(engine, settings)
+    if (cls := backend_of_client(engine)) is not None:
+        opened: Backend = cls.of_client(engine, settings)
+        return opened
     from parallel_facade.backends.engines.executor import ExecutorBackend
 
     return ExecutorBackend(settings, engine)

@@ -31,6 +31,8 @@ class BackendLocation(NamedTuple):
         has_own_workers: Somebody else starts the workers and decides how many there are.
         starts_locally: A cluster of its kind can be started on this machine.
         needs_posix: It does not run on Windows.
+        client: The package of its client objects, and an attribute that only these have; a client
+            that a user passes as *backend* is recognized by it. Empty for none.
     """
 
     location: str
@@ -38,6 +40,7 @@ class BackendLocation(NamedTuple):
     has_own_workers: bool = False
     starts_locally: bool = False
     needs_posix: bool = False
+    client: tuple[str, str] | tuple[()] = ()
 
 
 HERE: Final = "parallel_facade.backends"
@@ -47,12 +50,18 @@ BUILT_IN: Final = {
     "thread": BackendLocation(f"{HERE}.thread:ThreadBackend"),
     "serial": BackendLocation(f"{HERE}.serial:SerialBackend"),
     "dask": BackendLocation(
-        f"{HERE}.engines.dask:DaskBackend", "DASK_SCHEDULER_ADDRESS", True, True
+        f"{HERE}.engines.dask:DaskBackend",
+        "DASK_SCHEDULER_ADDRESS",
+        has_own_workers=True,
+        starts_locally=True,
+        client=("distributed", "scheduler"),
     ),
-    "ray": BackendLocation(f"{HERE}.engines.ray:RayBackend", "RAY_ADDRESS", True, True),
-    "mpi": BackendLocation(f"{HERE}.engines.mpi:MPIBackend", "", True),
+    "ray": BackendLocation(
+        f"{HERE}.engines.ray:RayBackend", "RAY_ADDRESS", has_own_workers=True, starts_locally=True
+    ),
+    "mpi": BackendLocation(f"{HERE}.engines.mpi:MPIBackend", has_own_workers=True),
     "ppft": BackendLocation(
-        f"{HERE}.engines.ppft:PpftBackend", "PARALLEL_FACADE_PPFT_SERVERS", True
+        f"{HERE}.engines.ppft:PpftBackend", "PARALLEL_FACADE_PPFT_SERVERS", has_own_workers=True
     ),
 }
 
@@ -70,6 +79,15 @@ def plug_ins() -> dict[str, EntryPoint]:
     from importlib.metadata import entry_points
 
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+
+
+def backend_of_client(client: Any) -> Any:
+    """Return the class of the back-end whose engine *client* belongs to; `None` if of none."""
+    package = type(client).__module__.partition(".")[0]
+    for name, place in BUILT_IN.items():
+        if place.client and place.client[0] == package and hasattr(client, place.client[1]):
+            return load_backend(name)
+    return None
 
 
 def known_backends() -> list[str]:

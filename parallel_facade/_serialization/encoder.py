@@ -245,7 +245,11 @@ class Encoder:
             self._pickler.parts = self._parts
         else:
             self._pickler = pickler(buffer, reducer, take)
-        self._pickler.dump(obj)
+        try:
+            self._pickler.dump(obj)
+        finally:
+            if reducer is not None:
+                reducer.parts = None  # the reducer is part of a cycle, and would keep the callable
         data = buffer.getvalue()
         buffer.close()  # the pickler would keep it
         return Payload(data, tuple(segments)), defined

@@ -82,7 +82,7 @@ class Reducer:
         returning: bool,
         parts: SentParts | None = None,
     ) -> None:
-        self._parts = parts
+        self.parts = parts
         self.call_id: str = call_id
         self.defined = defined
         self.defined_here: set[int] = set()  # classes that this payload brings along
@@ -96,7 +96,7 @@ class Reducer:
 
     def reduce(self, obj: Any) -> Any:
         """Return the reduction of *obj*, or `NotImplemented` to leave it to the pickler."""
-        if self._parts is not None and (number := self._parts.number_of(obj)) is not None:
+        if self.parts is not None and (number := self.parts.number_of(obj)) is not None:
             return part_of_call, (number,)
         kind = type(obj)
         if id(kind) in self._ordinary:

@@ -63,15 +63,6 @@ WARNS_FROM: Final = 10_000_000
 """From this task size in bytes on, Dask advises users to scatter, which can lose data."""
 
 
-def backend_of(client: Any, settings: WorkerSettings) -> DaskBackend:
-    """Return the back-end of the user's *client*; it is made once, and again if it was lost."""
-    known: DaskBackend | None = getattr(client, OURS, None)
-    if known is None or not known.is_usable:
-        known = DaskBackend(settings, client)
-        setattr(client, OURS, known)
-    return known
-
-
 OURS: Final = "_parallel_facade_backend"
 
 
@@ -87,6 +78,15 @@ class DaskBackend(RemoteBackend):
     has_store = True
     seconds_in_chunk: float = 0.2  # a round trip takes about 13 ms
     chunks_in_flight = 8  # large items take several such times to reach a worker
+
+    @classmethod
+    def of_client(cls, client: Any, settings: WorkerSettings) -> DaskBackend:
+        """Return the back-end of the user's *client*; it is made once, and again if it was lost."""
+        known: DaskBackend | None = getattr(client, OURS, None)
+        if known is None or not known.is_usable:
+            known = cls(settings, client)
+            setattr(client, OURS, known)
+        return known
 
     def __init__(self, settings: WorkerSettings, client: distributed.Client | None = None) -> None:
         super().__init__(settings)
