@@ -218,6 +218,7 @@ class BackgroundCall:
             # A thread that the task has left behind may still send records.
             self._backend.listen(handle, ignore)
             self._backend.drop(handle)
+            self._codec.forget_callable()
 
 
 ENDED: Final = TaskFuture()

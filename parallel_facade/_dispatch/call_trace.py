@@ -155,6 +155,10 @@ class TracedCodec:
         """Send a buffer that many items hold only once."""
         self._codec.deduplicate_buffers()
 
+    def forget_callable(self) -> None:
+        """Release the callable."""
+        self._codec.forget_callable()
+
     def unpack(self, received: Any, known: int = 0) -> ChunkReport:
         """Unpack a report."""
         began = time.time()

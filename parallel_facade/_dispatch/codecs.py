@@ -50,6 +50,10 @@ class Codec(Protocol):
         """Send a buffer that many items hold only once; from now on, nothing changes the items."""
         ...
 
+    def forget_callable(self) -> None:
+        """Release the callable, to whose parts the items refer; no more chunks are packed."""
+        ...
+
     def unpack(self, received: Any, known: int = 0) -> ChunkReport:
         """Return the report in *received*.
 
@@ -85,6 +89,9 @@ class ObjectCodec:
 
     def deduplicate_buffers(self) -> None:
         """Do nothing, because nothing is sent."""
+
+    def forget_callable(self) -> None:
+        """Do nothing, because the callable itself was passed."""
 
     def unpack(self, received: ChunkReport, known: int = 0) -> ChunkReport:  # noqa: ARG002
         """Return the report itself."""
@@ -202,6 +209,10 @@ class PayloadCodec:
     def deduplicate_buffers(self) -> None:
         """Place a buffer that many items hold only once."""
         self._encoder.deduplicate_buffers()
+
+    def forget_callable(self) -> None:
+        """Release the callable, its buffers and what it refers to."""
+        self._encoder.parts = None
 
     def unpack(self, received: list[Any], known: int = 0) -> ChunkReport:
         """Return the report from its parts in *received*."""

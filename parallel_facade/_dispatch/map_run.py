@@ -228,6 +228,7 @@ class MapRun:
             stop_running: Also stop running tasks, if the back-end can.
         """
         self._source.drop_all()
+        self._codec.forget_callable()
         self._policy.close()
         self._trace.note_end()
         if self._pid != os.getpid():

@@ -115,7 +115,8 @@ class Encoder:
         self._segment_pool = segment_pool
         self._by_value = by_value
         self._everywhere: frozenset[str] = frozenset()
-        self._parts: SentParts | None = None
+        self.parts: SentParts | None = None
+        """The objects of the callable, until no more of its items are encoded."""
         self._pickler: Any = None  # that of the last payload
         self._known: dict[int, tuple[weakref.ref[Any], Callable[[], Any]]] | None = None
 
@@ -154,7 +155,7 @@ class Encoder:
         segment_pool = self._segment_pool if isinstance(self._segment_pool, SegmentPool) else None
         payload, defined = self._encode(obj, name, parts, segment_pool)
         self._everywhere |= defined
-        self._parts = SentParts(self._pickler.memo.copy, may_change=may_change)
+        self.parts = SentParts(self._pickler.memo.copy, may_change=may_change)
         self._pickler = None
         return payload
 
@@ -167,17 +168,17 @@ class Encoder:
             name: As for `encode`.
             parts: As for `encode`.
         """
-        if self._parts is not None:
-            chunk = chunk._replace(items=self._parts.shared_in(form, chunk.items))
+        if self.parts is not None:
+            chunk = chunk._replace(items=self.parts.shared_in(form, chunk.items))
         return self.encode(tuple(chunk), name, parts)
 
     def offenders(self, parts: Mapping[str, Any]) -> list[Offender]:
         """Return the objects in *parts* that cannot travel, nearest first."""
-        shared, self._parts = self._parts, None
+        shared, self.parts = self.parts, None
         try:
             return find_offenders(parts, self.dump, self._reducer(set(self._everywhere)))
         finally:
-            self._parts = shared
+            self.parts = shared
 
     def dump(self, obj: Any) -> bytes:
         """Return *obj* as bytes alone; raise the original error if it cannot be pickled."""
@@ -214,7 +215,7 @@ class Encoder:
     def _reducer(self, defined: set[str]) -> Reducer | None:
         if self.serializer == "pickle":
             return None
-        return Reducer(self.call_id, defined, returning=self.returning, parts=self._parts)
+        return Reducer(self.call_id, defined, returning=self.returning, parts=self.parts)
 
     def _dump(self, obj: Any, segment_pool: SegmentPool | Store | None) -> tuple[Payload, set[str]]:
         """Return *obj* as a payload, and the tokens of the classes that the receiver then knows.
@@ -242,7 +243,7 @@ class Encoder:
         )
         if (reducer := self._reducer(defined)) is None:
             self._pickler = StandardPickler(buffer, PROTOCOL, buffer_callback=take)
-            self._pickler.parts = self._parts
+            self._pickler.parts = self.parts
         else:
             self._pickler = pickler(buffer, reducer, take)
         try:
