@@ -192,7 +192,7 @@ class Storm:
         items = self.items(rng, rng.randint(1, 20), without=TIMED)
         try:
             self.check_all(items, pool.pmap(act, items, chunksize=rng.randint(1, 5)))
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             for index, value in getattr(exc, "partial_results", {}).items():
                 self.tally.take(items[index], value)
 

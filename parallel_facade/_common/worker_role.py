@@ -2,6 +2,8 @@
 
 Guarantees:
     - A thread that a task uses through `asyncio.to_thread` and similar functions is also a worker.
+    - While a process that others have started runs a task, all its threads are workers: a task may
+      make a call from a thread of its own, and must not start more processes there.
 """
 
 from __future__ import annotations
@@ -20,16 +22,26 @@ class WorkerRole:
 
     Args:
         is_private: Whether no other worker runs in this process.
+        is_elsewhere: Whether the caller is another process, so that this one only runs tasks.
     """
 
-    def __init__(self, *, is_private: bool = False) -> None:
+    def __init__(self, *, is_private: bool = False, is_elsewhere: bool = False) -> None:
         self._is_private_here = is_private
+        self._is_elsewhere = is_elsewhere
 
     def __enter__(self) -> None:
         self._token = _is_private.set(self._is_private_here)
+        if self._is_elsewhere:
+            _of_others.append(None)
 
     def __exit__(self, *exc_info: object) -> None:
         _is_private.reset(self._token)
+        if self._is_elsewhere:
+            _of_others.pop()
+
+
+_of_others: list[None] = []
+"""One entry for each task of another process that runs here; a list, because it needs no lock."""
 
 
 _process_is_worker = False
@@ -61,7 +73,7 @@ def is_worker_process() -> bool:
 
 def is_worker() -> bool:
     """Return whether the current thread runs tasks of a call that was made elsewhere."""
-    return _process_is_worker or _is_private.get() is not None
+    return _process_is_worker or _is_private.get() is not None or bool(_of_others)
 
 
 def has_private_state() -> bool:

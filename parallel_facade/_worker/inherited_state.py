@@ -117,7 +117,8 @@ def _read_errors() -> Any:
 def _write_errors(found: Any) -> None:
     import numpy as np
 
-    np.seterr(**(ERROR_DEFAULTS if found is None else found))
+    kinds: Any = ERROR_DEFAULTS if found is None else found
+    np.seterr(**kinds)
 
 
 def _read_print_options() -> Any:

@@ -21,6 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from parallel_facade._common.call_ids import is_from_here
 from parallel_facade._common.errors import ConfigurationError
 from parallel_facade._common.worker_role import WorkerRole
 from parallel_facade._serialization.buffers.object_store import (
@@ -101,7 +102,7 @@ def run_remote(
     """
     if differences := Versions(*versions).differences(versions_here()):
         return _refusal(f"the worker cannot run this call: {', '.join(differences)}")
-    with WorkerRole(is_private=is_private):
+    with WorkerRole(is_private=is_private, is_elsewhere=not is_from_here(call_id)):
         if (opened := _opened(call_id, call)) is None:
             return CALL_IS_MISSING
         mapped_segments = tuple(FetchedBuffer(unwrapped(buffer)) for buffer in buffers)

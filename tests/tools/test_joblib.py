@@ -104,7 +104,7 @@ def test_settings_of_ours_are_taken(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"workers": 2}, "n_jobs says how many"),
+        ({"workers": 2}, "n_jobs sets the number"),
         ({"seed": 2}, "its tasks have no index"),
         ({"retrys": 2}, "did you mean 'retries'"),
         ({"retries": -1}, "retries=-1 in joblib is not valid"),

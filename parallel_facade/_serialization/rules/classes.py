@@ -26,7 +26,6 @@ from parallel_facade._serialization.modules.apply_changes import ModuleChanges, 
 from parallel_facade._serialization.modules.call_globals import MAIN
 from parallel_facade._serialization.modules.code_names import names_in_annotations
 from parallel_facade._serialization.modules.collect_changes import ChangeCollector
-from parallel_facade._serialization.modules.importable import is_importable
 from parallel_facade._serialization.modules.registrations import (
     register,
     registered_classes,
@@ -202,18 +201,15 @@ def _placeholders(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _leaves(data: dict[str, Any]) -> dict[str, Any]:
-    """Return those of *data* that hold no instances, such as locks.
+    """Return those of *data* that refer to nothing of the program, such as locks.
 
     The `__new__` of the class may need them, and runs when an instance in the rest is rebuilt.
     """
-    return {
-        name: value
-        for name, value in data.items()
-        if type(value) not in CONTAINERS and is_importable(type(value))
-    }
+    return {name: value for name, value in data.items() if type(value).__module__ in OF_LEAVES}
 
 
-CONTAINERS: Final = frozenset({dict, list, set, tuple, frozenset})
+OF_LEAVES: Final = frozenset({"_thread", "threading", "logging", "itertools", "re", "random"})
+"""Modules of types whose objects are often class data that a `__new__` uses."""
 
 
 def _names_in_hints(cls: type) -> dict[str, Any]:

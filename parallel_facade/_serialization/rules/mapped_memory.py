@@ -22,6 +22,7 @@ import pickle
 import sys
 import weakref
 from contextlib import suppress
+from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._serialization.rules.ctypes_types import is_made_by_ctypes
@@ -377,8 +378,7 @@ def new_mapped_tensor(
     place: tuple[Any, ...], layout: tuple[Any, ...], is_parameter: bool, requires_grad: bool
 ) -> Any:
     """Return a tensor over the memory at a `Place`."""
-    import torch
-
+    torch: Any = import_module("torch")
     tensor = torch.from_numpy(new_mapped_array(place, layout, None))
     if is_parameter:
         return torch.nn.Parameter(tensor, requires_grad=requires_grad)

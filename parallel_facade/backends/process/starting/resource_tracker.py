@@ -60,8 +60,8 @@ def tracker_descriptor() -> int:
     Without an interpreter to run a tracker, workers get one that leads nowhere.
     """
     if has_interpreter():
-        fd: int = resource_tracker.getfd()
-        return fd
+        fd: Any = resource_tracker.getfd()
+        return int(fd)
     return _descriptor_to_nowhere()
 
 
