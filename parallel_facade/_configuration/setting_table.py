@@ -2,7 +2,8 @@
 
 Settings, their environment variables, the options of the verbs that are settings and the table in
 the reference follow from it. To add a setting, add a row here, its type in `setting_types`, and
-the argument where it can be given in a call (`_api.verbs`, `_api.pool`).
+the argument in `_api.verbs`: of a map in both `pmap` and `imap`. Methods of `Pool` take it by
+itself; `_api.pool` only has the arguments of ``Pool()``.
 """
 # Annotations are evaluated: they hold the table.
 

@@ -35,6 +35,7 @@ class FailurePolicy:
         total: How many items there are; `None` if that is not known.
         on_end: Called with the index of each item that ends the call. Items behind it do not
             matter any more; an item before it may still fail, and then ends the call instead.
+            Chunks that run go on to their end, unless `Call.stops_at_failure`.
         in_flight: Returns how many items are in flight.
     """
 
