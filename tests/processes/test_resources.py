@@ -194,8 +194,6 @@ def test_recycling_loses_and_doubles_nothing(start_method, tmp_path):
 
 def sizes_of_tables(_cls):
     """Return how much a worker remembers, without what has died."""
-    import gc
-
     from parallel_facade._serialization.modules import state as _state
     from parallel_facade._serialization.rules import class_tokens as _tokens
 
@@ -212,6 +210,8 @@ def test_a_worker_that_lives_long_does_not_grow_with_the_classes_that_it_is_sent
         return Local
 
     with Pool(workers=1, start_method=start_method) as pool:
+        # A fork has the heap of the whole suite, which each collection would walk.
+        pool.apply_async(gc.freeze).get()
         early, late = (
             [pool.apply_async(sizes_of_tables, (made(x),)).get() for x in range(count)][-1]
             for count in (10, 100)
