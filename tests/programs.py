@@ -30,6 +30,20 @@ def _ends(process):
         os.close(descriptor)
 
 
+def run(*command, stdin=None, **environment):
+    """Run Python with *command*; return what it printed, having seen that all went well."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        input=stdin,
+        env={**os.environ, "PARALLEL_FACADE_WORKERS": "2", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
 class Program:
     """A running program in a process group of its own, as a shell would start it."""
 

@@ -48,31 +48,20 @@ class SentParts:
     def __init__(self, memo: Callable[[], dict[int, tuple[int, Any]]], *, may_change: bool) -> None:
         self._memo = memo
         self._numbers: dict[int, int] | None = None
-        self._seen: dict[int, Any] = {}  # by id, if they may change
+        self._seen: dict[int, Any] | None = None  # contents by id, if they may change
         if may_change:
-            self._numbers = self._look()
-            self._seen = {
-                id(obj): _contents(obj)
-                for number, obj in memo().values()
-                if id(obj) in self._numbers
-            }
-        self._may_change = may_change
+            entries = memo()
+            self._numbers = _numbers_in(entries)
+            self._seen = {key: _contents(entries[key][1]) for key in self._numbers}
 
     def number_of(self, obj: Any) -> int | None:
         """Return the number of *obj* in the callable's payload; `None` if it is sent anew."""
         if (numbers := self._numbers) is None:
-            numbers = self._numbers = self._look()
+            numbers = self._numbers = _numbers_in(self._memo())
         number = numbers.get(id(obj))
-        if number is None or not self._may_change or self._seen[id(obj)] == _contents(obj):
+        if number is None or self._seen is None or self._seen[id(obj)] == _contents(obj):
             return number
         return None
-
-    def _look(self) -> dict[int, int]:
-        return {
-            key: number
-            for key, (number, obj) in self._memo().items()
-            if type(obj) not in NEVER_ITEMS and not isinstance(obj, type)
-        }
 
     def shared_in(self, form: str, items: list[Any]) -> list[Any]:
         """Return *items* with references for the containers that are parts of the callable.
@@ -96,6 +85,14 @@ class SentParts:
         if type(obj) in CONTAINERS and (number := self.number_of(obj)) is not None:
             return PartReference(number)
         return obj
+
+
+def _numbers_in(memo: dict[int, tuple[int, Any]]) -> dict[int, int]:
+    return {
+        key: number
+        for key, (number, obj) in memo.items()
+        if type(obj) not in NEVER_ITEMS and not isinstance(obj, type)
+    }
 
 
 def _contents(obj: Any) -> Any:

@@ -89,6 +89,20 @@ def decode(data: Any, mapped_segments: tuple[MappedSegment | FetchedBuffer, ...]
 Parts = Callable[[], Mapping[str, Any]]
 
 
+class _Encoded(NamedTuple):
+    """An encoded object, and what was learned on the way.
+
+    Attributes:
+        payload: The object.
+        defined: Tokens of the classes that the receiver then knows.
+        memo: Returns the pickler's memo. It keeps the object.
+    """
+
+    payload: Payload
+    defined: set[str]
+    memo: Callable[[], dict[int, tuple[int, Any]]]
+
+
 class Encoder:
     """Encodes the objects of one call as payloads.
 
@@ -117,7 +131,6 @@ class Encoder:
         self._everywhere: frozenset[str] = frozenset()
         self.parts: SentParts | None = None
         """The objects of the callable, until no more of its items are encoded."""
-        self._pickler: Any = None  # that of the last payload
         self._known: dict[int, tuple[weakref.ref[Any], Callable[[], Any]]] | None = None
 
     def deduplicate_buffers(self) -> None:
@@ -136,9 +149,7 @@ class Encoder:
         Raises:
             SerializationError: *obj*, or something in it, cannot travel.
         """
-        payload, _ = self._encode(obj, name, parts, self._segment_pool)
-        self._pickler = None  # it keeps the object
-        return payload
+        return self._encode(obj, name, parts, self._segment_pool).payload
 
     def encode_callable(
         self, obj: Any, name: str, parts: Parts, *, may_change: bool = False
@@ -153,11 +164,10 @@ class Encoder:
         """
         # An engine's store holds the whole payload, so the buffers stay in it.
         segment_pool = self._segment_pool if isinstance(self._segment_pool, SegmentPool) else None
-        payload, defined = self._encode(obj, name, parts, segment_pool)
-        self._everywhere |= defined
-        self.parts = SentParts(self._pickler.memo.copy, may_change=may_change)
-        self._pickler = None
-        return payload
+        encoded = self._encode(obj, name, parts, segment_pool)
+        self._everywhere |= encoded.defined
+        self.parts = SentParts(encoded.memo, may_change=may_change)
+        return encoded.payload
 
     def encode_items(self, chunk: Any, form: str, name: str, parts: Parts) -> Payload:
         """Encode a chunk of the callable's items as `encode` does.
@@ -182,11 +192,11 @@ class Encoder:
 
     def dump(self, obj: Any) -> bytes:
         """Return *obj* as bytes alone; raise the original error if it cannot be pickled."""
-        return self._dump(obj, None)[0].data
+        return self._dump(obj, None).payload.data
 
     def _encode(
         self, obj: Any, name: str, parts: Parts | None, segment_pool: SegmentPool | Store | None
-    ) -> tuple[Payload, set[str]]:
+    ) -> _Encoded:
         try:
             return self._dump(obj, segment_pool)
         except BaseException as exc:
@@ -217,11 +227,8 @@ class Encoder:
             return None
         return Reducer(self.call_id, defined, returning=self.returning, parts=self.parts)
 
-    def _dump(self, obj: Any, segment_pool: SegmentPool | Store | None) -> tuple[Payload, set[str]]:
-        """Return *obj* as a payload, and the tokens of the classes that the receiver then knows.
-
-        By the C pickler, or in Python if the data is too deep for it.
-        """
+    def _dump(self, obj: Any, segment_pool: SegmentPool | Store | None) -> _Encoded:
+        """Encode *obj* by the C pickler, or in Python if the data is too deep for it."""
         before = remember_answers({}), send_by_value(self._by_value)
         try:
             return self._dump_by(TravelPickler, obj, segment_pool)
@@ -233,27 +240,25 @@ class Encoder:
             remember_answers(before[0])
             send_by_value(before[1])
 
-    def _dump_by(
-        self, pickler: Any, obj: Any, segment_pool: SegmentPool | Store | None
-    ) -> tuple[Payload, set[str]]:
+    def _dump_by(self, kind: Any, obj: Any, segment_pool: SegmentPool | Store | None) -> _Encoded:
         buffer, defined = io.BytesIO(), set(self._everywhere)
         segments: list[SharedSegment | BufferRef] = []
         take = (
             None if segment_pool is None else functools.partial(self._place, segment_pool, segments)
         )
         if (reducer := self._reducer(defined)) is None:
-            self._pickler = StandardPickler(buffer, PROTOCOL, buffer_callback=take)
-            self._pickler.parts = self.parts
+            pickler: Any = StandardPickler(buffer, PROTOCOL, buffer_callback=take)
+            pickler.parts = self.parts
         else:
-            self._pickler = pickler(buffer, reducer, take)
+            pickler = kind(buffer, reducer, take)
         try:
-            self._pickler.dump(obj)
+            pickler.dump(obj)
         finally:
             if reducer is not None:
                 reducer.parts = None  # the reducer is part of a cycle, and would keep the callable
         data = buffer.getvalue()
         buffer.close()  # the pickler would keep it
-        return Payload(data, tuple(segments)), defined
+        return _Encoded(Payload(data, tuple(segments)), defined, pickler.memo.copy)
 
     def _place(
         self,

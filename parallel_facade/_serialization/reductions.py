@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-import copyreg
 import enum
 import functools
 import itertools
@@ -37,6 +36,7 @@ from parallel_facade._serialization.modules.importable import (
     is_importable_module,
 )
 from parallel_facade._serialization.modules.ownership import is_built_in, is_ours
+from parallel_facade._serialization.modules.registrations import has_own_hash, reducer_of
 from parallel_facade._serialization.modules.script_globals import fill_script
 from parallel_facade._serialization.rules import classes as _classes
 from parallel_facade._serialization.rules import functions as _functions
@@ -115,20 +115,17 @@ if TYPE_CHECKING:
     from parallel_facade._serialization.pickler import Reducer
 
 
+Handler = Callable[["Reducer", Any], Any]
+
+
 def is_registered(kind: type) -> bool:
     """Return whether the user has registered a reducer for *kind* with `copyreg`."""
-    if _is_unhashable(kind):
-        return False
-    registered = copyreg.dispatch_table.get(kind)
+    registered = reducer_of(kind)
     # tblib, which Dask imports, registers all exception types, and drops fields.
     return registered is not None and getattr(registered, "__module__", "") != TBLIB
 
 
 TBLIB: Final = "tblib.pickling_support"
-
-
-def _is_unhashable(kind: type) -> bool:
-    return type(kind).__hash__ is not type.__hash__
 
 
 def _has_its_own_way(kind: type) -> bool:
@@ -333,21 +330,18 @@ def _reduce_proxy(reducer: Reducer, proxy: Any) -> Any:
     return (object_at, found) if named is NotImplemented else named
 
 
-def _reduce_numpy_array(reducer: Reducer, array: Any) -> Any:
-    mapped = reduce_mapped_array(array, returning=reducer.returning)
-    if mapped is NotImplemented and is_array_with_attributes(type(array)):
-        return reduce_array(array)
-    return mapped
+def _mapped_or(by_place: Callable[..., Any], otherwise: Handler) -> Handler:
+    """Return the handler that sends an object by the place of its memory if that is shared."""
+
+    def handler(reducer: Reducer, obj: Any) -> Any:
+        mapped = by_place(obj, returning=reducer.returning)
+        return otherwise(reducer, obj) if mapped is NotImplemented else mapped
+
+    return handler
 
 
-def _reduce_ctypes_object(reducer: Reducer, obj: Any) -> Any:
-    mapped = reduce_mapped_ctypes(obj, returning=reducer.returning)
-    return _reduce_instance(reducer, obj) if mapped is NotImplemented else mapped
-
-
-def _reduce_tensor(reducer: Reducer, tensor: Any) -> Any:
-    mapped = reduce_mapped_tensor(tensor, returning=reducer.returning)
-    return _reduce_instance(reducer, tensor) if mapped is NotImplemented else mapped
+def _reduce_numpy_array(_: Reducer, array: Any) -> Any:
+    return reduce_array(array) if is_array_with_attributes(type(array)) else NotImplemented
 
 
 def _reduce_lru_cache(reducer: Reducer, wrapper: Any) -> Any:
@@ -365,7 +359,7 @@ def _reduce_lock(_: Reducer, lock: Any) -> Any:
 
 RLOCK: Final = type(threading.RLock())
 
-HANDLERS: Final[dict[type, Callable[[Reducer, Any], Any]]] = {
+HANDLERS: Final[dict[type, Handler]] = {
     type: _reduce_class,
     types.FunctionType: _reduce_function,
     types.MethodType: lambda _, method: reduce_method(method),
@@ -397,14 +391,12 @@ HANDLERS: Final[dict[type, Callable[[Reducer, Any], Any]]] = {
 HANDLER_BY_ID: Final = {id(kind): handler for kind, handler in HANDLERS.items()}
 # By identity: a metaclass may define __eq__ and __hash__, which must not run here.
 
-Handler = Callable[["Reducer", Any], Any]
-
 RULES: Final[tuple[tuple[Callable[[type], bool], Handler], ...]] = (
     (
         lambda kind: id(kind) in HANDLER_BY_ID,
         lambda reducer, obj: HANDLER_BY_ID[id(type(obj))](reducer, obj),
     ),
-    (is_numpy_array, _reduce_numpy_array),
+    (is_numpy_array, _mapped_or(reduce_mapped_array, _reduce_numpy_array)),
     (lambda kind: kind is types.CodeType, lambda reducer, code: reducer.reduce_code(code)),
     (lambda kind: issubclass(kind, type), _reduce_class),
     (lambda kind: issubclass(kind, DESCRIPTOR_TYPES), HANDLER_BY_ID[id(property)]),
@@ -412,8 +404,8 @@ RULES: Final[tuple[tuple[Callable[[type], bool], Handler], ...]] = (
     (lambda kind: issubclass(kind, BaseException), _reduce_exception),
     (lambda kind: issubclass(kind, logging.Logger), lambda _, logger: reduce_logger(logger)),
     (is_process_bound, lambda _, obj: refuse_process_bound(obj)),
-    (is_made_by_ctypes, _reduce_ctypes_object),
-    (is_torch_tensor, _reduce_tensor),
+    (is_made_by_ctypes, _mapped_or(reduce_mapped_ctypes, _reduce_instance)),
+    (is_torch_tensor, _mapped_or(reduce_mapped_tensor, _reduce_instance)),
     (is_library, lambda _, library: reduce_library(library)),
     (is_forward_ref, lambda reducer, obj: reduce_forward_ref(obj, reducer.call_id)),
     (is_proxy, _reduce_proxy),
@@ -424,6 +416,6 @@ RULES: Final[tuple[tuple[Callable[[type], bool], Handler], ...]] = (
     (has_dynamic_attributes, lambda _, obj: reduce_dynamic(obj)),
     (lambda kind: issubclass(kind, enum.Enum) or _has_its_own_way(kind), _reduce_instance),
     # The pickler would look up the type in the table of copyreg, which hashes it.
-    (_is_unhashable, lambda _, obj: obj.__reduce_ex__(PROTOCOL)),
+    (has_own_hash, lambda _, obj: obj.__reduce_ex__(PROTOCOL)),
 )
 """Tests for types that need more than the pickler itself, and handlers; the first match applies."""

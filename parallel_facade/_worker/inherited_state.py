@@ -160,7 +160,7 @@ def _write_int_digits(limit: int | None) -> None:
     sys.set_int_max_str_digits(sys.int_info.default_max_str_digits if limit is None else limit)
 
 
-# ── socket ────────────────────────────────────────────────────────────────────────────────────
+# ── socket ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _read_socket_timeout() -> float | None:

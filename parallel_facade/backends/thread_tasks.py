@@ -73,7 +73,7 @@ class TaskRegister:
             self._leave(task.submitter)
 
     def starving(self) -> set[int]:
-        """Return the submitters of which nothing runs while all loops run tasks of others.
+        """Return the submitters whose tasks all wait, while every loop runs the task of another.
 
         From now on, a helper runs for each of them.
         """

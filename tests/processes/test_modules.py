@@ -7,6 +7,7 @@ import os
 import sys
 
 import pytest
+from programs import run
 
 from parallel_facade import config, pmap
 from parallel_facade._serialization.modules.importable import find_path
@@ -114,3 +115,40 @@ def test_a_module_that_fails_to_import_in_workers(write, monkeypatch):
 
     assert "could not be rebuilt in the worker: RuntimeError: mine" in str(error)
     assert pmap(abs, [-1]) == [1]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="this Python has no lazy imports")
+def test_lazy_imports_of_a_script_are_seen_by_tasks(start_method, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("""
+lazy import json
+lazy import os.path
+lazy from math import sqrt
+lazy import no_such_module
+from parallel_facade import pmap
+
+def function(x):
+    return json.dumps([x]), sqrt(x), os.path.join("a", "b")
+
+class Reads:
+    def __call__(self, text):
+        return json.loads(text)
+
+print(pmap(function, [1, 4]))
+print(pmap(Reads(), ["1", "2"]))
+
+def with_or_without(x):
+    try:
+        return no_such_module.function(x)
+    except ImportError:
+        return "without"
+
+print(pmap(with_or_without, [1]))
+try:
+    pmap(lambda x: no_such_module.function(x), [1])
+except ImportError as exc:
+    print("no_such_module" in str(exc))
+""")
+    printed = run(str(script), PARALLEL_FACADE_START_METHOD=start_method, PYTHONWARNINGS="ignore")
+
+    assert printed == "[('[1]', 1.0, 'a/b'), ('[4]', 2.0, 'a/b')]\n[1, 2]\n['without']\nTrue\n"

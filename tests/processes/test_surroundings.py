@@ -1,12 +1,15 @@
-"""Programs and tasks that change the process they run in: pools work there, or say why not."""
+"""Programs and tasks in unusual processes and systems: pools work there, or say why not."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
 
 import pytest
-from programs import program
+from programs import program, run
+
+BACKENDS = ["serial", "thread", "process"]
 
 IN_CALLERS = {
     "blocks SIGCHLD": """
@@ -159,3 +162,137 @@ def test_a_task_costs_its_item_at_most_that(start_method, tmp_path, harm):
     task = f"def harm(x):{textwrap.indent(IN_TASKS[harm], '    ')}    return x\n"
     with start(PREAMBLE + task + USE, start_method, tmp_path) as running:
         assert running.end()[:2] == (0, "all is well\n")  # others may say what befell them
+
+
+def test_bytes_may_not_be_compared_with_text(start_method):
+    code = "from parallel_facade import pmap; print(pmap(lambda x: x + 1, [1, 2]))"
+
+    assert run("-bb", "-c", code, PARALLEL_FACADE_START_METHOD=start_method) == "[2, 3]\n"
+
+
+@pytest.mark.parametrize("executable", [None, "", "/nowhere/python"])
+def test_a_python_that_knows_no_interpreter(start_method, executable):
+    code = f"""
+import sys
+sys.executable = {executable!r}
+from parallel_facade import ConfigurationError, pmap
+try:
+    print(pmap(lambda x: x + 1, [1, 2]))
+except ConfigurationError as exc:
+    print(str(exc).splitlines()[0])
+print(pmap(abs, [-1], backend="thread"))
+"""
+    printed = run("-c", code, PARALLEL_FACADE_START_METHOD=start_method)
+
+    if start_method == "fork":
+        assert printed == "[2, 3]\n[1]\n"
+    else:
+        assert f"sys.executable is {executable!r}" in printed
+        assert printed.startswith(f"start_method='{start_method}' starts a Python interpreter")
+
+
+def test_a_program_without_stderr_has_no_bar(start_method):
+    code = """
+import sys
+sys.stderr = None
+from parallel_facade import pmap
+print(pmap(lambda x: x + 1, range(3), progress=True), pmap(abs, [-1], progress="Fitting"))
+"""
+    assert run("-c", code, PARALLEL_FACADE_START_METHOD=start_method) == "[1, 2, 3] [1]\n"
+
+
+def test_the_default_timeout_of_sockets_is_the_programs_business(start_method):
+    code = """
+import socket, threading
+socket.setdefaulttimeout(0.05)
+from parallel_facade import Pool
+with Pool(workers=2) as pool:
+    for _ in range(3):
+        print(pool.pmap(lambda x: x + 1, range(2)))
+        threading.Event().wait(0.2)  # longer than the time-out: the workers wait
+"""
+    assert run("-c", code, PARALLEL_FACADE_START_METHOD=start_method) == "[1, 2]\n" * 3
+
+
+def can_unshare():
+    done = subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+READ_ONLY = """
+for folder in / /tmp /var/tmp /usr/tmp; do
+    mount --bind "$folder" "$folder" 2>/dev/null && mount -o remount,ro,bind "$folder"
+done
+cd /; unset TMPDIR TEMP TMP
+exec "$PYTHON" -c '
+import tempfile
+try:
+    tempfile.gettempdir()
+except FileNotFoundError:
+    print("no folder")
+from parallel_facade import pmap
+print(pmap(lambda x: x + 1, [1, 2]))
+'
+"""
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None or not can_unshare(), reason="it needs root and unshare"
+)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_system_that_is_read_only(backend, start_method):
+    if backend == "process" and not hasattr(os, "memfd_create"):
+        pytest.skip("memory to share is a temporary file here")
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", READ_ONLY],
+        env={
+            **os.environ,
+            "PYTHON": sys.executable,
+            "PARALLEL_FACADE_BACKEND": backend,
+            "PARALLEL_FACADE_START_METHOD": start_method,
+            "PARALLEL_FACADE_WORKERS": "2",
+        },
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+    assert (done.returncode, done.stdout) == (0, "no folder\n[2, 3]\n"), done.stderr[-2000:]
+
+
+ATTACHES = """
+from {package} import shared_memory
+from parallel_facade import Pool
+
+def work(number):
+    attached = shared_memory.SharedMemory(name)
+    attached.buf[number] = number
+    attached.close()
+    return number
+
+def make(size):
+    made = shared_memory.SharedMemory(create=True, size=size)
+    made.buf[0] = 7
+    made.close()
+    return made.name
+
+memory = shared_memory.SharedMemory(create=True, size=80)
+name = memory.name
+for _ in range(2):
+    with Pool(workers=2) as pool:
+        print(pool.pmap(work, [1, 2]), bytes(memory.buf[:3]))
+        (theirs,) = pool.pmap(make, [16])
+    again = shared_memory.SharedMemory(theirs)
+    print(again.buf[0])
+    again.close()
+    again.unlink()
+memory.close()
+memory.unlink()
+"""
+
+
+@pytest.mark.parametrize("package", ["multiprocessing", "multiprocess"])
+def test_shared_memory_outlives_the_workers_that_attach_or_make_it(start_method, package):
+    printed = run("-c", ATTACHES.format(package=package), PARALLEL_FACADE_START_METHOD=start_method)
+
+    assert printed == "[1, 2] b'\\x00\\x01\\x02'\n7\n" * 2

@@ -43,11 +43,11 @@ def find_path(obj: Any) -> tuple[str, str] | None:
         return None
     # Use the name that a worker would use: Python 3.11 calls its module _io "io".
     if not is_importable_name(module_name):
-        return _find_elsewhere(obj) if isinstance(obj, type) else None
+        return _find_elsewhere(obj)
     module = sys.modules[module_name]
     path = _follow(module, qualname.split("."), obj) or _other_name(module, obj)
     if path is None:
-        return _find_elsewhere(obj) if isinstance(obj, type) else None
+        return _find_elsewhere(obj)
     if was_replaced(module, path.split(".")[0]):
         return None
     is_method = type(obj) is types.FunctionType and "." in path and is_of_user(module_name)
@@ -56,12 +56,14 @@ def find_path(obj: Any) -> tuple[str, str] | None:
     return None if is_marked_changed(module_name, path) else (module_name, path)
 
 
-def _find_elsewhere(cls: type) -> tuple[str, str] | None:
-    """Return where a worker finds *cls*, whose `__module__` is not its module; `None` if nowhere.
+def _find_elsewhere(cls: Any) -> tuple[str, str] | None:
+    """Return where a worker finds a class whose `__module__` is not its module, or `None`.
 
     Some packages set it (pytest's `Skipped` says "builtins"), and classes written in C may say
     "_wrappers" for "wrapt._wrappers".
     """
+    if not isinstance(cls, type):
+        return None
     for name in _modules_behind(cls):
         if name == cls.__module__ or not is_importable_name(name):
             continue

@@ -20,10 +20,10 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
+from parallel_facade._serialization.modules.call_globals import MAIN
 from parallel_facade._serialization.modules.importable import NEVER_IMPORTED
 from parallel_facade._serialization.modules.ownership import is_of_user
 
-MAIN: Final = "__main__"
 STANDARD: Final = ("collections.abc", "numbers", "io", "os", "contextlib")
 """Modules of the standard library with abstract classes that programs register with."""
 
@@ -82,20 +82,22 @@ def registered_with(target: Any) -> Iterator[Registration]:
             for cls in registered_classes(target):
                 if is_own or is_of_script(cls):
                     yield Registration("virtual", target, cls, None)
-        value = _reducer_of(target)
+        value = reducer_of(target)
         if value is not None and is_of_script(value):
             yield Registration("reducer", target, target, value)
 
 
-def registrations_of(cls: type) -> Iterator[Registration]:
-    """Yield the registrations of *cls*, a class of the script, with what modules have."""
-    for target in _abstract_classes_by_member().get(id(cls), ()):
-        yield Registration("virtual", target, cls, None)
-    for target in _dispatchers():
-        if cls in target.registry:
-            yield Registration("dispatch", target, cls, target.registry[cls])
-    if (value := _reducer_of(cls)) is not None:
-        yield Registration("reducer", cls, cls, value)
+def registrations_of(classes: list[type]) -> Iterator[Registration]:
+    """Yield the registrations of *classes*, which the script defines, with what modules have."""
+    abstract, dispatchers = _abstract_classes_by_member(), list(_dispatchers())
+    for cls in classes:
+        for target in abstract.get(id(cls), ()):
+            yield Registration("virtual", target, cls, None)
+        for target in dispatchers:
+            if cls in target.registry:
+                yield Registration("dispatch", target, cls, target.registry[cls])
+        if (value := reducer_of(cls)) is not None:
+            yield Registration("reducer", cls, cls, value)
 
 
 def is_of_script(obj: Any) -> bool:
@@ -111,10 +113,15 @@ def is_dispatcher(obj: Any) -> bool:
     return type(obj) is types.FunctionType and "registry" in vars(obj) and "dispatch" in vars(obj)
 
 
-def _reducer_of(cls: Any) -> Any:
-    # A metaclass may define __eq__ and __hash__, which must not run here.
+def reducer_of(cls: type) -> Any:
+    """Return the reducer that is registered for *cls* with `copyreg`, or `None`."""
+    return None if has_own_hash(cls) else copyreg.dispatch_table.get(cls)
+
+
+def has_own_hash(cls: type) -> bool:
+    """Return whether the metaclass of *cls* defines ``__hash__``, which must not run here."""
     hashes: Any = type(cls).__hash__
-    return copyreg.dispatch_table.get(cls) if hashes is type.__hash__ else None
+    return hashes is not type.__hash__
 
 
 def registered_classes(cls: Any) -> list[type]:
@@ -127,32 +134,33 @@ def registered_classes(cls: Any) -> list[type]:
 
 
 def _dispatchers() -> Iterator[Any]:
-    for value in list(vars(sys.modules[MAIN]).values()):
-        if is_dispatcher(value):
-            yield value
-        elif type(value) is types.ModuleType:
-            yield from _found_in(value.__name__, len(vars(value)))[0]
+    return _in_main(is_dispatcher)
 
 
 def _abstract_classes() -> Iterator[Any]:
     for name in STANDARD:
         if name in sys.modules:
-            yield from _found_in(name, len(vars(sys.modules[name])))[1]
+            yield from _in_module(name, len(vars(sys.modules[name])), _is_abstract)
+    yield from _in_main(_is_abstract)
+
+
+def _is_abstract(obj: Any) -> bool:
+    return isinstance(obj, abc.ABCMeta)
+
+
+def _in_main(is_wanted: Callable[[Any], bool]) -> Iterator[Any]:
     for value in list(vars(sys.modules[MAIN]).values()):
-        if isinstance(value, abc.ABCMeta):
+        if is_wanted(value):
             yield value
         elif type(value) is types.ModuleType:
-            yield from _found_in(value.__name__, len(vars(value)))[1]
+            yield from _in_module(value.__name__, len(vars(value)), is_wanted)
 
 
-@functools.lru_cache(maxsize=1024)
-def _found_in(module: str, _: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Return the dispatchers and the abstract classes of *module*, which has so many names."""
+@functools.lru_cache(maxsize=2048)
+def _in_module(module: str, _: int, is_wanted: Callable[[Any], bool]) -> tuple[Any, ...]:
+    """Return the wanted values among the globals of *module*, which has so many."""
     values = list(vars(sys.modules.get(module, types)).values())
-    return (
-        tuple(value for value in values if is_dispatcher(value)),
-        tuple(value for value in values if isinstance(value, abc.ABCMeta)),
-    )
+    return tuple(value for value in values if is_wanted(value))
 
 
 _by_member: tuple[object, dict[int, list[Any]]] = (None, {})

@@ -1,7 +1,7 @@
 """Keep what tasks set in the globals of a script, from call to call of the same script.
 
-    call 1: MODEL = None arrives ─► a task sets MODEL = load() ─► kept, beside the None
-    call 2: MODEL = None arrives ─► as before: the loaded model is still MODEL
+    call 1: MODEL is None ─► a task sets MODEL = load() ─► the worker keeps the model and the None
+    call 2: MODEL is None, as in call 1 ─► in the worker, MODEL is the loaded model
 
 So a worker loads a model once, as it does for a module that it imports. If the caller's own value
 has changed, that one holds; also one that is not plain, since it may have changed inside.

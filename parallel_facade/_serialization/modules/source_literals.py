@@ -23,7 +23,7 @@ def names_of_literals(module: str) -> dict[str, frozenset[str]]:
     Returns:
         The names of the module itself, under ``""``, and of each class, under its qualified name.
     """
-    return _names_in(str(getattr(sys.modules.get(module), "__file__", "")))
+    return _names_in(_file_of(module))
 
 
 def is_in_source(module: str, name: str) -> bool:
@@ -32,9 +32,12 @@ def is_in_source(module: str, name: str) -> bool:
     If it has not, an import hook has put the name into the module: pytest's for assertions,
     typeguard's and beartype's for checks. A worker that imports the module runs no such hook.
     """
-    file = str(getattr(sys.modules.get(module), "__file__", ""))
-    words = _words_in(file)
+    words = _words_in(_file_of(module))
     return words is None or name in words
+
+
+def _file_of(module: str) -> str:
+    return str(getattr(sys.modules.get(module), "__file__", ""))
 
 
 @functools.lru_cache(maxsize=256)

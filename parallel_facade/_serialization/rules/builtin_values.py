@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from parallel_facade._serialization.rules.mapped_memory import reduce_mapped_view
+from parallel_facade._serialization.rules.mapped_memory import is_numpy_array, reduce_mapped_view
 
 
 class _Live(threading.local):
@@ -187,12 +187,10 @@ def fill_descriptor(descriptor: Any, state: dict[str, Any]) -> None:
 
 def is_array_with_attributes(kind: type) -> bool:
     """Return whether *kind* is a user's NumPy array class, whose attributes NumPy drops."""
-    numpy = sys.modules.get("numpy")
     return (
-        numpy is not None
-        and issubclass(kind, numpy.ndarray)
+        is_numpy_array(kind)
         and not kind.__module__.startswith("numpy")
-        and kind.__reduce__ is numpy.ndarray.__reduce__
+        and kind.__reduce__ is sys.modules["numpy"].ndarray.__reduce__
         and kind.__dictoffset__ != 0
     )
 

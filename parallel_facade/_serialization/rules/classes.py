@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import abc
 import enum
-import itertools
 import sys
 import types
 from collections.abc import Callable
@@ -122,8 +121,7 @@ def reduce_hierarchy(
     ]
     registrations: list[tuple[Any, ...]] = []
     if collector is not None:
-        found = itertools.chain.from_iterable(map(registrations_of, hierarchy))
-        registrations = [(register, tuple(one)) for one in found]
+        registrations = [(register, tuple(one)) for one in registrations_of(hierarchy)]
     steps: tuple[list[tuple[Any, ...]], ...] = (
         [(put_methods, one, call_id, methods, _placeholders(data)) for one, methods, data in parts],
         states,

@@ -24,8 +24,7 @@ from parallel_facade._common.threads import new_thread
 from parallel_facade.backends.base import TaskFuture
 
 PATIENCE: Final = 0.1
-"""Seconds for which nothing may run of what a thread has submitted."""
-
+"""Seconds that the chunks of a thread may wait while none of them runs."""
 
 MOST_WATCHED: Final = 1000
 """Futures of one thread that are looked after: it waits for one of the last."""
@@ -89,12 +88,12 @@ class ThreadFuture(TaskFuture):
 
 
 class Helper:
-    """Helps the chunks of threads of which nothing runs."""
+    """Runs a waiting chunk of each thread that has none running."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards all below
+        self._lock = threading.Lock()  # guards _futures
         self._futures: dict[int, list[ThreadFuture]] = {}  # by the id of the submitting thread
-        self._starved: dict[int, Deadline] = {}  # submitters of which nothing runs
+        self._starved: dict[int, Deadline] = {}  # submitters without a running chunk
         self._polling = PollingThread(self._poll, name="helper")
 
     def watch(self, future: ThreadFuture) -> None:

@@ -84,39 +84,33 @@ def depth(n):
 
 
 @contextlib.contextmanager
-def recursion_limit(limit):
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(limit)
+def setting(read, write, value):
+    """Set *value* inside the block."""
+    before = read()
+    write(value)
     try:
         yield
     finally:
-        sys.setrecursionlimit(before)
+        write(before)
 
 
 def case_recursion_limit(pmap):
-    with recursion_limit(20_000):
+    with setting(sys.getrecursionlimit, sys.setrecursionlimit, 20_000):
         assert pmap(depth, [10, 3000]) == [10, 3000]
         assert pmap(lambda _: sys.getrecursionlimit(), [0, 1]) == [20_000] * 2
     assert pmap(lambda _: sys.getrecursionlimit(), [0, 1]) == [sys.getrecursionlimit()] * 2
 
 
 def case_digits_of_numbers(pmap):
-    before = sys.get_int_max_str_digits()
-    sys.set_int_max_str_digits(0)
-    try:
+    with setting(sys.get_int_max_str_digits, sys.set_int_max_str_digits, 0):
         assert pmap(lambda n: len(str(10**n)), [6000]) == [6001]
-    finally:
-        sys.set_int_max_str_digits(before)
     (error,) = pmap(lambda n: len(str(10**n)), [6000], return_exceptions=True)
     assert type(error) is ValueError
 
 
 def case_the_default_timeout_of_sockets(pmap):
-    socket.setdefaulttimeout(7)
-    try:
+    with setting(socket.getdefaulttimeout, socket.setdefaulttimeout, 7):
         assert pmap(lambda _: socket.getdefaulttimeout(), [0, 1]) == [7, 7]
-    finally:
-        socket.setdefaulttimeout(None)
     assert pmap(lambda _: socket.getdefaulttimeout(), [0, 1]) == [None, None]
 
 
@@ -126,18 +120,8 @@ class Tracing(logging.Logger):
         return "traced"
 
 
-@contextlib.contextmanager
-def logger_class(cls):
-    before = logging.getLoggerClass()
-    logging.setLoggerClass(cls)
-    try:
-        yield
-    finally:
-        logging.setLoggerClass(before)
-
-
 def case_a_logger_of_a_class(pmap):
-    with logger_class(Tracing):
+    with setting(logging.getLoggerClass, logging.setLoggerClass, Tracing):
         logger = logging.getLogger(f"{__name__}.tracing")
 
     assert pmap(lambda x: logger.trace(x), [1, 2]) == ["traced", "traced"]
@@ -148,7 +132,7 @@ def case_the_class_of_new_loggers(pmap):
     def trace(x):
         return logging.getLogger(f"new.{x}").trace(x)
 
-    with logger_class(Tracing):
+    with setting(logging.getLoggerClass, logging.setLoggerClass, Tracing):
         assert pmap(trace, [1, 2]) == ["traced", "traced"]
     assert pmap(lambda x: type(logging.getLogger(f"later.{x}")).__name__, [1]) == ["Logger"]
 
