@@ -111,12 +111,15 @@ def test_an_item_may_clean_up_when_it_is_told_to_end(clock, start_method, gate, 
             os._exit(0)
 
         signal.signal(signal.SIGTERM, leave)
+        for _ in range(8):  # the system may hand a signal to any of them
+            threading.Thread(target=hang, daemon=True).start()
         hears.pass_through()
         hang()
 
     with Pool(workers=1, start_method=start_method) as pool:
         result = pool.apply_async(clean_up_when_told, task_timeout=5)
         hears.wait_for_arrivals(1)
+        hears.open()
         [worker] = pool._backend._manager._scheduler.workers
         while worker.task.deadline.seconds != 5:  # that it has started may be heard a moment later
             clock.advance(pool, 0)

@@ -6,10 +6,13 @@ Guarantees:
     - A worker starts nothing between the listing and SIGTERM; what a survivor of SIGTERM has
       started since is killed with it.
     - A process that reuses the number of an exited one is left alone.
+    - A worker's handler of SIGTERM runs, also if its task has started threads (on Linux).
 """
 
 from __future__ import annotations
 
+import signal
+import sys
 from contextlib import suppress
 from typing import Any, Final
 
@@ -47,7 +50,8 @@ class ProcessTree:
         """Send SIGTERM to all of them."""
         for member in self._members:
             with suppress(*self._errors_when_gone):
-                member.terminate()
+                if member is not self._members[-1] or not _terminate_by_main_thread(member):
+                    member.terminate()
                 member.resume()
 
     def kill(self) -> None:
@@ -60,3 +64,22 @@ class ProcessTree:
                     with suppress(*self._errors_when_gone):
                         child.kill()
                 member.kill()
+
+
+def _terminate_by_main_thread(worker: Any) -> bool:
+    """Send SIGTERM to the main thread of a suspended *worker*; return whether that is possible.
+
+    1. caller  sends SIGTERM to the process, which is suspended
+    2. system  resumes it, and hands the signal to the thread that wakes up first
+    3. worker  Python notes the signal; the main thread, which runs its handler, waits on in C
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        import ctypes
+    except ImportError:  # also if there is no file descriptor left for reading it
+        return False
+    send = getattr(ctypes.CDLL(None), "tgkill", None)
+    if send is None or not worker.is_running():
+        return False
+    return bool(send(worker.pid, worker.pid, signal.SIGTERM) == 0)
