@@ -307,7 +307,7 @@ def state_of(pool):
     ]
     return (
         f"broken={manager.broken!r} pending={len(scheduler.pending)} "
-        f"has_tasks={scheduler.has_tasks} idle={len(scheduler.idle)} "
+        f"tasks={scheduler.task_count} idle={len(scheduler.idle)} "
         f"lost={len(manager._loss.workers())} workers={workers}"
     )
 

@@ -1,12 +1,15 @@
 """Forks beside threads and interpreters, and breakpoints in workers."""
 
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 
-from parallel_facade import ConfigurationError, Pool
+from parallel_facade import ConfigurationError, Pool, WorkerCrashedError
+from parallel_facade.backends.process.starting import worker_process as _worker_process
+from parallel_facade.backends.process.starting.lockless_queue import LocklessQueue
 
 THREADS = """
 import threading
@@ -138,3 +141,68 @@ def test_a_pool_that_is_closed_in_a_hurry_forgets_where_its_tasks_were(gate, sta
         assert task.worker is None
         assert task.progress() == []
         assert not manager.stop(task, RuntimeError())
+
+
+def started(pool):
+    """Return how many workers of *pool* have been started."""
+    return len(pool._backend._manager._scheduler.workers)
+
+
+@pytest.mark.parametrize(("workers", "tasks", "expected"), [(300, 3, 3), (5, 7, 5), (300, 1, 2)])
+def test_more_than_two_workers_start_when_there_are_tasks_for_them(
+    start_method, gate, workers, tasks, expected
+):
+    held = gate()
+    with Pool(workers=workers, start_method=start_method) as pool:
+        results = [pool.apply_async(held.pass_through, (i,)) for i in range(tasks)]
+        held.wait_for_arrivals(min(tasks, workers))
+        assert started(pool) == expected
+
+        held.open()
+        held.wait_for_arrivals(max(0, tasks - workers))
+        held.open()
+        assert [result.get() for result in results] == list(range(tasks))
+        assert started(pool) == expected
+
+
+def test_a_worker_that_was_started_later_is_replaced(start_method, gate):
+    with Pool(workers=3, start_method=start_method) as pool:
+        for _ in range(2):
+            held = gate()
+            results = [pool.apply_async(held.pass_through) for _ in range(3)]
+            held.wait_for_arrivals(3)
+            for worker in list(pool._backend._manager._scheduler.workers):
+                worker.process.kill()
+            for result in results:
+                with pytest.raises(WorkerCrashedError):
+                    result.get()
+
+
+def test_a_pool_that_cannot_grow_tells_what_the_system_said(start_method, gate, monkeypatch):
+    held = gate()
+
+    def refuse():
+        raise OSError("no more sockets")
+
+    with Pool(workers=3, start_method=start_method) as pool:
+        results = [pool.apply_async(held.pass_through, (i,)) for i in range(2)]
+        held.wait_for_arrivals(2)
+        monkeypatch.setattr(_worker_process, "private_pair", refuse)
+        with pytest.raises(WorkerCrashedError, match="OSError: no more sockets"):
+            pool.apply_async(abs, (-1,)).get()
+        held.open()
+
+        assert [result.get() for result in results] == [0, 1]
+
+
+def test_a_worker_exits_although_nobody_reads_its_last_result():
+    """In a pool of hundreds, the last results fill the queue after its reader has ended."""
+    queue = LocklessQueue()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        queue.use_in_worker(ours.fileno())
+        for _ in range(5_000):
+            queue.put((0, 0, (True, None)))
+
+        assert not queue.empty()
+    queue.close()

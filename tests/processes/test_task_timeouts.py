@@ -40,7 +40,7 @@ class ManualClock:
 def clock(monkeypatch):
     """The clock of all pools that the test makes."""
     made = ManualClock()
-    monkeypatch.setattr(_manager.ManagerThread.__init__, "__defaults__", (made,))
+    monkeypatch.setattr(_manager.ManagerThread.__init__, "__kwdefaults__", {"clock": made})
     return made
 
 

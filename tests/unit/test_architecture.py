@@ -166,7 +166,7 @@ def test_each_foreign_library_is_imported_in_its_own_place():
                 places[library].add(file.stem)
 
     assert places == {
-        "pathos": {"backend", "thread", "serial", "ppft"},
+        "pathos": {"serving_pool", "thread", "serial", "ppft"},
         "dill": {"dill_bridge"},
         "tqdm": {"tqdm_bars"},
         "multiprocess": {
@@ -176,6 +176,7 @@ def test_each_foreign_library_is_imported_in_its_own_place():
             "parent_death",
             "resource_tracker",
             "worker_loop",
+            "worker_process",
         },
         "psutil": {"backend", "process_tree", "worker_loop"},
         "threadpoolctl": {"thread_limits"},

@@ -1,27 +1,22 @@
 """The process back-end: pathos owns the processes, the manager thread talks to them.
 
-    ProcessPool(nodes=N, maxtasksperchild=1, context=WorkerContext(...))
+    ServingPool (pathos)
         │ starts and replaces processes; each of them takes one call of `serve`
         ▼
     serve ══ private channel ══ ManagerThread ── submit / future
 
+Two processes start with the pool, and others when there are more tasks than processes.
+
 Guarantees:
     - `close` returns whatever the workers do; after it, no process, thread or file of this
       back-end is left.
-    - pathos replaces a worker that exits, and this back-end gives the new one a call of `serve`.
-
-Assumes:
-    - Returning from `serve` ends the process, since ``maxtasksperchild`` is 1.
+    - A worker that exits is replaced.
 """
 
 from __future__ import annotations
 
-import itertools
-import os
-import threading
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from parallel_facade._common.error_notes import note_initializer
 from parallel_facade._configuration.settings import default_start_method
@@ -30,21 +25,20 @@ from parallel_facade._serialization.buffers.shared_memory import CAN_SHARE, Segm
 from parallel_facade._serialization.encoder import Payload
 from parallel_facade._worker.outcomes import decode_report
 from parallel_facade.backends.base import Backend, Capabilities, WorkerLost, WorkerSettings
+from parallel_facade.backends.process.crash_errors import InitializerError
 from parallel_facade.backends.process.descriptor_handover import CAN_SEND_DESCRIPTORS
-from parallel_facade.backends.process.manager_thread import InitializerError, ManagerThread
+from parallel_facade.backends.process.manager_thread import ManagerThread
 from parallel_facade.backends.process.process_tree import ProcessTree
-from parallel_facade.backends.process.starting.launcher import WorkerContext
+from parallel_facade.backends.process.serving_pool import ServingPool
+from parallel_facade.backends.process.starting.launcher import FIRST_WORKERS, WorkerContext
 from parallel_facade.backends.process.starting.lifecycle_thread import LifecycleThread
 from parallel_facade.backends.process.tasks import CallHandle, Task
 from parallel_facade.backends.process.thread_limits import check_inner_threads_of_forks
 from parallel_facade.backends.process.worker_handle import WorkerHandle
 from parallel_facade.backends.process.worker_loop import serve, start_body
-from parallel_facade.backends.thread import settle
 
 LEAVE_PATIENCE: Final = 5.0
 """Seconds that an idle worker has to exit by itself, including its exit handlers."""
-
-_pool_numbers = itertools.count()
 
 
 class ProcessBackend(Backend):
@@ -74,17 +68,19 @@ class ProcessBackend(Backend):
             check_inner_threads_of_forks(settings.inner_threads)
         self._segment_pool = SegmentPool() if CAN_SHARE and CAN_SEND_DESCRIPTORS else None
         self.segment_pool: SegmentPool | Store | None = self._segment_pool
-        self._lock = threading.Lock()  # guards _pool and _serves
-        self._serves: list[Any] = []
+        self._pool = ServingPool()
         # In the caller's own thread: with start method "fork", workers are copies of it.
         self._context = WorkerContext(
             start_method,
+            self._workers,
             lambda *made: self._manager.adopt(*made),  # noqa: PLW0108 - it is made later
             lambda error: self._manager.start_failed(f"{type(error).__name__}: {error}"),
             serve.__module__,
         )
         try:
-            self._lifecycle = LifecycleThread(lambda: self._open(settings), self._release)
+            self._lifecycle = LifecycleThread(
+                lambda: self._open(settings), self._release, self._start_another
+            )
         except BaseException:
             self._context.close()
             raise
@@ -92,24 +88,20 @@ class ProcessBackend(Backend):
 
     def _open(self, settings: WorkerSettings) -> None:
         import psutil  # noqa: F401 - now: when a worker must be ended, files may have run out
-        from pathos.multiprocessing import ProcessPool
 
+        first_workers = min(self._workers, FIRST_WORKERS)
         self._manager = ManagerThread(
             start_body(settings),
             captures_stderr=settings.initializer is not None,
-            on_worker_exit=self._issue_serve,
-            on_broken=self._end_pool,
+            workers=(first_workers, self._workers),
+            on_worker_wanted=self._lifecycle.request_growth,
+            on_worker_exit=self._pool.serve_once,
+            on_broken=self._pool.end,
         )
-        # pathos keeps pools in a table by id: with its own id, no two back-ends share workers.
-        pool_id = f"parallel_facade-{os.getpid()}-{next(_pool_numbers)}"
-        # Workers may die before the pool is made; then the manager thread calls `_issue_serve`.
-        with self._lock:
-            self._pool = ProcessPool(
-                nodes=self._workers, id=pool_id, maxtasksperchild=1, context=self._context
-            )
+        self._pool.open(self._workers, self._context)
         self._context.is_open = True
-        for _ in range(self._workers):
-            self._issue_serve()
+        for _ in range(first_workers):
+            self._pool.serve_once()
 
     @property
     def is_usable(self) -> bool:
@@ -117,7 +109,7 @@ class ProcessBackend(Backend):
         return self._manager.broken is None
 
     def capacity(self) -> int:
-        """Return the number of worker processes."""
+        """Return how many worker processes there may be."""
         return self._workers
 
     def put(self, call: Payload | bytes) -> CallHandle:
@@ -181,55 +173,28 @@ class ProcessBackend(Backend):
         return self._manager.runs_here() or self._lifecycle.runs_here()
 
     def _release(self) -> None:
-        if hasattr(self, "_pool"):
+        if self._pool.is_made:
             self._manager.wait_until_settled()
         # The pool first: while it is open, it replaces every worker that exits. If it could not be
-        # made, the pool does not exist, and the manager thread may not exist.
-        self._end_pool()
+        # made, the manager thread may not exist.
+        self._pool.end()
         if hasattr(self, "_manager"):
             _join_or_kill(self._manager.close())
-        if hasattr(self, "_pool"):
-            self._pool.clear()
-            # The pool's files close with the last reference, and the user may keep this object.
-            del self._pool
+        self._pool.clear()
         self._context.close()
         del self._context
         if self._segment_pool is not None:
             self._segment_pool.close()
 
-    def _issue_serve(self) -> None:
-        """Give the pool one call of `serve`, for a process that is starting."""
-        with self._lock, suppress(ValueError):  # closed meanwhile: it starts no more processes
-            if not hasattr(self, "_pool"):
-                return
-            self._serves = [*_not_ready(self._serves), self._pool.apipe(serve)]
-            # Wake the pool, so that it checks for dead processes: a process that a task left
-            # behind can keep it from noticing them by itself.
-            self._pool._serve()._change_notifier.put(None)
-
-    def _end_pool(self) -> None:
-        """Close the pool, so that it replaces no more workers, and settle its calls.
-
-        A call of `serve` whose process died never completes by itself:
-            1. worker  takes the call, and dies
-            2. pool    starts a replacement, but no process has the call
-            3. join    waits for the call's result forever
-        """
-        with self._lock:
-            if hasattr(self, "_pool"):
-                self._pool.close()
-            serves, self._serves = self._serves, []
-        for call in _not_ready(serves):
-            settle(call)
+    def _start_another(self) -> None:
+        if self.is_usable:
+            self._context.start_another()
+            self._pool.serve_once()
 
 
 def _as_payload(packed: Payload | bytes) -> Payload:
     """Return *packed* as a `Payload`; it is bytes where buffers cannot be shared."""
     return packed if isinstance(packed, Payload) else Payload(packed)
-
-
-def _not_ready(calls: list[Any]) -> list[Any]:
-    return [call for call in calls if not call.ready()]
 
 
 def _join_or_kill(workers: list[WorkerHandle]) -> None:

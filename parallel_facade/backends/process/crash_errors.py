@@ -50,3 +50,11 @@ def garbage_error(what: str) -> WorkerCrashedError:
         "that is not its own.",
         exitcode=None,
     )
+
+
+class InitializerError(Exception):
+    """An initializer raised; *report* holds the exception, which the caller's thread decodes."""
+
+    def __init__(self, report: bytes) -> None:
+        super().__init__(report)
+        self.report = report

@@ -42,6 +42,7 @@ from parallel_facade.backends.base import WorkerLost
 from parallel_facade.backends.process.channel_selector import ChannelSelector, Event
 from parallel_facade.backends.process.crash_errors import (
     START_ATTEMPTS,
+    InitializerError,
     garbage_error,
     start_error,
 )
@@ -66,6 +67,8 @@ class ManagerThread:
     Args:
         start_body: The first message to each worker.
         captures_stderr: Whether to read what workers write to stderr before they serve.
+        workers: How many workers were started at first, and how many there may be.
+        on_worker_wanted: Called, in the manager thread, for each further worker.
         on_worker_exit: Called, in the manager thread, for each worker that has to be replaced.
         on_broken: Called once, in the manager thread, if workers cannot be started.
         clock: A monotonic clock in seconds.
@@ -74,13 +77,17 @@ class ManagerThread:
     def __init__(
         self,
         start_body: bytes,
+        *,
         captures_stderr: bool,
+        workers: tuple[int, int],
+        on_worker_wanted: Callable[[], object],
         on_worker_exit: Callable[[], object],
         on_broken: Callable[[], object],
         clock: Clock = time.monotonic,
     ) -> None:
         self._start_body = start_body
         self._captures_stderr = captures_stderr
+        self._on_worker_wanted = on_worker_wanted
         self._on_worker_exit = on_worker_exit
         self._on_broken = on_broken
         self._clock = clock
@@ -90,6 +97,7 @@ class ManagerThread:
         self._numbers = itertools.count()
         self._selector = ChannelSelector()
         self._scheduler = TaskScheduler(self._numbers, clock, self._selector.wake)
+        self._started, self._most_workers = workers
         self._stealer = WorkStealer(self._scheduler, self._lock, clock)
         self._reaper = Reaper(clock)
         self._stopper = TaskStopper(self._scheduler, self._lock, self._reaper)
@@ -118,9 +126,10 @@ class ManagerThread:
             if self._closing:
                 raise PoolClosedError("the process back-end is closed")
             # Else an earlier task has woken the thread or found no idle worker: a report will come.
-            is_first = not self._scheduler.pending
+            must_wake = not self._scheduler.pending
             self._scheduler.pending.append(task)
-        if is_first:
+            must_wake |= self._lacks_workers()
+        if must_wake:
             self._selector.wake()
         task.add_done_callback(self._note_cancelling)
 
@@ -129,7 +138,7 @@ class ManagerThread:
         # Only noted here: garbage collection closes a dropped iterator, and may run in this very
         # class, between two lines that hold the lock.
         self._dropped.append(handle)
-        may_have_orphans = self._scheduler.has_tasks  # see `stop_orphans`
+        may_have_orphans = self._scheduler.task_count  # see `stop_orphans`
         if (handle.payload.size >= LARGE_CALL_BYTES or may_have_orphans) and not self.runs_here():
             self._selector.wake()
 
@@ -213,6 +222,10 @@ class ManagerThread:
         self._selector.close()
         return workers
 
+    def _lacks_workers(self) -> bool:
+        """Return whether there are more tasks than workers, and there may be more workers."""
+        return self._started < min(self._most_workers, self._scheduler.task_count)
+
     # ── with the lock held ────────────────────────────────────────────────────────────────────
 
     def _note_unsent(self, worker: WorkerHandle) -> None:
@@ -261,6 +274,9 @@ class ManagerThread:
                 self._handle(event)
             with self._lock:
                 self._scheduler.hand_out()
+            while self._lacks_workers():
+                self._started += 1
+                self._on_worker_wanted()
             if self._scheduler.has_timed:
                 self._stopper.stop_overdue(listened_at)
             self._stopper.stop_marked()
@@ -413,21 +429,14 @@ class ManagerThread:
         self._on_broken()
 
     def _seconds_to_next(self) -> float | None:
-        if self._stopper.has_marked:
-            return 0
-        seconds = self._reaper.seconds_to_next()
-        if not self._scheduler.has_timed:
-            return seconds
-        with self._lock:
-            tasks = list(filter(None, map(_task_of, self._scheduler.workers)))
-        left = [seconds, *(task.deadline.remaining() for task in tasks)]
-        return min((one for one in left if one is not None), default=None)
+        left = [self._reaper.seconds_to_next(), self._stopper.seconds_to_next()]
+        return min((seconds for seconds in left if seconds is not None), default=None)
 
     def _forget_dropped(self) -> None:
         """Forget the calls that were dropped, and stop their remaining tasks."""
         while self._dropped:
             handle = self._dropped.popleft()
-            if self._scheduler.has_tasks:
+            if self._scheduler.task_count:
                 self._stopper.stop_orphans(handle)
             with self._lock:
                 self._scheduler.forget(handle)
@@ -436,15 +445,3 @@ class ManagerThread:
     def broken(self) -> BaseException | None:
         """Why no worker can be started; `None` if workers can be."""
         return self._broken
-
-
-class InitializerError(Exception):
-    """An initializer raised; *report* holds the exception, which the caller's thread decodes."""
-
-    def __init__(self, report: bytes) -> None:
-        super().__init__(report)
-        self.report = report
-
-
-def _task_of(worker: WorkerHandle) -> Task | None:
-    return worker.task

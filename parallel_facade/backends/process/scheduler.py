@@ -88,9 +88,9 @@ class TaskScheduler:
         return not self._running and all(task.cancelled() for task in self.pending)
 
     @property
-    def has_tasks(self) -> bool:
-        """Whether there may be any tasks; reading this needs no lock."""
-        return bool(self._running or self.pending)
+    def task_count(self) -> int:
+        """How many tasks there may be; reading this needs no lock."""
+        return self._running + len(self.pending)
 
     @property
     def has_timed(self) -> bool:

@@ -9,6 +9,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections import deque
 
@@ -35,10 +36,16 @@ class TaskStopper:
         self._reaper = reaper
         self._marked: deque[WorkerHandle] = deque()
 
-    @property
-    def has_marked(self) -> bool:
-        """Whether `stop_marked` has something to do."""
-        return bool(self._marked)
+    def seconds_to_next(self) -> float | None:
+        """Return the seconds until there is something to do; `None` if nothing is timed."""
+        if self._marked:
+            return 0
+        if not self._scheduler.has_timed:
+            return None
+        with self._lock:
+            tasks = list(filter(None, map(_task_of, self._scheduler.workers)))
+        left = [task.deadline.remaining() for task in tasks]
+        return min((one for one in left if one is not None), default=None)
 
     def stop(self, task: Task, error: BaseException) -> bool:
         """Have the worker that runs *task* stopped; *task* then fails with *error*."""
@@ -103,3 +110,6 @@ class TaskStopper:
     def close(self) -> None:
         """Forget the workers that were marked."""
         self._marked.clear()
+
+
+_task_of = operator.attrgetter("task")

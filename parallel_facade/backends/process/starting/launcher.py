@@ -1,8 +1,8 @@
 """Start worker processes with our own context, channel and fork server.
 
-    pathos pool ── Process() ──► WorkerProcess.start ── fork, fork server or spawn ──► worker
-                                      │                                                  │
-           worker handle ◄── caller's end of a socket pair      worker's end ────────────┘
+    pathos pool ── Process() ──► WorkerProcess.launch ── fork, fork server or spawn ──► worker
+                                      │                                                   │
+           worker handle ◄── caller's end of a socket pair       worker's end ────────────┘
 
 Guarantees:
     - The user's main module is never imported, so the user's script never runs again.
@@ -24,25 +24,28 @@ import socket
 import sys
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from multiprocess import context, process, spawn
 from multiprocess.connection import wait
 
 from parallel_facade._common.errors import ConfigurationError
 from parallel_facade.backends.process.starting import resource_tracker as _tracker
-from parallel_facade.backends.process.starting.bootstrap import sigint_blocked
 from parallel_facade.backends.process.starting.commands import rebound, with_code
 from parallel_facade.backends.process.starting.exit_codes import UNKNOWN_EXIT_CODE
-from parallel_facade.backends.process.starting.fork_safe_sockets import keep_private, private_pair
 from parallel_facade.backends.process.starting.fork_server import (
     CopyServer,
     ForkServer,
     import_path,
 )
 from parallel_facade.backends.process.starting.lockless_queue import LocklessQueue, can_make_queues
+from parallel_facade.backends.process.starting.worker_process import WorkerProcess
+
+FIRST_WORKERS: Final = 2
+"""Processes that start with the pool, while the caller encodes its first call."""
 
 
 class _ReapingPopen:
@@ -97,109 +100,12 @@ class _ReapingPopen:
             self.returncode = os.waitstatus_to_exitcode(status)
 
 
-class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess has no types
-    """A process of the pool, which starts with a private channel to the caller."""
-
-    _start_method = None  # a task that uses multiprocess itself gets that package's default
-    _context: Any
-    channel: socket.socket
-
-    start_error: Exception | None = None
-    """Why the process could not be started; then it counts as exited."""
-
-    def start(self) -> None:
-        """Start the process, and announce the caller's end of its channel."""
-        try:
-            self._start_with_channel()
-        except Exception as exc:
-            if not self._context.is_open:
-                raise
-            # A thread of the pool replaces a worker here. The error would end that thread; then
-            # no workers would be replaced any more, and nothing would report that.
-            self.start_error = exc
-            self._context.report(exc)
-
-    def _start_with_channel(self) -> None:
-        ours, theirs = private_pair()
-        self.channel = theirs
-        # Before SIGINT is blocked: the tracker sets a signal mask of its own when it starts.
-        _tracker.ensure_running()
-        try:
-            with sigint_blocked():
-                super().start()
-        except EOFError:
-            ours.close()
-            raise OSError("the fork server ended while it started a worker") from None
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        self._context.announce(self, ours)
-
-    @property
-    def exitcode(self) -> int | None:
-        """The exit code of the process; `None` while it runs."""
-        if self.start_error is not None:
-            return 1
-        code: int | None = super().exitcode
-        return code
-
-    @property
-    def sentinel(self) -> int:
-        """A descriptor that is ready when the process has exited."""
-        if self.start_error is not None:
-            ended: int = self._context.ended.fileno()
-            return ended
-        descriptor: int = super().sentinel
-        return descriptor
-
-    def join(self, timeout: float | None = None) -> None:
-        """Wait for the process to exit."""
-        if self.start_error is None:
-            super().join(timeout)
-
-    def run(self) -> None:
-        """Run the pool's worker loop, in which user code may start its own processes."""
-        self._config["daemon"] = False
-        keep_private(self.channel).settimeout(None)
-        _tracker.use_for_multiprocessing()
-        for end in self._args[:2]:
-            if isinstance(end, LocklessQueue):
-                end.forget_timeouts()
-        if isinstance(calls := self._args[0], LocklessQueue):
-            calls._reader.receive_until_end_of(self.channel.fileno())
-        try:
-            super().run()
-        finally:
-            # Else Python warns of these in a worker that exits as programs do.
-            for end in (self.channel, *self._args[:2]):
-                if isinstance(end, socket.socket | LocklessQueue):
-                    end.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state without the attributes that only the caller can use."""
-        return {**self.__dict__, "_popen": None, "_context": _WorkerSide(self._context.method)}
-
-    @staticmethod
-    def _Popen(  # noqa: N802 # pyright: ignore[reportIncompatibleMethodOverride]
-        process_obj: Any,
-    ) -> Any:
-        return process_obj._context.popen(process_obj)
-
-
-class _WorkerSide:
-    """The worker side of the context."""
-
-    def __init__(self, method: str) -> None:
-        self.method = method
-
-
 class WorkerContext(context.BaseContext):  # type: ignore[misc]
     """The context from which the pathos pool gets processes and queues.
 
     Args:
         method: The start method.
+        workers: How many processes the pool makes at first.
         announce: Called with each started process and the caller's end of its channel, in the
             thread that started it.
         report: Called with the error if a process cannot be started, once `is_open` is set.
@@ -212,6 +118,7 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
     def __init__(
         self,
         method: str,
+        workers: int,
         announce: Callable[[WorkerProcess, socket.socket], None],
         report: Callable[[Exception], None],
         preload: str,
@@ -219,6 +126,9 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
         _check_interpreter(method)
         self.method = method
         self._preload = preload
+        self._workers = workers
+        self._starts = 0
+        self._later: deque[WorkerProcess] = deque()
         self.announce = announce
         self.report = report
         self.ended: socket.socket
@@ -249,6 +159,20 @@ class WorkerContext(context.BaseContext):  # type: ignore[misc]
         made = WorkerProcess(*args, **kwds)
         made._context = self
         return made
+
+    def keep_for_later(self, worker: WorkerProcess) -> bool:
+        """Keep *worker* for `start_another`; return `False` if it is to be started at once."""
+        self._starts += 1
+        is_first = self._starts <= FIRST_WORKERS
+        is_replacement = self._starts > self._workers  # only one that has run is ever replaced
+        if is_first or is_replacement:
+            return False
+        self._later.append(worker)
+        return True
+
+    def start_another(self) -> None:
+        """Start one of the processes that were kept for later."""
+        self._later.popleft().launch()
 
     def SimpleQueue(self) -> Any:  # noqa: N802 - multiprocess' name
         """Return a queue without locks where the platform allows it."""

@@ -1,7 +1,8 @@
-"""Make and end a pool in a separate thread, because no Ctrl-C is raised there.
+"""Make, grow and end a pool in a separate thread, because no Ctrl-C is raised there.
 
     main thread    open ─request─► make ─opened─►   ...   close ─request─► end ─ended─►
                      └─ Ctrl-C ─request─► end
+    manager thread                     request_growth ─► grow
 
 Guarantees:
     - If the making has begun, the pool is ended: by `close`, or because of an interrupt or error.
@@ -21,15 +22,21 @@ from parallel_facade._common.threads import new_thread
 
 
 class LifecycleThread:
-    """Calls *make* and *end*, once each, in its own thread.
+    """Calls *make* and *end*, once each, and *grow* in between, in its own thread.
 
     Waits use locks, because an interrupted wait leaves a lock to the next waiter. An interrupt can
     leave a condition locked, and `threading.Thread.start` waits on a condition. So the thread
     starts before anything is made.
     """
 
-    def __init__(self, make: Callable[[], object], end: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], object],
+        end: Callable[[], object],
+        grow: Callable[[], object] = lambda: None,
+    ) -> None:
         self._make = make
+        self._grow = grow
         self._end = end
         self._error: BaseException | None = None
         self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -61,6 +68,10 @@ class LifecycleThread:
             finally:
                 del error  # its traceback refers to this frame
 
+    def request_growth(self) -> None:
+        """Request one call of *grow*, without waiting; a request after the end does nothing."""
+        self._requests.put("grow")
+
     def request_close(self) -> None:
         """Request the end of the pool, without waiting."""
         self._requests.put("close")
@@ -85,13 +96,17 @@ class LifecycleThread:
                 self._try_to_make()
                 if self._error is None:
                     self._opened.release()
-                    self._requests.get()
+                    self._grow_until_closed()
             self._end()
         finally:
-            del self._make, self._end
+            del self._make, self._grow, self._end
             self._ended.release()
             if self._opened.locked():
                 self._opened.release()
+
+    def _grow_until_closed(self) -> None:
+        while self._requests.get() == "grow":
+            self._grow()
 
     def _try_to_make(self) -> None:
         try:

@@ -47,6 +47,7 @@ class _End:
         self._socket = sock
         self.forget_timeout()
         self._parent_watch: int | None = None
+        self._may_lose = False
 
     def forget_timeout(self) -> None:
         """Wait without a limit, whatever default the program has set for its sockets."""
@@ -63,6 +64,16 @@ class _End:
         if CAN_WATCH:
             self._parent_watch = parent_watch
 
+    def lose_what_has_no_room(self) -> None:
+        """Send what fits, and drop the rest.
+
+        Otherwise:
+            1. caller   closes a pool of hundreds; its thread that receives results ends
+            2. workers  return from `serve`, and their results fill the socket
+            3. worker   waits to send its own, and does not exit
+        """
+        self._may_lose = True
+
     def fileno(self) -> int:
         return self._socket.fileno()
 
@@ -75,7 +86,7 @@ class _End:
         message = ForkingPickler.dumps(obj)
         # The requests to exit may fill the socket when a pool of hundreds is closed, and workers
         # that have exited receive none: they exit at the end of their channel.
-        is_needed = obj is not None or not CAN_WATCH
+        is_needed = not self._may_lose and (obj is not None or not CAN_WATCH)
         while True:
             with suppress(BlockingIOError):
                 self._socket.send(message, 0 if is_needed else socket.MSG_DONTWAIT)
@@ -137,10 +148,12 @@ class LocklessQueue:
         with suppress(OSError):
             self._writer.send(obj)
 
-    def forget_timeouts(self) -> None:
-        """Wait without a limit, in a process that has received the queue."""
+    def use_in_worker(self, parent_watch: int) -> None:
+        """Adapt the queue to a worker, in which *parent_watch* ends with the caller's channel."""
         self._reader.forget_timeout()
         self._writer.forget_timeout()
+        self._reader.receive_until_end_of(parent_watch)
+        self._writer.lose_what_has_no_room()
 
     def empty(self) -> bool:
         return not self._reader.poll()
