@@ -9,6 +9,7 @@ Guarantees:
 from __future__ import annotations
 
 import time
+from typing import Final
 
 from parallel_facade._common.threads import ThreadVariable
 
@@ -32,50 +33,53 @@ class WorkerRole:
     def __enter__(self) -> None:
         self._token = _is_private.set(self._is_private_here)
         if self._is_elsewhere:
-            _of_others.append(None)
+            _process.tasks_of_others.append(None)
 
     def __exit__(self, *exc_info: object) -> None:
         _is_private.reset(self._token)
         if self._is_elsewhere:
-            _of_others.pop()
+            _process.tasks_of_others.pop()
 
 
-_of_others: list[None] = []
-"""One entry for each task of another process that runs here; a list, because it needs no lock."""
+class _ProcessRole:
+    """What this process is to the tasks that run in it."""
+
+    def __init__(self) -> None:
+        self.is_worker = False
+        self.ready_since = 0.0
+        """When this process, if it is a worker, became ready for its first task."""
+        self.tasks_of_others: list[None] = []
+        """One entry for each task of another process that runs here; a list needs no lock."""
 
 
-_process_is_worker = False
-_ready_since = 0.0
-"""When this process, if it is a worker, became ready for its first task."""
+_process: Final = _ProcessRole()
 
 
 def make_process_a_worker() -> None:
     """Mark every thread of this process as a worker, permanently."""
-    global _process_is_worker
-    _process_is_worker = True
+    _process.is_worker = True
 
 
 def note_ready() -> None:
     """Note that this process has started as a worker."""
-    global _ready_since
-    _ready_since = time.time()
+    _process.ready_since = time.time()
 
 
 def ready_since() -> float:
     """Return when this process became ready for its first task, on the clock of `time.time`."""
-    return _ready_since
+    return _process.ready_since
 
 
 def is_worker_process() -> bool:
     """Return whether this whole process is a worker."""
-    return _process_is_worker
+    return _process.is_worker
 
 
 def is_worker() -> bool:
     """Return whether the current thread runs tasks of a call that was made elsewhere."""
-    return _process_is_worker or _is_private.get() is not None or bool(_of_others)
+    return _process.is_worker or _is_private.get() is not None or bool(_process.tasks_of_others)
 
 
 def has_private_state() -> bool:
     """Return whether this thread, if it is a worker, has its process to itself."""
-    return _process_is_worker or _is_private.get() is not False
+    return _process.is_worker or _is_private.get() is not False

@@ -59,7 +59,7 @@ class OutputCapture:
 
     def __enter__(self) -> Self:
         global _of_process
-        _replace(self.output_request)
+        _process_output.replace(self.output_request)
         self._token = _of_context.set(self)
         if self._is_alone:
             _of_process = self
@@ -207,40 +207,82 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_stop_capturing)
 
 
-_handler: Final = Handler()
-_replacing = threading.RLock()  # guards all below
-_captured: OutputRequest | None = None
-_levels: dict[logging.Logger, int] = {}  # as in the caller
-_filters: list[Any] | None = None  # as in the caller; `None` if a category was missing
-_inherited: list[tuple[logging.Logger, logging.Handler]] = []
+class _ProcessOutput:
+    """Makes the handlers, levels, filters and streams of this process serve the current task."""
+
+    def __init__(self) -> None:
+        self._handler = Handler()
+        self._lock = threading.RLock()  # guards all below
+        self._request: OutputRequest | None = None
+        self._levels: dict[logging.Logger, int] = {}  # as in the caller
+        self._filters: list[Any] | None = None  # as in the caller; `None` if a category was missing
+        self._inherited: list[tuple[logging.Logger, logging.Handler]] = []
+        self.show_otherwise: list[Callable[..., object]] = []
+        """The replaced ``warnings.showwarning``, last."""
+
+    def note_inherited(self) -> None:
+        loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+        self._inherited.extend(
+            (logger, handler)
+            for logger in loggers
+            if isinstance(logger, logging.Logger)
+            for handler in logger.handlers
+        )
+
+    def replace(self, output_request: OutputRequest) -> None:
+        """Make this process capture the output that *output_request* asks for."""
+        with self._lock:
+            if self._handler not in logging.root.handlers:
+                logging.root.addHandler(self._handler)
+            if warnings.showwarning is not _show_warning:
+                self.show_otherwise.append(warnings.showwarning)
+                warnings.showwarning = _show_warning
+            _replace_streams(output_request)
+            if output_request is not self._request or not self._is_as_set(output_request):
+                self._request = output_request
+                self._suspend_inherited()
+                self._set_levels(output_request)
+                self._set_filters(output_request)
+
+    def _suspend_inherited(self) -> None:
+        while self._inherited:
+            logger, handler = self._inherited.pop()
+            logger.removeHandler(handler)
+            logger.propagate = True
+
+    def _is_as_set(self, output_request: OutputRequest) -> bool:
+        """Return whether no task has changed the state that *output_request* asked for."""
+        return (
+            logging.root.manager.disable == output_request.disabled
+            and warnings.filters == self._filters
+            and all(logger.level == level for logger, level in self._levels.items())
+        )
+
+    def _set_levels(self, output_request: OutputRequest) -> None:
+        logging.disable(output_request.disabled)
+        wanted = {logging.getLogger(name): level for name, level in output_request.levels.items()}
+        for logger in self._levels.keys() - wanted.keys():
+            logger.setLevel(logging.NOTSET)
+        for logger, level in wanted.items():
+            if logger.level != level:
+                logger.setLevel(level)
+        self._levels = wanted
+
+    def _set_filters(self, output_request: OutputRequest) -> None:
+        wanted = filters_there(output_request.filters)
+        if warnings.filters != wanted:
+            warnings.resetwarnings()
+            warnings.filters[:] = wanted  # type: ignore[index]
+        # The next call may find another filter, if a task imports its category.
+        self._filters = wanted if len(wanted) == len(output_request.filters) else None
+
+
+_process_output: Final = _ProcessOutput()
 
 
 def note_inherited() -> None:
     """Note the handlers that the process has at its start: they belong to the caller."""
-    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
-    _inherited.extend(
-        (logger, handler)
-        for logger in loggers
-        if isinstance(logger, logging.Logger)
-        for handler in logger.handlers
-    )
-
-
-def _replace(output_request: OutputRequest) -> None:
-    """Make this process capture the output that *output_request* asks for."""
-    global _captured
-    with _replacing:
-        if _handler not in logging.root.handlers:
-            logging.root.addHandler(_handler)
-        if warnings.showwarning is not _show_warning:
-            _show_otherwise.append(warnings.showwarning)
-            warnings.showwarning = _show_warning
-        _replace_streams(output_request)
-        if output_request is not _captured or not _is_as_set(output_request):
-            _captured = output_request
-            _suspend_inherited()
-            _set_levels(output_request)
-            _set_filters(output_request)
+    _process_output.note_inherited()
 
 
 def _replace_streams(output_request: OutputRequest) -> None:
@@ -248,47 +290,6 @@ def _replace_streams(output_request: OutputRequest) -> None:
         original = getattr(sys, name)
         if original is not None and not isinstance(original, Stream):
             setattr(sys, name, Stream(name, original))
-
-
-def _suspend_inherited() -> None:
-    while _inherited:
-        logger, handler = _inherited.pop()
-        logger.removeHandler(handler)
-        logger.propagate = True
-
-
-def _is_as_set(output_request: OutputRequest) -> bool:
-    """Return whether no task has changed the state that *output_request* asked for."""
-    return (
-        logging.root.manager.disable == output_request.disabled
-        and warnings.filters == _filters
-        and all(logger.level == level for logger, level in _levels.items())
-    )
-
-
-def _set_levels(output_request: OutputRequest) -> None:
-    logging.disable(output_request.disabled)
-    wanted = {logging.getLogger(name): level for name, level in output_request.levels.items()}
-    for logger in _levels.keys() - wanted.keys():
-        logger.setLevel(logging.NOTSET)
-    for logger, level in wanted.items():
-        if logger.level != level:
-            logger.setLevel(level)
-    _levels.clear()
-    _levels.update(wanted)
-
-
-def _set_filters(output_request: OutputRequest) -> None:
-    global _filters
-    wanted = filters_there(output_request.filters)
-    if warnings.filters != wanted:
-        warnings.resetwarnings()
-        warnings.filters[:] = wanted  # type: ignore[index]
-    # The next call may find another filter, if a task imports its category.
-    _filters = wanted if len(wanted) == len(output_request.filters) else None
-
-
-_show_otherwise: list[Callable[..., object]] = []
 
 
 def _show_warning(  # noqa: PLR0917 - as in `warnings`
@@ -301,6 +302,6 @@ def _show_warning(  # noqa: PLR0917 - as in `warnings`
 ) -> None:
     capture = _current()
     if capture is None or file is not None:
-        _show_otherwise[-1](message, category, filename, lineno, file, line)
+        _process_output.show_otherwise[-1](message, category, filename, lineno, file, line)
     else:
         capture.warn(str(message), category, filename, lineno)

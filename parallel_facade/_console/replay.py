@@ -20,13 +20,13 @@ import operator
 import pickle
 import re
 import sys
-import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._common.interrupt_safety import came_from_handler
 from parallel_facade._common.plain_data import PROTOCOL
+from parallel_facade._console.shown_warnings import ShownWarnings, category_called, filters_now
 from parallel_facade._console.tqdm_bars import above_bars, as_line
 
 STREAMS: Final = ("stdout", "stderr")
@@ -65,7 +65,7 @@ def output_request_now(*, is_remote: bool, has_bar: bool) -> OutputRequest:
     return OutputRequest(
         levels,
         logging.root.manager.disable,
-        _all_as_sent(list(filters_now())),
+        _sent_filters.of(list(filters_now())),
         tuple(name for name in STREAMS if is_remote or has_bar or _is_replaced(name)),
     )
 
@@ -81,25 +81,22 @@ def unpacked_output_request(data: bytes) -> OutputRequest:
     return OutputRequest(*pickle.loads(data))
 
 
-def filters_now() -> Sequence[Any]:
-    """Return the filters of `warnings` that apply here."""
-    # With `sys.flags.context_aware_warnings`, `catch_warnings` keeps its filters in the context.
-    of_context: Callable[[], Sequence[Any]] | None = getattr(warnings, "_get_filters", None)
-    return warnings.filters if of_context is None else of_context()
+class _SentFilters:
+    """The filters of the last call, which most programs never change, and how they were sent."""
+
+    def __init__(self) -> None:
+        self._last: tuple[list[Any], list[WarningFilter]] = [], []
+
+    def of(self, filters: list[Any]) -> list[WarningFilter]:
+        known, sent = self._last
+        # By identity: the class of a category may define __eq__, which must not run here.
+        if len(known) != len(filters) or not all(map(operator.is_, known, filters)):
+            sent = [part for one in filters for part in _as_sent(*one)]
+            self._last = filters, sent
+        return sent
 
 
-_last_sent: tuple[list[Any], list[WarningFilter]] = [], []
-"""The filters of the last call, which most programs never change, and how they were sent."""
-
-
-def _all_as_sent(filters: list[Any]) -> list[WarningFilter]:
-    global _last_sent
-    known, sent = _last_sent
-    # By identity: the class of a category may define __eq__, which must not run here.
-    if len(known) != len(filters) or not all(map(operator.is_, known, filters)):
-        sent = [part for one in filters for part in _as_sent(*one)]
-        _last_sent = filters, sent
-    return sent
+_sent_filters: Final = _SentFilters()
 
 
 def _as_sent(
@@ -121,14 +118,6 @@ def filters_there(filters: list[WarningFilter]) -> list[Any]:
 
 def _pattern(text: str | None, flags: int) -> re.Pattern[str] | None:
     return None if text is None else re.compile(text, flags)
-
-
-def category_called(module: str, name: str) -> type[Warning] | None:
-    """Return the warning class, if its module is loaded in this process."""
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return found if isinstance(found, type) and issubclass(found, Warning) else None
 
 
 def _is_replaced(stream: str) -> bool:
@@ -196,58 +185,10 @@ def _show_text(stream: str, text: str) -> None:
         target.flush()
 
 
-_shown: set[Any] = set()
-"""Warnings that were shown here. The registry of `warnings` does not serve: setting a filter clears
-it, and dill does that for each function that it takes apart."""
-
-MOST_SHOWN: Final = 10_000
-"""Warnings that are remembered; a task may put its item into the text of each."""
-
-_shown_under: Any = None
-"""The list of filters at that time. A ``with catch_warnings()`` block has another list."""
-
-
-def _show_warning(text: str, names: tuple[str, str], file: str, line: int, module: str) -> None:
-    global _shown_under
-    if _shown_under is not (filters := filters_now()):
-        _shown_under = filters
-        _shown.clear()
-    if file == getattr(sys.modules.get("__main__"), "__file__", None):
-        module = "__main__"
-    category = category_called(*names)
-    if category is None:
-        category, text = UserWarning, f"{names[1]}: {text}"
-    action = _action_for(text, category, line, module)
-    key = (text, category, module, line)[: _PARTS_OF_KEY.get(action, 4)]
-    if action == "ignore" or (key in _shown and action in _PARTS_OF_KEY):
-        return
-    if len(_shown) >= MOST_SHOWN:
-        _shown.clear()
-    _shown.add(key)
-    warnings.showwarning(text, category, file, line)
-
-
-_PARTS_OF_KEY: Final = {"default": 4, "module": 3, "once": 2}
-"""Actions of `warnings` that show a warning once, and how many parts of its key they compare: text,
-category, module, line."""
-
-
-def _action_for(text: str, category: type[Warning], line: int, module: str) -> str:
-    for action, message, categories, of_module, at_line in filters_now():
-        if (
-            (message is None or message.match(text))  # type: ignore[attr-defined, unused-ignore]
-            and issubclass(category, categories)
-            and (
-                of_module is None or of_module.match(module)  # type: ignore[attr-defined, unused-ignore]
-            )
-            and at_line in {0, line}
-        ):
-            return str(action)
-    return "default"
-
+_shown_warnings: Final = ShownWarnings()
 
 _SHOWN_BY: Final[dict[str, Callable[..., None]]] = {
     LOGGED: _show_record,
     PRINTED: _show_text,
-    WARNED: _show_warning,
+    WARNED: _shown_warnings.show,
 }
