@@ -26,6 +26,7 @@ import functools
 import itertools
 import queue
 import threading
+from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any
@@ -170,7 +171,8 @@ class ThreadBackend(Backend):
     def _help_who_waits(self) -> None:
         """Start a helper for each thread whose tasks all wait for tasks of other threads."""
         for submitter in self._register.starving():
-            new_thread(functools.partial(self._help, submitter), name="helper").start()
+            with suppress(RuntimeError):  # no more threads: tasks wait until a loop is free
+                new_thread(functools.partial(self._help, submitter), name="helper").start()
 
     def _help(self, submitter: int) -> None:
         """Run the tasks of *submitter* that no loop has taken."""

@@ -1,8 +1,13 @@
 """What tasks print, in a file: it is there before their result, as with a plain loop."""
 
+import errno
 import os
 import subprocess
 import sys
+
+import pytest
+
+from parallel_facade import Pool, WorkerCrashedError
 
 PRINTS = """
 import os, signal, sys, threading
@@ -51,3 +56,21 @@ def test_what_tasks_print_is_in_a_file_before_their_result(start_method, tmp_pat
         ("step 3 is stopped", "after the limit"),
     ):
         assert 0 <= written.find(said) < written.index(then), written
+
+
+def lose_the_disk():
+    from parallel_facade.backends.process import worker_loop
+
+    def refuse():
+        raise OSError(errno.ENOSPC, "no space left for what is ours")
+
+    worker_loop._flush_output = refuse
+
+
+def test_an_error_of_our_own_in_a_worker_is_told_before_it_ends(start_method, capfd):
+    with Pool(workers=1, start_method=start_method) as pool:
+        with pytest.raises(WorkerCrashedError):
+            pool.apply_async(lose_the_disk).get()
+        assert pool.pmap(abs, [-1]) == [1]
+
+    assert "no space left for what is ours" in capfd.readouterr().err

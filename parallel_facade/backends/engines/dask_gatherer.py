@@ -95,6 +95,13 @@ class DaskGatherer:
         # Before they end: their ends send other tasks, to the worker with the fewest of these.
         for inner in batch:
             self._tasks.pop(inner.number, None)
+        try:
+            self._end(batch)
+        except BaseException as exc:  # our own bug: nobody else would end them
+            for inner in batch:
+                inner.fail_with(exc)
+
+    def _end(self, batch: list[DaskFuture]) -> None:
         if unwanted := [one.dask_future for one in batch if one.is_unwanted]:
             with suppress(Exception):  # the scheduler is lost
                 self._client.cancel(unwanted)

@@ -63,14 +63,24 @@ class ThreadFuture(TaskFuture):
         if inner is None or not inner.cancel():
             self._is_helped = False
             return
-        new_thread(self._help, name="helper").start()
+        try:
+            new_thread(self._help, name="helper").start()
+        except RuntimeError as exc:  # the system has no more threads
+            self._fail(exc)
 
     def _help(self) -> None:
         helped: Future[Any] = Future()
         try:
             helped.set_result(self._run())
         except BaseException as exc:
-            helped.set_exception(exc)
+            self._fail(exc)
+            return
+        self._is_helped = False
+        self._end_as(helped)
+
+    def _fail(self, error: BaseException) -> None:
+        helped: Future[Any] = Future()
+        helped.set_exception(error)
         self._is_helped = False
         self._end_as(helped)
 

@@ -187,9 +187,13 @@ class ProcessBackend(Backend):
             self._segment_pool.close()
 
     def _start_another(self) -> None:
-        if self.is_usable:
+        if not self.is_usable:
+            return
+        try:
             self._context.start_another()
             self._pool.serve_once()
+        except Exception as exc:  # our own bug: the lifecycle thread must still end the pool
+            self._manager.start_failed(f"{type(exc).__name__}: {exc}")
 
 
 def _as_payload(packed: Payload | bytes) -> Payload:

@@ -12,6 +12,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import errno
 import io
 import pickle
 import random
@@ -71,9 +72,9 @@ def serve() -> None:
     with channel:
         try:
             _Conversation(channel, receive_descriptors(channel)).run()
-        except (EOFError, OSError):  # the channel has ended, or a task has closed it
-            return
-        except BaseException:
+        except BaseException as exc:
+            if isinstance(exc, EOFError) or getattr(exc, "errno", None) in CHANNEL_ENDED:
+                return
             # Our own bug, or no memory. The pool would return the error to nobody.
             traceback.print_exc()
             raise
@@ -122,6 +123,9 @@ KEPT_BY_WORKER_BYTES: Final = 32 << 20
 beyond that belongs to the caller alone."""
 
 NOTHING: Final = Payload(b"")
+
+CHANNEL_ENDED: Final = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF, errno.ENOTSOCK}
+"""What the system says of a channel whose other end is closed, or that a task has closed."""
 
 
 class _Conversation:
