@@ -18,6 +18,7 @@ from parallel_facade._worker.run_chunk import Call
 from parallel_facade.backends.base import (
     Backend,
     Capabilities,
+    Splitting,
     Stage,
     TaskFuture,
     WorkerLost,
@@ -27,16 +28,19 @@ from parallel_facade.backends.base import (
 class SteppedTask(TaskFuture):
     """A chunk that runs as far as the test says."""
 
-    def __init__(self, call: Call, chunk: Any, is_short: bool) -> None:
+    def __init__(
+        self, call: Call, chunk: Any, is_short: bool, splitting: Splitting | None = None
+    ) -> None:
         super().__init__()
+        self.splitting = splitting
         self.call = call
         self.chunk = chunk
         self.is_short = is_short
         self.values: list[Any] = []
         self.failures: dict[int, Failure] = {}
         self.kept: int | None = None
-        """What `take_back` answers."""
-        self.was_asked = 0
+        """How many items it keeps, once it was split."""
+        self.was_left = False
         self.was_stopped = False
 
     def begin(self) -> None:
@@ -75,9 +79,21 @@ class SteppedTask(TaskFuture):
     def progress(self) -> list[Any]:
         return [ChunkReport(list(self.values), dict(self.failures))] if self.values else []
 
-    def take_back(self) -> int | None:
-        self.was_asked += 1
-        return self.kept
+    def split(self, kept: int) -> "SteppedTask":
+        """Split it as a back-end does for an idle worker; return the rest."""
+        assert self.splitting is not None, "it may be split"
+        rest = SteppedTask(
+            self.call,
+            self.chunk.part(kept, len(self.chunk.items)),
+            self.is_short,
+            self.splitting._replace(items=self.splitting.items - kept),
+        )
+        self.kept = kept
+        self.splitting.on_split(self, rest, kept)
+        return rest
+
+    def leave_rest(self) -> None:
+        self.was_left = True
 
     def stop(self) -> bool:
         self.was_stopped = True
@@ -91,6 +107,7 @@ class SteppedBackend(Backend):
         self.workers = workers
         self.tasks: list[SteppedTask] = []
         self.dropped: list[Any] = []
+        self.are_splits_allowed = False
         wanted = {"tells_what_ran": True, "can_take_back": True, "can_queue": True, **can}
         self.capabilities = Capabilities(needs_serialization=False, **wanted)
 
@@ -104,9 +121,13 @@ class SteppedBackend(Backend):
         task_timeout: float | None = None,  # noqa: ARG002 - the test is the clock
         *,
         is_short: bool = False,
+        splitting: Splitting | None = None,
     ) -> SteppedTask:
-        self.tasks.append(SteppedTask(handle, chunk, is_short))
+        self.tasks.append(SteppedTask(handle, chunk, is_short, splitting))
         return self.tasks[-1]
+
+    def allow_splits(self, handle: Any, *, are_allowed: bool) -> None:  # noqa: ARG002
+        self.are_splits_allowed = are_allowed
 
     def drop(self, handle: Any) -> None:
         self.dropped.append(handle)
@@ -158,6 +179,7 @@ def stepped_map(
         "total": None if is_lazy else len(items),
         "begin_size": options.settings.chunksize or 1,
         "buffersize": 0 if is_lazy else None,
+        "is_limited": True,  # chunks are measured, and no fair shares
         **(plan or {}),
     }
     stops = not return_exceptions and not retry_on

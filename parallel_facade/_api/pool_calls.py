@@ -89,6 +89,7 @@ class PoolCalls(ABC):
             self._backend_here(),
             backend_name(self._backend_setting),
             self._options_given.max_tasks_per_worker,
+            self._options_given.max_memory_per_worker,
         )
 
     def _map(

@@ -1,10 +1,13 @@
 """Chooses how many items travel together, from the measured time and bytes of items.
 
-    first chunks: one begin size each ─► reports say seconds ─► chunks of TARGET_SECONDS
-                                                                 └─ shrinking towards the end
+    first chunks: a fair share each, or one begin size ─► reports say seconds ─┐
+                      chunks of TARGET_SECONDS, shrinking towards the end ◄─────┘
 
 The items of a map begin in groups of the begin size: one item, or the requested *chunksize*. A
 chunk holds as many groups as make the message worth its cost.
+
+Where idle workers take over what others have not begun, the first chunks are the workers' fair
+shares of all items: a map of few quick items is then one message for each worker.
 """
 
 from __future__ import annotations
@@ -51,6 +54,7 @@ class ChunkSizer:
         most: The most items in a chunk that exceeds *begin_size*; `None` for `MOST_ITEMS`.
         can_take_back: Whether another worker can take over items that a worker has not begun.
         seconds: Work in a chunk.
+        total: How many items are divided into fair shares; `None` to begin with one begin size.
     """
 
     def __init__(
@@ -61,10 +65,12 @@ class ChunkSizer:
         *,
         can_take_back: bool = False,
         seconds: float = TARGET_SECONDS,
+        total: int | None = None,
     ) -> None:
         self.begin_size = begin_size
         self.workers = workers
         self._target = seconds
+        self._total = total
         self._growth = GROWTH_TO_TAKE_BACK if can_take_back else GROWTH
         self._most_items = min(MOST_ITEMS, most or MOST_ITEMS)
         self._seconds = 0.0
@@ -88,7 +94,7 @@ class ChunkSizer:
     def size(self, left: float) -> int:
         """Return how many of the *left* items go into the next chunk."""
         if not self._items:
-            return self.begin_size
+            return self.begin_size if self._total is None else self._fair_share(self._total)
         seconds = max(self._seconds / self._items, 1e-9)
         # Each worker gets half of its share of the remaining items, and so on: all end together.
         shared = max(left / (2 * self.workers), LEAST_PART * self._target / seconds)
@@ -97,12 +103,16 @@ class ChunkSizer:
 
     def size_to_check(self, total: int) -> int:
         """Return how many of *total* items to pack together when checking that they can travel."""
+        if self._total is not None:
+            return self._fair_share(self._total)
         shared = total / (4 * self.workers)
         grown = max(1, self._largest_packed * GROWTH)
         return self._whole_begins(min(shared, grown, self._most()))
 
     def share(self, total: int) -> int:
         """Return how many of *total* items go together if all chunks are made before any runs."""
+        if self._total is not None:
+            return self._fair_share(self._total)
         return shares(total, self.begin_size, self.workers)
 
     def is_short(self, items: int) -> bool:
@@ -112,6 +122,16 @@ class ChunkSizer:
     def may_stay_packed(self, items: int) -> bool:
         """Return whether a packed chunk may keep its *items* items, more than `size` allows."""
         return items <= self._largest_run * self._growth and self._is_done_in(QUICK_SECONDS, items)
+
+    @property
+    def divides_evenly(self) -> bool:
+        """Whether the first chunks are fair shares."""
+        return self._total is not None
+
+    def _fair_share(self, total: int) -> int:
+        groups = -(-total // self.begin_size)
+        share = -(-groups // self.workers) * self.begin_size
+        return self._whole_begins(min(share, self._most()))
 
     def _is_done_in(self, seconds: float, items: int) -> bool:
         return bool(self._items) and items * self._seconds / self._items < seconds

@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from parallel_facade._common.deadlines import Clock
@@ -32,6 +33,9 @@ from parallel_facade._worker.run_chunk import Chunk
 CHECKED_AHEAD_BYTES: Final = 64 << 20
 """Payloads that an eager map packs before it runs anything, to refuse items that cannot travel.
 More would hold the data a second time; later items are refused when their turn comes."""
+
+LARGE_ITEM_BYTES: Final = 1 << 14
+"""Bytes of an item that take longer to pack than a message takes."""
 
 SLICES: Final = 8
 """The outcomes in the window are taken in at least this many slices."""
@@ -76,6 +80,8 @@ class ChunkSource:
     def check_ahead(self) -> None:
         """Pack the next items, up to `CHECKED_AHEAD_BYTES`, to refuse those that cannot travel."""
         size = 0
+        if self._sizer.divides_evenly:
+            self._measure_first()
         while size < CHECKED_AHEAD_BYTES:
             count = self._sizer.size_to_check(self._plan.total or 1)
             if (packed := self._pack_next(count)) is None:
@@ -83,8 +89,26 @@ class ChunkSource:
             self._packed.append(packed)
             size += self._codec.size_of(packed.payload)
 
+    def _measure_first(self) -> None:
+        """Measure the bytes of the first item: they bound how many items a share may have.
+
+        A large item is not packed twice: it makes a chunk.
+        """
+        if not self._plan.sample or self._sizer.share(self._plan.total or 1) == 1:
+            return
+        with suppress(SerializationError):  # it is refused when its turn comes
+            payload = self._codec.pack_chunk(Chunk(0, self._plan.sample))
+            size = self._codec.size_of(payload)
+            self._sizer.note_packed(1, size)
+            if size >= LARGE_ITEM_BYTES and self._plan.begin_size == 1:
+                chunk = self.puller.pull(1, self.window)
+                assert chunk is not None, "the sample is its item"
+                self._packed.append(Packed(chunk, payload))
+
     def divide_evenly(self) -> None:
         """Make all chunks now, before any time is known."""
+        if self._sizer.divides_evenly:
+            self._measure_first()
         count = self._sizer.share(self._plan.total or 1)
         while (packed := self._pack_next(count)) is not None:
             self._packed.append(packed)

@@ -2,21 +2,39 @@
 
 Relayed records of running tasks are kept beside the futures:
 
-    resolved futures ──put────────► take, in the order of their arrival
+    resolved futures, splits ──put► take, in the order of their arrival
     relayed records ───put_record─► records, with RECORD_CAME to take
 """
 
 from __future__ import annotations
 
 import queue
+import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 RECORD_CAME: Final[Future[Any]] = Future()
 """Arrives instead of a future when a relayed record has come."""
+
+
+class Split(NamedTuple):
+    """Arrives when a running chunk was split.
+
+    Attributes:
+        future: The future of the chunk.
+        rest: The future of the rest, which another worker gets.
+        kept: How many items, from the first, the chunk keeps.
+    """
+
+    future: Any
+    rest: Any
+    kept: int
+
+
+Arrival = Future[Any] | Split
 
 
 class CompletionQueue:
@@ -25,7 +43,7 @@ class CompletionQueue:
     def __init__(self) -> None:
         self.records: deque[bytes] = deque()
         """Relayed records that are not shown yet. Each arrives before the future of its chunk."""
-        self._arrived: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
         self._is_closed = False
         self._wake: Callable[[], object] | None = None
 
@@ -34,7 +52,11 @@ class CompletionQueue:
         self.records.append(record)
         self.put(RECORD_CAME)
 
-    def put(self, future: Future[Any]) -> None:
+    def put_split(self, future: Any, rest: Any, kept: int) -> None:
+        """Add a split; called before the rest is sent, and so before either future is resolved."""
+        self.put(Split(future, rest, kept))
+
+    def put(self, future: Arrival) -> None:
         """Add *future*; called by the thread that resolved it."""
         self._arrived.put(RECORD_CAME if self._is_closed else future)
         # After the put, so that a consumer that checked the queue before the put is woken.
@@ -52,7 +74,7 @@ class CompletionQueue:
             pass
         self.put(RECORD_CAME)
 
-    def take(self, timeout: float | None) -> Future[Any] | None:
+    def take(self, timeout: float | None) -> Arrival | None:
         """Return the next future, waiting *timeout* seconds; `None` if none came."""
         try:
             return self._arrived.get(timeout=timeout)
@@ -84,3 +106,23 @@ class CompletionQueue:
             return
         finally:
             self._wake = None
+
+
+def when_all_done(futures: Sequence[Future[Any]], action: Callable[[], object]) -> None:
+    """Call *action* once all *futures* are done."""
+    if not futures:
+        action()
+        return
+    left = len(futures)
+    lock = threading.Lock()  # guards left: back-ends resolve futures in any thread
+
+    def count(_: Future[Any]) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            was_last = left == 0
+        if was_last:
+            action()
+
+    for future in futures:
+        future.add_done_callback(count)

@@ -23,6 +23,8 @@ class MapPlan(NamedTuple):
         submits_all: Submit all chunks at once, without a window.
         is_passive: Pulling an item runs none of the user's code, which might change earlier items.
         max_items: The most items in one chunk; `None` to choose by measurement.
+        sample: The first item, if it may be packed to see how large it is.
+        is_limited: A worker may be replaced between two chunks, for its memory.
     """
 
     items: Iterator[Any]
@@ -33,6 +35,8 @@ class MapPlan(NamedTuple):
     submits_all: bool = False
     is_passive: bool = True
     max_items: int | None = None
+    sample: list[Any] = []  # noqa: RUF012 - it is only read
+    is_limited: bool = False
 
 
 def workers_for(backend: Backend, options: Options) -> int:
@@ -66,10 +70,13 @@ def sizer_for(backend: Backend, options: Options, plan: MapPlan, workers: int) -
     most = 1 if options.settings.task_timeout is not None or is_loop else plan.max_items
     if options.settings.chunksize is not None and not backend.capabilities.tells_what_ran:
         most = options.settings.chunksize  # it bounds how many items one crash can lose
+    can_divide = can_take_back(backend, options)
+    is_even = can_divide and plan.buffersize is None and most is None and not plan.is_limited
     return ChunkSizer(
         plan.begin_size,
         workers,
         most,
-        can_take_back=can_take_back(backend, options),
+        can_take_back=can_divide,
         seconds=backend.seconds_in_chunk,
+        total=plan.total if is_even else None,
     )

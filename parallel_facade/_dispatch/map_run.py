@@ -20,10 +20,7 @@ Assumes:
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final
 
@@ -39,7 +36,13 @@ from parallel_facade._dispatch.call_trace import trace_call
 from parallel_facade._dispatch.chunk_settler import ChunkSettler, InFlight
 from parallel_facade._dispatch.chunk_source import ChunkSource
 from parallel_facade._dispatch.codecs import Codec, codec_for
-from parallel_facade._dispatch.completion_queue import RECORD_CAME, CompletionQueue
+from parallel_facade._dispatch.completion_queue import (
+    RECORD_CAME,
+    Arrival,
+    CompletionQueue,
+    Split,
+    when_all_done,
+)
 from parallel_facade._dispatch.failure_policy import FailurePolicy
 from parallel_facade._dispatch.map_plan import (
     MapPlan,
@@ -53,7 +56,7 @@ from parallel_facade._dispatch.rerun_queue import Packed
 from parallel_facade._dispatch.result_buffer import ResultBuffer
 from parallel_facade._worker.outcomes import Failure
 from parallel_facade._worker.run_chunk import Call
-from parallel_facade.backends.base import Backend, TaskFuture, WorkerLost
+from parallel_facade.backends.base import Backend, Splitting, TaskFuture, WorkerLost
 
 
 class MapRun:
@@ -84,7 +87,7 @@ class MapRun:
         self._in_flight: dict[TaskFuture, InFlight] = {}
         self.is_too_late: bool = False
         self._poll_timer = PollTimer(clock)
-        self._is_starved = False  # the window had room, but there was nothing to submit
+        self._are_splits_allowed = False
         self._queue = CompletionQueue()
         self._pid = os.getpid()
         workers = workers_for(backend, options)
@@ -144,12 +147,23 @@ class MapRun:
             if self.has_next and not self._plan.submits_all and self._gives_results_first():
                 return
             packed = self._source.next(as_packed=self._plan.submits_all)
-            self._is_starved = packed is None
+            self._allow_splits(are_allowed=packed is None)
             if packed is None:
                 return
             self._submit(packed)
             if self._source.puller.is_slow:
                 self._collect_all(self._queue.take(0))
+
+    def _allow_splits(self, *, are_allowed: bool) -> None:
+        """Let idle workers have parts of running chunks while there is nothing else for them."""
+        handle = self._handle
+        if (
+            self._can_take_back
+            and self._are_splits_allowed is not are_allowed
+            and handle is not None
+        ):
+            self._are_splits_allowed = are_allowed
+            self._backend.allow_splits(handle, are_allowed=are_allowed)
 
     def _gives_results_first(self) -> bool:
         """Return whether results that are ready are to be taken before more is pulled."""
@@ -193,9 +207,9 @@ class MapRun:
 
     def values_not_taken(self) -> dict[int, Any]:
         """Return the results of items that have ended and were not taken, by index."""
-        while (future := self._queue.take(0)) is not None:
+        while (arrival := self._queue.take(0)) is not None:
             with suppress(Exception):  # the call has an error already
-                self._collect(future)
+                self._collect(arrival)
         for future in list(self._in_flight):
             self._settle_so_far(future)
         return {
@@ -237,14 +251,15 @@ class MapRun:
             _parents.append((self._handle, self._in_flight))
             self._in_flight, self._handle = {}, None
             return
+        self._allow_splits(are_allowed=False)
+        self._adopt_rests()
         self._queue.close()
         # A copy: another thread may be about to add a future, and then cancels it itself.
         running = [future for future in list(self._in_flight) if not future.cancel()]
-        if stop_running:
-            for future in running:
-                future.stop()
+        for future in running:
+            future.stop() if stop_running else future.leave_rest()
         if (handle := self._handle) is not None:
-            _when_all_done(running, lambda: self._backend.drop(handle))
+            when_all_done(running, lambda: self._backend.drop(handle))
             self._handle = None
         self._in_flight.clear()
 
@@ -264,10 +279,13 @@ class MapRun:
     def _submit(self, packed: Packed) -> None:
         if (handle := self._handle) is None:  # closed by the input, or by another thread
             return
-        more = {}
+        more: dict[str, Any] = {}
         self._trace.note_submitted(packed.chunk.first)
+        count = len(packed.chunk.items)
         if self._backend.capabilities.can_queue:
-            more["is_short"] = self._sizer.is_short(len(packed.chunk.items))
+            more["is_short"] = self._sizer.is_short(count)
+        if self._can_take_back:
+            more["splitting"] = Splitting(count, packed.chunk.begin_size, self._queue.put_split)
         try:
             future = self._backend.submit(
                 handle, packed.payload, self._options.settings.task_timeout, **more
@@ -290,60 +308,74 @@ class MapRun:
     def _seconds_to_wait(self) -> float | None:
         seconds = [self._deadline.remaining(), self._source.seconds_to_next()]
         if self._can_take_back and self._in_flight:
-            seconds.append(self._poll_timer.seconds(is_starved=self._is_starved))
+            seconds.append(self._poll_timer.seconds())
         if self._backend.capabilities.is_remote and not self._source.is_over:
             seconds.append(RECOUNT_SECONDS)
         return min((one for one in seconds if one is not None), default=None)
 
     # ── receiving ─────────────────────────────────────────────────────────────────────────────
 
-    def _receive(self, future: Future[Any] | None) -> None:
-        """Collect *future* and all others that have come, and poll running chunks if that is due.
+    def _receive(self, arrival: Arrival | None) -> None:
+        """Collect *arrival* and all others that have come, and poll running chunks if that is due.
 
         A task that sends records again and again is polled as often as a silent task.
         """
-        if (future is None or future is RECORD_CAME) and self._deadline.has_passed():
+        if (arrival is None or arrival is RECORD_CAME) and self._deadline.has_passed():
             raise self._too_late()
-        self._collect_all(future)
+        self._collect_all(arrival)
         if self._poll_timer.is_due():
             self._poll_running()
 
-    def _collect_all(self, future: Future[Any] | None) -> None:
-        """Collect *future* and all others that have come by now.
+    def _collect_all(self, arrival: Arrival | None) -> None:
+        """Collect *arrival* and all others that have come by now.
 
         Not those that come meanwhile: tasks may send more records than can be shown, and the time
         limit has to be checked.
         """
-        if future is None:
+        if arrival is None:
             return
-        self._collect(future)
+        self._collect(arrival)
         for _ in range(self._queue.count):
-            if (future := self._queue.take(0)) is None:
+            if (arrival := self._queue.take(0)) is None:
                 return
-            self._collect(future)
+            self._collect(arrival)
 
     def _poll_running(self) -> None:
-        """Take outcomes so far, and items for idle workers, after a while without a report."""
+        """Take outcomes so far, after a while without a report."""
         for future, running in list(self._in_flight.items()):
             chunk = running.chunk
             wanted = self._buffer.next_index
             if wanted is None or chunk.first <= wanted < chunk.first + running.kept:
                 self._settle_so_far(future)
-            if self._is_starved:
-                self._take_back(future, running)
 
-    def _take_back(self, future: TaskFuture, running: InFlight) -> None:
-        kept = future.take_back()
-        if kept is None:
-            return
-        kept = -(-kept // running.chunk.begin_size) * running.chunk.begin_size
-        if kept < running.kept:
-            taken = running.packed.part(kept, running.kept - kept)
-            running.kept = kept
-            self._settler.run_again([taken])
+    def _adopt_rests(self) -> None:
+        """Take over the rests of chunks that were split, and drop what else has come."""
+        while (arrival := self._queue.take(0)) is not None:
+            if isinstance(arrival, Split):
+                self._adopt_rest(arrival)
 
-    def _collect(self, future: Future[Any]) -> None:
+    def _adopt_rest(self, split: Split) -> None:
+        running = self._in_flight[split.future]
+        rest = running.packed.part(split.kept, running.kept - split.kept)
+        running.kept = split.kept
+        self._in_flight[split.rest] = InFlight(rest)
+        split.rest.add_done_callback(self._queue.put)
+        self._trace.note_submitted(rest.chunk.first)
+        if not self._policy.matters(rest.chunk.first):
+            self._give_up(split.rest)
+
+    def _give_up(self, future: TaskFuture) -> None:
+        """Cancel a chunk, or have its worker begin no further item of it."""
+        if future.cancel():
+            self._in_flight.pop(future, None)
+        else:
+            future.leave_rest()
+
+    def _collect(self, future: Arrival) -> None:
         show_all(self._queue.records)
+        if isinstance(future, Split):
+            self._adopt_rest(future)
+            return
         running = self._in_flight.pop(future, None)  # type: ignore[call-overload]
         if running is None:
             return
@@ -380,8 +412,8 @@ class MapRun:
         """Drop all chunks behind item *index*; those before it go on."""
         self._source.drop_from(index)
         for future, running in list(self._in_flight.items()):
-            if running.chunk.first > index and future.cancel():
-                self._in_flight.pop(future, None)
+            if running.chunk.first > index:
+                self._give_up(future)
 
     def _too_late(self) -> TaskTimeoutError:
         self.is_too_late = True
@@ -399,23 +431,3 @@ def _index_of(outcome: tuple[int, Any]) -> int:
 
 _parents: Final[list[Any]] = []
 """Handles and futures of the parent's maps, in a forked process."""
-
-
-def _when_all_done(futures: Sequence[Future[Any]], action: Any) -> None:
-    """Call *action* once all *futures* are done."""
-    if not futures:
-        action()
-        return
-    left = len(futures)
-    lock = threading.Lock()  # guards left: back-ends resolve futures in any thread
-
-    def count(_: Future[Any]) -> None:
-        nonlocal left
-        with lock:
-            left -= 1
-            was_last = left == 0
-        if was_last:
-            action()
-
-    for future in futures:
-        future.add_done_callback(count)

@@ -12,9 +12,6 @@ from parallel_facade._common.deadlines import Clock, Deadline
 
 FIRST_POLL_SECONDS: Final = 0.03
 """The time without a report before running chunks are polled: some chunks' worth of work."""
-STARVED_POLL_SECONDS: Final = 0.002
-"""The same if nothing is left to submit: then the worker of the last report may be idle.
-Stealing needs two polls (signal, then read); both must fit into the time of the last chunks."""
 LONGEST_POLL_SECONDS: Final = 0.1
 """Each poll waits twice as long as the one before, up to this."""
 RECOUNT_SECONDS: Final = 0.5
@@ -40,11 +37,10 @@ class PollTimer:
         """Begin anew, because a report has come."""
         self._polls, self._next = 0, None
 
-    def seconds(self, *, is_starved: bool) -> float | None:
+    def seconds(self) -> float | None:
         """Return the seconds until the next poll, choosing its time if there is none yet."""
         if self._next is None:
-            first = STARVED_POLL_SECONDS if is_starved else FIRST_POLL_SECONDS
-            wait = min(first * 2**self._polls, LONGEST_POLL_SECONDS)
+            wait = min(FIRST_POLL_SECONDS * 2**self._polls, LONGEST_POLL_SECONDS)
             self._next = Deadline(wait, clock=self._clock)
         return self._next.remaining()
 

@@ -43,11 +43,13 @@ class Target(NamedTuple):
         backend: The back-end that runs it.
         name: The name of the back-end in messages.
         max_tasks: Tasks after which a worker is replaced; `None` for never.
+        max_memory: Bytes above which a worker is replaced; `None` for never.
     """
 
     backend: Backend
     name: str
     max_tasks: int | None
+    max_memory: int | None
 
 
 def eager_map(
@@ -72,6 +74,8 @@ def eager_map(
             _begin_size(target, options),
             submits_all=submits_all,
             max_items=target.max_tasks,
+            sample=listed[:1],
+            is_limited=target.max_memory is not None,
         ),
         options,
     )

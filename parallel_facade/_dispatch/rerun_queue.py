@@ -22,8 +22,7 @@ class Packed(NamedTuple):
         """
         if (first, count) == (0, len(self.chunk.items)):
             return self
-        items = self.chunk.items[first : first + count]
-        return Packed(self.chunk._replace(first=self.chunk.first + first, items=items))
+        return Packed(self.chunk.part(first, first + count))
 
     def singles(self, count: int) -> list[Packed]:
         """Return its first *count* items, each as a chunk."""

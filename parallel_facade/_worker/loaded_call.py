@@ -137,6 +137,7 @@ class LoadedCall:
         at_most: float = math.inf,
         send_record: Callable[[bytes], object] | None = None,
         on_item: Callable[[], object] | None = None,
+        part: tuple[int, int] | None = None,
     ) -> tuple[Payload, int]:
         """Run the chunk in *payload*; return the last part of the report, and how many were run.
 
@@ -148,6 +149,7 @@ class LoadedCall:
             at_most: Begin no more items once this many were run.
             send_record: Sends a record to relay; `None` to relay none.
             on_item: Called before each item, if a chunk has several that are timed.
+            part: The first of its items to run, and the first behind them; `None` for all.
         """
         recorder = OutcomeRecorder(self._encoder, log, send_part)
         stopwatch = Stopwatch(send_record if self._environment.is_timed else None, ready_since())
@@ -160,7 +162,7 @@ class LoadedCall:
         # A copy: only one thread at a time can enter a context.
         return self._context.copy().run(
             self._run_capturing,
-            *(send_record, call, payload, recorder, on_begin, at_most, stopwatch, on_item),
+            *(send_record, call, payload, recorder, on_begin, at_most, stopwatch, on_item, part),
         )
 
     def _run_capturing(
@@ -182,6 +184,7 @@ class LoadedCall:
         at_most: float,
         stopwatch: Stopwatch,
         on_item: Callable[[], object] | None,
+        part: tuple[int, int] | None,
     ) -> tuple[Payload, int]:
         if on_begin is not None:
             on_begin()
@@ -190,14 +193,16 @@ class LoadedCall:
             try:
                 with self._parts.known():
                     chunk = Chunk(*decode(*payload))
+                if part is not None:
+                    chunk = chunk.part(*part)
             except BaseException as exc:
                 return self._unread(THE_ARGUMENTS, exc)
             recorder.enter()
             before_each = on_item if len(chunk.items) > 1 else None
             count, seconds = run_recorded(call, chunk, recorder, at_most, stopwatch, before_each)
-            part = recorder.part(seconds)
+            report = recorder.part(seconds)
             stopwatch.reported(chunk.first, count)
-            return part, count
+            return report, count
 
     def _unread(self, part: str, exc: BaseException) -> tuple[Payload, int]:
         error = SerializationError(

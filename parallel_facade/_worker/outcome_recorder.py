@@ -51,12 +51,11 @@ class OutcomeLog(Protocol):
     @property
     @abstractmethod
     def stop(self) -> Sequence[int]:
-        """Its only element is zero unless `is_stopped`; this is cheaper to check."""
+        """Its only element is zero if every item may begin; this is cheaper to check."""
 
-    @property
     @abstractmethod
-    def is_stopped(self) -> bool:
-        """Whether no further item may begin."""
+    def may_begin(self, place: int) -> bool:
+        """Return whether the item at *place* of the chunk may begin."""
 
     def enter(self) -> None:
         """Note that the items run now."""
@@ -97,7 +96,7 @@ class OutcomeRecorder:
         self._slots: Any = None
         self._count = 0
         self.stop: Sequence[int] = GO_ON if log is None else log.stop
-        """Its only element is zero unless `is_stopped`; this is cheaper to check."""
+        """Its only element is zero if every item may begin; this is cheaper to check."""
         self._clear()
 
     def _clear(self) -> None:
@@ -148,10 +147,9 @@ class OutcomeRecorder:
             self._record((encoded.data,))
         return NO_SLOTS
 
-    @property
-    def is_stopped(self) -> bool:
-        """Whether no further item may begin."""
-        return self._log is not None and self._log.is_stopped
+    def may_begin(self, place: int) -> bool:
+        """Return whether the item at *place* of the chunk may begin."""
+        return self._log is None or self._log.may_begin(place)
 
     @property
     def slots(self) -> Slots:

@@ -74,6 +74,12 @@ class Chunk(NamedTuple):
     items: list[Any]
     begin_size: int = 1
 
+    def part(self, first: int, end: int) -> Chunk:
+        """Return its items from place *first* to before place *end*."""
+        if first == 0 and end >= len(self.items):
+            return self
+        return self._replace(first=self.first + first, items=self.items[first:end])
+
 
 def _apply_one(func: Callable[..., Any]) -> Callable[[Any], Any]:
     return func
@@ -180,7 +186,7 @@ def _run_items(
     count = opened = 0
     recorder.open(min(BLOCK, len(items)))
     while count < len(items):
-        if count % begin_size == 0 and (recorder.is_stopped or count >= at_most):
+        if count % begin_size == 0 and (not recorder.may_begin(count) or count >= at_most):
             break
         if count - opened == BLOCK:
             recorder.close(BLOCK)
@@ -188,9 +194,8 @@ def _run_items(
             opened = count
             recorder.open(min(BLOCK, len(items) - count))
         end = _end_of_batch(count, len(items), begin_size, at_most)
-        count += _run_batch(
-            call, apply, items[count:end], first=count - opened, recorder=recorder, stop=stop
-        )
+        places = count - opened, count
+        count += _run_batch(call, apply, items[count:end], places, recorder=recorder, stop=stop)
         if count < end or (call.stops_at_failure and recorder.has_failed):
             break
     recorder.close(count - opened)
@@ -234,16 +239,19 @@ def _run_batch(
     call: Call,
     apply: Callable[[Any], Any],
     items: list[Any],
+    places: tuple[int, int],
     *,
-    first: int,
     recorder: OutcomeRecorder,
     stop: Sequence[int],
 ) -> int:
-    """Run *items*, which begin at place *first* in *recorder*; return how many were run."""
+    """Run *items*; return how many were run.
+
+    The two *places* are those of the first of them: in *recorder*, and in the chunk.
+    """
     kind, slots = recorder.slots
-    place = first
+    place = first = places[0]
     for place, item in enumerate(items, first):
-        if stop[0] and recorder.is_stopped:
+        if stop[0] and not recorder.may_begin(place - first + places[1]):
             return place - first
         try:
             value = apply(item)

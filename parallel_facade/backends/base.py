@@ -49,7 +49,7 @@ class Capabilities(NamedTuple):
         can_recycle: Replaces workers after ``max_tasks_per_worker`` tasks, or when they have
             grown over ``max_memory_per_worker``.
         can_limit_threads: Sets how many threads libraries use in each worker.
-        can_take_back: `TaskFuture.take_back` works.
+        can_take_back: `submit` takes *splitting*: idle workers get what others have not begun.
         can_queue: `submit` takes ``is_short``: the chunk may wait in a worker behind another chunk.
         has_children: Its workers are processes that this process has started, and no other program
             reads what they are sent.
@@ -131,6 +131,22 @@ class WorkerLost(Exception):  # noqa: N818 - internal; it carries the error
         self.parts = parts
 
 
+class Splitting(NamedTuple):
+    """How a chunk may be split while it runs, so that an idle worker runs a part of it.
+
+    Attributes:
+        items: How many items it has.
+        begin_size: How many of them begin together.
+        on_split: Called, in any thread, before the rest is run: with the future of the chunk, the
+            future of the rest, and how many items, from the first, the chunk keeps. The chunk's
+            report then has no more outcomes than that.
+    """
+
+    items: int
+    begin_size: int
+    on_split: Callable[[TaskFuture, TaskFuture, int], object]
+
+
 class TaskFuture(SafeFuture[Any]):
     """The future of a chunk that was submitted, and what its caller may do while it runs."""
 
@@ -138,17 +154,8 @@ class TaskFuture(SafeFuture[Any]):
         """Stop the running chunk; return whether its back-end can."""
         return False
 
-    def take_back(self) -> int | None:
-        """Offer the chunk's unstarted items to an idle worker; call again until a count comes.
-
-        The report on the chunk then has at most that many outcomes, rounded up to a multiple of
-        the chunk's `begin_size`. It may have fewer, if the chunk's worker stopped earlier.
-
-        Returns:
-            How many items, from the first, stay with the chunk's worker; `None` if that is not
-            known yet, or if no worker is idle.
-        """
-        return None
+    def leave_rest(self) -> None:
+        """Begin no further item of the chunk, if its back-end can take items back."""
 
     def progress(self) -> list[Any]:
         """Return the outcomes of the items that have ended so far, as parts of a report."""
@@ -212,6 +219,14 @@ class Backend(ABC):
             handle: From `put`.
             chunk: The chunk to run.
             task_timeout: Stop the chunk this many seconds after its start.
+        """
+
+    def allow_splits(  # noqa: B027 - nothing to do where chunks are not split
+        self, handle: Any, *, are_allowed: bool
+    ) -> None:
+        """Let idle workers run parts of the call's running chunks, or no longer.
+
+        When this has returned with `False`, no chunk of the call is split any more.
         """
 
     def drop(self, handle: Any) -> None:  # noqa: B027 - nothing to do for some

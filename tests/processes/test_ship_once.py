@@ -76,18 +76,17 @@ def test_an_item_stays_with_the_worker_that_rebuilds_the_callable(
     rebuilding, looks = gate(), itertools.count(1)
 
     with Pool(workers=3, start_method=start_method) as pool:
-        take_back = pool._backend._manager.take_back
+        stealer = pool._backend._manager._stealer
+        split_for_idle = stealer.split_for_idle
 
-        def open_when_it_was_looked_for_idle_workers(task):
+        def open_when_it_was_looked_for_idle_workers():
             if next(looks) == 10:
                 rebuilding.wait_for_arrivals(1)
                 rebuilding.open()
-            return take_back(task)
+            split_for_idle()
 
-        monkeypatch.setattr(
-            pool._backend._manager, "take_back", open_when_it_was_looked_for_idle_workers
-        )
-        [pid] = pool.pmap(ShippedSlowly(tmp_path, rebuilding), [1])
+        monkeypatch.setattr(stealer, "split_for_idle", open_when_it_was_looked_for_idle_workers)
+        [pid, _] = pool.pmap(ShippedSlowly(tmp_path, rebuilding), [1, 2], chunksize=2)
 
     assert noted(tmp_path, "rebuilt") == {pid: 1}
 

@@ -140,7 +140,7 @@ def test_a_pool_that_is_closed_in_a_hurry_forgets_where_its_tasks_were(gate, sta
 
         assert task.worker is None
         assert task.progress() == []
-        assert not manager.stop(task, RuntimeError())
+        assert not manager._control.stop(task, RuntimeError())
 
 
 def started(pool):

@@ -237,14 +237,14 @@ def test_a_stopped_item_is_cancelled_also_when_its_end_is_heard_before_the_calle
     with Pool(workers=1, start_method=start_method) as pool:
         result = pool.apply_async(running.pass_through, retries=1)
         running.wait_for_arrivals(1)
-        stop = pool._backend._manager.stop
+        stop = pool._backend._manager._control.stop
 
         def stop_and_hear_the_end(*arguments):
             was_stopped = stop(*arguments)
             result.wait(PATIENCE)
             return was_stopped
 
-        monkeypatch.setattr(pool._backend._manager, "stop", stop_and_hear_the_end)
+        monkeypatch.setattr(pool._backend._manager._control, "stop", stop_and_hear_the_end)
         assert result.stop()
         assert result.cancelled()
 

@@ -13,7 +13,6 @@ from parallel_facade._dispatch.chunk_sizer import TARGET_SECONDS
 from parallel_facade._dispatch.poll_timer import (
     FIRST_POLL_SECONDS,
     RECOUNT_SECONDS,
-    STARVED_POLL_SECONDS,
 )
 from parallel_facade._worker.outcomes import Failure
 from parallel_facade._worker.run_chunk import THE_ARGUMENTS, THE_CALLABLE
@@ -300,92 +299,158 @@ def test_a_call_whose_time_is_up_says_how_far_it_came(map_on, stepped, clock):
     assert run.is_too_late
 
 
-# ── taking back ──────────────────────────────────────────────────────────────────────────────────
+# ── fair shares and splits ───────────────────────────────────────────────────────────────────────
+
+FAIR = {"is_limited": False}
 
 
-def starved(map_on, stepped, items=20):
-    """Return a map with one task, of all items, and nothing left to submit."""
-    run = map_on(double, range(items), chunksize=1, plan={"submits_all": True})
-    run._sizer.begin_size = items  # so that all go into one chunk ...
+def test_each_worker_gets_its_fair_share_at_once(map_on, stepped):
+    run = map_on(double, range(9), plan=FAIR)
     run.check_ahead()
     run.fill()
-    [task] = stepped.tasks
-    task.chunk = task.chunk._replace(begin_size=1)  # ... whose items begin one by one
-    run._in_flight[task].packed = run._in_flight[task].packed._replace(chunk=task.chunk)
-    run._sizer.begin_size = 1
-    return run, task
+
+    assert stepped.items() == [[0, 1, 2, 3, 4], [5, 6, 7, 8]]
+    assert stepped.are_splits_allowed, "there is nothing else for a worker that ends first"
+    assert finish(run, stepped) == [2 * x for x in range(9)]
 
 
-def poll(run, clock, seconds=STARVED_POLL_SECONDS):
+def test_shares_are_made_of_whole_groups(map_on, stepped):
+    run = map_on(double, range(10), chunksize=4, plan=FAIR)
+    run.fill()
+
+    assert [len(items) for items in stepped.items()] == [8, 2]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"task_timeout": 5.0},
+        {"plan": {"is_limited": True}},
+        {"plan": {"max_items": 3, "is_limited": False}},
+        {"plan": {"buffersize": 100, "is_limited": False}},
+    ],
+)
+def test_there_are_no_shares_where_chunks_must_be_short(map_on, stepped, how):
+    how = {"plan": FAIR, **how}
+    run = map_on(double, range(100), **how)
+    run.fill()
+
+    assert {len(items) for items in stepped.items()} == {1}
+
+
+def test_a_split_chunk_and_its_rest_end_one_by_one(map_on, stepped, clock):
+    run = map_on(double, range(10), plan=FAIR)
+    run.fill()
+    busy, other = stepped.tasks
+    other.end()
+    busy.run(2)
+    rest = busy.split(3)
+    collect(run)
+    poll(run, clock)
+
+    assert rest.chunk.items == [3, 4]
+    assert take(run) == [0, 2], "nor do results wait for the rest of their chunk"
+    rest.end()
+    assert take(run) == []
+    busy.end()
+    assert take(run) == [2 * x for x in range(2, 10)]
+    assert run.is_over
+
+
+def test_the_rest_of_a_split_is_split_again(map_on, stepped):
+    run = map_on(double, range(16), plan=FAIR)
+    run.fill()
+    busy, other = stepped.tasks
+    rest = busy.split(4)
+    last = rest.split(1)
+    for task in (last, other, busy, rest):
+        task.end()
+
+    assert finish(run, stepped) == [2 * x for x in range(16)]
+
+
+def test_a_chunk_that_leaves_a_part_for_its_own_reasons_has_it_run_again(map_on, stepped):
+    run = map_on(double, range(8), plan=FAIR)
+    run.fill()
+    busy, other = stepped.tasks
+    rest = busy.split(3)
+    busy.run(1)
+    busy.report()
+    for task in (rest, other):
+        task.end()
+
+    assert finish(run, stepped) == [2 * x for x in range(8)]
+    assert [task.chunk.items for task in stepped.tasks[2:]] == [[1, 2]]
+
+
+def test_a_lost_worker_loses_nothing_that_was_split_off(map_on, stepped):
+    run = map_on(double, range(8), plan=FAIR, return_exceptions=True)
+    run.fill()
+    busy, other = stepped.tasks
+    rest = busy.split(2)
+    busy.run(1)
+    busy.lose(Stage.ITEMS, WorkerCrashedError("it died", exitcode=1))
+    for task in (rest, other):
+        task.end()
+
+    outcomes = finish(run, stepped)
+    assert outcomes[2:] == [2 * x for x in range(2, 8)]
+    assert (outcomes[0], type(outcomes[1])) == (0, WorkerCrashedError)
+
+
+def test_what_lies_behind_a_failure_is_left(map_on, stepped):
+    run = map_on(fails_at(0), range(8), plan=FAIR)
+    run.fill()
+    first, second = stepped.tasks
+    second.begin()
+    rest = second.split(2)
+    first.run(1)
+    first.report()
+    collect(run)
+
+    assert second.was_left
+    assert rest.cancelled()
+
+
+def test_a_closed_map_leaves_what_its_workers_have_not_begun(map_on, stepped):
+    run = map_on(double, range(8), plan=FAIR)
+    run.fill()
+    first, second = stepped.tasks
+    for task in (first, second):
+        task.begin()
+    rest = first.split(2)
+    rest.begin()
+    run.close(stop_running=False)
+
+    assert [task.was_left for task in (first, second, rest)] == [True] * 3
+    assert not stepped.are_splits_allowed
+    for task in (first, second):
+        task.end()
+    assert stepped.dropped == []
+    rest.end()
+    assert len(stepped.dropped) == 1
+
+
+def test_splits_wait_while_there_is_more_to_submit(map_on, stepped):
+    run = map_on(double, range(1000))
+    run.fill()
+    assert not stepped.are_splits_allowed
+
+    assert finish(run, stepped) == [2 * x for x in range(1000)]
+
+
+def test_a_timed_item_is_not_split(map_on, stepped):
+    run = map_on(double, range(2), task_timeout=5.0)
+    run.fill()
+
+    assert [task.splitting for task in stepped.tasks] == [None, None]
+    assert not stepped.are_splits_allowed
+
+
+def poll(run, clock, seconds=FIRST_POLL_SECONDS):
     collect(run)  # chooses the time of the next poll
     clock.now += seconds
     collect(run)
-
-
-def test_an_idle_worker_gets_what_a_busy_one_has_not_begun(map_on, stepped, clock):
-    run, busy = starved(map_on, stepped)
-    busy.run(3)
-    busy.kept = 4
-    poll(run, clock)
-    run.fill()
-
-    idle = stepped.unfinished()[1:]
-    assert [x for task in idle for x in task.chunk.items] == list(range(4, 20))
-    assert take(run) == [0, 2, 4], "nor do results wait for the rest of their chunk"
-    for task in (busy, *idle):
-        task.end()
-    assert take(run) + finish(run, stepped) == [2 * x for x in range(3, 20)]
-
-
-def test_what_is_not_known_yet_is_asked_again_later_and_later(map_on, stepped, clock):
-    run, busy = starved(map_on, stepped)
-    busy.begin()
-    waits = []
-    for _ in range(8):
-        before = busy.was_asked
-        collect(run)
-        began = clock.now
-        while busy.was_asked == before:
-            clock.now += 0.001
-            collect(run)
-        waits.append(round(clock.now - began, 3))
-
-    assert waits[:4] == [0.002, 0.004, 0.008, 0.016]
-    assert waits[-1] == pytest.approx(0.1, abs=0.002)
-
-
-def test_whole_groups_are_taken_back_where_items_begin_together(map_on, stepped, clock):
-    run = map_on(double, range(12), chunksize=4, plan={"submits_all": True})
-    run._sizer.begin_size = 12
-    run.check_ahead()
-    run.fill()
-    [busy] = stepped.tasks
-    group = busy.chunk._replace(begin_size=4)
-    run._in_flight[busy].packed = run._in_flight[busy].packed._replace(chunk=group)
-    busy.run(1)
-    busy.kept = 2
-    poll(run, clock)
-    run.fill()
-
-    assert [x for task in stepped.unfinished()[1:] for x in task.chunk.items] == list(range(4, 12))
-
-
-def test_nothing_is_taken_back_while_there_is_more_to_submit(map_on, stepped, clock):
-    run = map_on(double, range(1000))
-    run.fill()
-    for task in stepped.unfinished():
-        task.begin()
-    poll(run, clock, FIRST_POLL_SECONDS)
-
-    assert [task.was_asked for task in stepped.tasks] == [0, 0, 0, 0]
-
-
-def test_a_timed_item_is_not_taken_back(map_on, stepped, clock):
-    run = map_on(double, range(2), task_timeout=5.0)
-    run.fill()
-    poll(run, clock)
-
-    assert [task.was_asked for task in stepped.tasks] == [0, 0]
 
 
 # ── losses ───────────────────────────────────────────────────────────────────────────────────────

@@ -24,7 +24,13 @@ from parallel_facade._serialization.buffers.object_store import Store
 from parallel_facade._serialization.buffers.shared_memory import CAN_SHARE, SegmentPool
 from parallel_facade._serialization.encoder import Payload
 from parallel_facade._worker.outcomes import decode_report
-from parallel_facade.backends.base import Backend, Capabilities, WorkerLost, WorkerSettings
+from parallel_facade.backends.base import (
+    Backend,
+    Capabilities,
+    Splitting,
+    WorkerLost,
+    WorkerSettings,
+)
 from parallel_facade.backends.process.crash_errors import InitializerError
 from parallel_facade.backends.process.descriptor_handover import CAN_SEND_DESCRIPTORS
 from parallel_facade.backends.process.manager_thread import ManagerThread
@@ -127,16 +133,25 @@ class ProcessBackend(Backend):
         task_timeout: float | None = None,
         *,
         is_short: bool = False,
+        splitting: Splitting | None = None,
     ) -> Task:
         """Send *chunk* to the next idle worker; a short one may wait in a busy worker's channel."""
         task = Task(
-            handle, _as_payload(chunk), task_timeout, is_short=is_short and task_timeout is None
+            handle,
+            _as_payload(chunk),
+            task_timeout,
+            is_short=is_short and task_timeout is None,
+            splitting=splitting,
         )
         try:
             self._manager.submit(task)
         except InitializerError as exc:
             raise self.translate(exc) from None
         return task
+
+    def allow_splits(self, handle: CallHandle, *, are_allowed: bool) -> None:
+        """Let idle workers run parts of the call's running chunks, or no longer."""
+        handle.control.allow_splits(handle, are_allowed=are_allowed)
 
     def translate(self, error: BaseException) -> BaseException:
         """Return the exception of the user's initializer, or the error that explains a crash."""

@@ -32,10 +32,14 @@ from typing import Any, Final, NamedTuple
 from parallel_facade._worker.outcome_recorder import BLOCK
 
 WORD_BYTES: Final = 8
-TASK, PHASE, PARTS, SENT, SLOT_CODE, SLOTS, RECORD_BYTES, UNSET, STOP, WORDS = range(10)
+(
+    *(TASK, PHASE, PARTS, SENT, SLOT_CODE, SLOTS, RECORD_BYTES, UNSET, STOP, LIMITED, LIMIT),
+    WORDS,
+) = range(12)
 """Indexes of the words: the task's number; its phase; parts that were sent; the outcomes in them;
 the slots' type, as a character, or 0; the number of slots; bytes of records; the value of an unset
-slot; the stop signal, which says to begin no further item. WORDS is the number of words."""
+slot; the stop signal, which says that there is a limit; the number of the task that it is for; how
+many of its items may begin, while no later task may. WORDS is the number of words."""
 
 PREPARING, RUNNING, SENDING = range(3)
 """Phases: the arguments are rebuilt; the items run; outcomes are sent, between items."""
@@ -94,7 +98,7 @@ class Journal:
         self._slots = self._bytes[WORDS * WORD_BYTES : RECORDS_AT]
         self._records = self._bytes[RECORDS_AT:]
         self.stop: memoryview[int] = self._bytes[STOP * WORD_BYTES : STOP * WORD_BYTES + 1]
-        """Its one element is zero unless `is_stopped`, or a task has overwritten the journal."""
+        """Its one element is zero unless there is a limit, or a task has overwritten it."""
         self._secret = self._words[UNSET]
         self._end = 0
 
@@ -159,6 +163,13 @@ class Journal:
         self._words[SLOT_CODE] = 0
         self._words[RECORD_BYTES] = self._end = 0
 
+    def may_begin(self, place: int) -> bool:
+        """Return whether the item at *place* of the task may begin."""
+        words = self._words
+        if words[STOP] != self._secret or words[TASK] < words[LIMITED]:
+            return True
+        return bool(words[TASK] == words[LIMITED] and place < words[LIMIT])
+
     # ── the caller's side ─────────────────────────────────────────────────────────────────────
 
     def read(self) -> JournalSnapshot:
@@ -184,17 +195,17 @@ class Journal:
         """Whether outcomes are between the journal and the channel, and cannot be counted."""
         return bool(self._words[PHASE] == SENDING)
 
-    @property
-    def is_stopped(self) -> bool:
-        """Whether the worker must begin no further item."""
-        return bool(self._words[STOP] == self._secret)
+    def limit(self, task: int, items: int) -> None:
+        """Tell the worker to begin no more than *items* items of *task*, and no later task.
 
-    def pause(self) -> None:
-        """Tell the worker to begin no further item."""
+        The order matters: the worker may look between any two of these lines.
+        """
+        self._words[LIMIT] = items
+        self._words[LIMITED] = task
         self._words[STOP] = self._secret
 
-    def resume(self) -> None:
-        """Let the worker begin items again."""
+    def lift_limit(self) -> None:
+        """Let the worker begin everything again."""
         self._words[STOP] = 0
 
     def close(self) -> None:

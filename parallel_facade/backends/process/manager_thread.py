@@ -52,6 +52,7 @@ from parallel_facade.backends.process.reaper import Reaper
 from parallel_facade.backends.process.scheduler import LARGE_CALL_BYTES, TaskScheduler
 from parallel_facade.backends.process.starting.exit_codes import exit_reason
 from parallel_facade.backends.process.startup_stderr import StartupStderr, pass_on
+from parallel_facade.backends.process.task_control import TaskControl
 from parallel_facade.backends.process.task_stopper import TaskStopper
 from parallel_facade.backends.process.tasks import CallHandle, Task
 from parallel_facade.backends.process.work_stealing import WorkStealer
@@ -102,6 +103,7 @@ class ManagerThread:
         self._reaper = Reaper(clock)
         self._stopper = TaskStopper(self._scheduler, self._lock, self._reaper)
         self._loss = WorkerLoss(self._scheduler, self._lock, self._reaper, self._run_elsewhere)
+        self._control = TaskControl(self._stopper, self._stealer, self._selector.wake)
         self._dropped: deque[CallHandle] = deque()
         self._settled = SafeCondition(self._lock)  # nothing is pending or running any more
         self._broken: BaseException | None = None
@@ -116,7 +118,7 @@ class ManagerThread:
 
     def put(self, payload: Payload) -> CallHandle:
         """Return a handle for a call; each worker is sent the payload when it first needs it."""
-        return CallHandle(next(self._numbers), payload, self)
+        return CallHandle(next(self._numbers), payload, self._control)
 
     def submit(self, task: Task) -> None:
         """Run *task* on the next idle worker."""
@@ -141,20 +143,6 @@ class ManagerThread:
         may_have_orphans = self._scheduler.task_count  # see `stop_orphans`
         if (handle.payload.size >= LARGE_CALL_BYTES or may_have_orphans) and not self.runs_here():
             self._selector.wake()
-
-    def stop(self, task: Task, error: BaseException) -> bool:
-        """Stop the worker that runs *task*, which then fails with *error*."""
-        can_stop = self._stopper.stop(task, error)
-        self._selector.wake()
-        return can_stop
-
-    def progress(self, task: Task) -> list[Any]:
-        """Return the outcomes of *task* so far; see `WorkStealer`."""
-        return self._stealer.progress(task)
-
-    def take_back(self, task: Task) -> int | None:
-        """Offer the unstarted items of *task* to an idle worker; see `WorkStealer`."""
-        return self._stealer.take_back(task)
 
     def adopt(self, process: Any, sock: socket.socket) -> None:
         """Take over the channel of a process that was just started."""
@@ -274,6 +262,8 @@ class ManagerThread:
                 self._handle(event)
             with self._lock:
                 self._scheduler.hand_out()
+            if self._stealer.has_work:
+                self._stealer.split_for_idle()
             while self._lacks_workers():
                 self._started += 1
                 self._on_worker_wanted()
@@ -387,7 +377,7 @@ class ManagerThread:
     def _go_on(self, worker: WorkerHandle) -> None:
         """Continue after a task of the worker has ended; call this with the lock held."""
         if not worker.tasks and not worker.is_leaving:
-            worker.resume()
+            worker.lift_limit()
             self._scheduler.idle.append(worker)
         self._scheduler.hand_out()
 
@@ -429,7 +419,8 @@ class ManagerThread:
         self._on_broken()
 
     def _seconds_to_next(self) -> float | None:
-        left = [self._reaper.seconds_to_next(), self._stopper.seconds_to_next()]
+        parts = (self._reaper, self._stopper, self._stealer)
+        left = [part.seconds_to_next() for part in parts]
         return min((seconds for seconds in left if seconds is not None), default=None)
 
     def _forget_dropped(self) -> None:

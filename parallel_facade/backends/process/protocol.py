@@ -44,7 +44,7 @@ JOINED_BYTES: Final = 1 << 14
 """A smaller body is sent together with its header, which saves the receiver a wake-up; a larger
 body is not worth the copy."""
 
-TASK_HEAD: Final = struct.Struct("<Q?")
+TASK_HEAD: Final = struct.Struct("<Q?II")
 """Starts the body of a TASK: the number of its call, and whether to send STARTED."""
 
 

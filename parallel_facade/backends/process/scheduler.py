@@ -148,7 +148,8 @@ class TaskScheduler:
                 MessageType.CALL, task.call.number, payload.data, segments=payload.segments
             )
         is_timed = task.task_timeout is not None
-        head = TASK_HEAD.pack(task.call.number, is_timed)
+        head = TASK_HEAD.pack(task.call.number, is_timed, task.first, task.end)
+        task.sent_at = self._clock()
         payload = task.payload
         worker.channel.queue(
             MessageType.TASK, task.number, head, payload.data, segments=payload.segments

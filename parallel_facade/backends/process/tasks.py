@@ -8,34 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from parallel_facade._common.deadlines import Deadline
 from parallel_facade._common.errors import PoolClosedError
 from parallel_facade._console.replay import ignore
 from parallel_facade._serialization.encoder import Payload
 from parallel_facade._worker.outcomes import Received, encode_records
-from parallel_facade.backends.base import Stage, TaskFuture, WorkerLost
+from parallel_facade.backends.base import Splitting, Stage, TaskFuture, WorkerLost
 from parallel_facade.backends.process.journal import JournalSnapshot
 
 if TYPE_CHECKING:
+    from parallel_facade.backends.process.task_control import TaskControl
     from parallel_facade.backends.process.worker_handle import WorkerHandle
 
 
-class TaskControl(Protocol):
-    """What a task asks of the thread that has the workers."""
-
-    def stop(self, task: Task, error: BaseException) -> bool:
-        """Stop the worker that runs *task*, which then fails with *error*."""
-        ...
-
-    def take_back(self, task: Task) -> int | None:
-        """Offer the unstarted items of *task* to an idle worker."""
-        ...
-
-    def progress(self, task: Task) -> list[Any]:
-        """Return the outcomes of *task* so far."""
-        ...
+MOST_PLACES: Final = (1 << 32) - 1
+"""The end of a task whose number of items does not matter."""
 
 
 class CallHandle:
@@ -46,15 +35,17 @@ class CallHandle:
         payload: What workers are sent.
         on_record: Takes the records that its tasks send.
         control: What stops its tasks, and looks at them while they run.
+        may_split: Whether idle workers may run parts of its running tasks.
     """
 
-    __slots__ = ("control", "number", "on_record", "payload")
+    __slots__ = ("control", "may_split", "number", "on_record", "payload")
 
     def __init__(self, number: int, payload: Payload, control: TaskControl) -> None:
         self.number: int = number
         self.payload: Payload = payload
         self.control: TaskControl = control
         self.on_record: Callable[[bytes], object] = ignore
+        self.may_split: bool = False
 
 
 class Task(TaskFuture):
@@ -67,6 +58,8 @@ class Task(TaskFuture):
         task_timeout: float | None,
         *,
         is_short: bool = False,
+        splitting: Splitting | None = None,
+        first: int = 0,
     ) -> None:
         super().__init__()
         self.call = call
@@ -74,8 +67,12 @@ class Task(TaskFuture):
         self.task_timeout = task_timeout
         self.is_short = is_short
         """It may wait in a worker's channel, behind another short task of its call."""
-        self.is_taken_back = False
-        """Its unstarted items run elsewhere, as another task."""
+        self.splitting = splitting
+        """How it may be split, and how many items it has; `None` if it may not be."""
+        self.first = first
+        """The place of its first item in the payload."""
+        self.sent_at = 0.0
+        """When it was sent, by the manager thread's clock."""
         self.number = 0
         """Identifies the task to the worker; known once the task was sent."""
         self.attempts = 0
@@ -91,9 +88,9 @@ class Task(TaskFuture):
         """Stop the worker that runs it; another one is started."""
         return self.call.control.stop(self, CancelledError("the task was stopped"))
 
-    def take_back(self) -> int | None:
-        """Offer its unstarted items to an idle worker."""
-        return self.call.control.take_back(self)
+    def leave_rest(self) -> None:
+        """Have its worker begin no further item."""
+        self.call.control.leave_rest(self)
 
     def progress(self) -> list[Any]:
         """Return the outcomes in the journal of its worker."""
@@ -108,9 +105,35 @@ class Task(TaskFuture):
         if not self.done():
             self.set_exception(error)
 
+    @property
+    def is_taken_back(self) -> bool:
+        """Whether all its items run elsewhere, as another task."""
+        return self.splitting is not None and self.splitting.items == 0
+
     def leave(self) -> None:
         """Resolve the future of a task that was taken back before it was begun."""
         self.fail(WorkerLost(PoolClosedError("the task was taken back"), Stage.CALLABLE))
+
+    @property
+    def end(self) -> int:
+        """The place behind its last item in the payload."""
+        return MOST_PLACES if self.splitting is None else self.first + self.splitting.items
+
+    def split(self, kept: int) -> Task:
+        """Keep the first *kept* items; return the others as another task."""
+        splitting = self.splitting
+        assert splitting is not None, "it may be split"
+        rest = Task(
+            self.call,
+            self.payload,
+            None,
+            is_short=self.is_short,
+            splitting=splitting._replace(items=splitting.items - kept),
+            first=self.first + kept,
+        )
+        self.splitting = splitting._replace(items=kept)
+        splitting.on_split(self, rest, kept)
+        return rest
 
     def give_up(self) -> None:
         """Resolve the future of a task that no worker will run or report any more."""

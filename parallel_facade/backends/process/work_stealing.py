@@ -1,21 +1,24 @@
-"""Polls running tasks: which outcomes they have, and which items an idle worker can take.
+"""Splits running tasks for idle workers, and reads which outcomes running tasks have.
 
     busy worker ── journal, in shared memory ──► WorkStealer ──► outcomes so far
          ▲                                            │
-         └───────────── the stop signal ◄─────────────┘──► unstarted items, for another worker
+         └──────────── limit: so many items ◄─────────┘──► the rest, as a task for an idle worker
 
 Guarantees:
-    - An item that is reported as unstarted is not begun by the worker that has it.
-    - Nothing here waits.
+    - An item is begun by one worker: the one whose task has it when the split is announced.
+    - A split is announced before the rest is sent.
 
 Assumes:
-    - The worker checks the stop signal before each item or, if its chunk has a larger `begin_size`,
-      before each group of that many; the caller of `take_back` rounds the count up to whole groups.
+    - The worker looks at its limit before each item or, if its chunk has a larger `begin_size`,
+      before each group of that many.
+    - A write of either process to shared memory is visible to the other within `LIMIT_SECONDS`.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -23,27 +26,63 @@ from parallel_facade._common.deadlines import Clock
 from parallel_facade.backends.base import Stage
 from parallel_facade.backends.process.journal import JournalSnapshot
 from parallel_facade.backends.process.scheduler import TaskScheduler
-from parallel_facade.backends.process.tasks import Task
+from parallel_facade.backends.process.tasks import CallHandle, Task
 from parallel_facade.backends.process.worker_handle import WorkerHandle
 
-STOP_SIGNAL_SECONDS: Final = 0.001
-"""Seconds between telling a worker to begin no further item and reading what it had begun. A write
-of either process to shared memory is visible to the other within microseconds."""
+LIMIT_SECONDS: Final = 0.00005
+"""Seconds between telling a worker its limit and reading what it had begun."""
+
+WORTH_SECONDS: Final = 0.0006
+"""Work that is worth a message to another worker."""
+
+FIRST_LOOK_SECONDS: Final = 0.001
+"""The time until running tasks are looked at while a worker is idle; doubled each time until a task
+ends, up to the time below."""
+
+LONGEST_LOOK_SECONDS: Final = 0.1
 
 
 class WorkStealer:
-    """Reads the journals of running workers.
+    """Looks at running tasks by the journals of their workers.
 
     Args:
         scheduler: Knows which worker has which task.
         lock: Guards the scheduler.
         clock: A monotonic clock in seconds.
+        wait: Waits so many seconds.
     """
 
-    def __init__(self, scheduler: TaskScheduler, lock: threading.RLock, clock: Clock) -> None:
+    def __init__(
+        self,
+        scheduler: TaskScheduler,
+        lock: threading.RLock,
+        clock: Clock,
+        wait: Callable[[float], object] = time.sleep,
+    ) -> None:
         self._scheduler = scheduler
         self._lock = lock
         self._clock = clock
+        self._wait = wait
+        self._look_at = 0.0
+        self._looks = 0  # since a worker has become idle
+
+    # ── called from any thread ────────────────────────────────────────────────────────────────
+
+    def allow(self, call: CallHandle, *, are_allowed: bool) -> None:
+        """Let idle workers run parts of the tasks of *call*, or no longer.
+
+        When this has returned with `False`, no task of the call is split any more.
+        """
+        with self._lock:
+            call.may_split = are_allowed
+
+    def leave_rest(self, task: Task) -> None:
+        """Have the worker of *task* begin no further item of it: nobody wants their outcomes."""
+        with self._lock:
+            worker = task.worker
+            if worker is not None and worker.task is task:
+                worker.is_left = True
+                worker.limit(task, 0)
 
     def progress(self, task: Task) -> list[Any]:
         """Return the outcomes of the items of *task* that have ended.
@@ -59,45 +98,106 @@ class WorkStealer:
                 return []
             return [] if worker.has_unread() else task.parts_so_far(progress)
 
-    def take_back(self, task: Task) -> int | None:
-        """Let an idle worker have what *task* has not begun; ask again for how much.
+    # ── in the manager thread ─────────────────────────────────────────────────────────────────
 
-            1. caller  sets the stop signal, which the worker checks before each item
-            2. caller  waits until the worker must have seen it, and reads how many items were begun
-            3. worker  reports the outcomes, when its item ends
+    @property
+    def has_work(self) -> bool:
+        """Whether a worker is idle, and another one may have more than it needs."""
+        scheduler = self._scheduler
+        return bool(scheduler.idle) and scheduler.task_count > 0 and not scheduler.pending
 
-        Returns:
-            How many items, from the first, stay with the worker; `None` if that is not known yet,
-            or no idle worker could begin an item earlier.
+    def seconds_to_next(self) -> float | None:
+        """Return the seconds until `split_for_idle` may find something; `None` if nothing is left.
+
+        A task that could not be split, or not with profit, is looked at again.
         """
+        if not self.has_work or not any(map(_may_be_split, list(self._scheduler.workers))):
+            self._looks = 0
+            return None
+        return max(0.0, self._look_at - self._clock())
+
+    def split_for_idle(self) -> None:
+        """Give each idle worker a part of a task of which much is left."""
+        while self.has_work and self._split_largest():
+            self._looks = 0
+        wait = min(FIRST_LOOK_SECONDS * 2**self._looks, LONGEST_LOOK_SECONDS)
+        self._looks = min(self._looks + 1, 10)
+        self._look_at = self._clock() + wait
+
+    def _split_largest(self) -> bool:
+        # A copy: another thread may be adopting a worker.
+        workers = filter(_may_be_split, list(self._scheduler.workers))
+        work = {worker: self._work_left(worker) for worker in workers}
+        victim = max(work, key=lambda worker: work[worker], default=None)
+        if victim is None or work[victim] < WORTH_SECONDS:
+            return False
         with self._lock:
-            worker = task.worker
-            if worker is None or not self._could_be_earlier(worker):
-                return None
-            if worker.paused_since is None:
-                worker.pause(self._clock())
-                return None
-            if self._clock() - worker.paused_since < STOP_SIGNAL_SECONDS or worker.is_sending:
-                return None
-            if (progress := _progress_now(worker)) is not None:
-                kept = task.items_begun(progress)
-                task.is_taken_back |= kept is not None
-                return kept
-        return None
+            return self._split(victim)
 
-    def _could_be_earlier(self, worker: WorkerHandle) -> bool:
-        """Return whether an idle worker may begin items earlier than *worker* would.
+    def _work_left(self, worker: WorkerHandle) -> float:
+        """Return the seconds that the items will take that were not begun; 0 if not known."""
+        tasks = list(worker.tasks)
+        if not tasks or (begun := self._begun(worker, tasks[0])) is None:
+            return 0.0
+        ended, elapsed = max(0, begun - 1), self._clock() - tasks[0].sent_at
+        if not ended and elapsed < FIRST_LOOK_SECONDS:
+            return 0.0
+        left = sum(one.splitting.items for one in tasks if one.splitting) - begun
+        return left * elapsed / max(1, ended)
 
-        Not if the idle worker has to rebuild the callable first and *worker* is ahead with that:
-        the items would move from worker to worker, until all have rebuilt the callable for them.
+    def _split(self, worker: WorkerHandle) -> bool:
+        """Take back what an idle worker can run of the tasks of *worker*.
+
+        1. manager  tells the worker a limit, in the midst of what it has not begun
+        2. manager  waits until the worker must have seen it, and reads what was begun
+        3. worker   may have begun more than the limit meanwhile: then the split is given up, and
+                    what it leaves because of the limit runs again by its report
         """
         task = worker.task
-        if not self._scheduler.idle or task is None:
+        if task is None or not _may_be_split(worker) or task.splitting is None:
             return False
-        if self._scheduler.idle_with(task.call) is not None:
-            return True
+        if (begun := self._begun(worker, task)) is None:
+            return False
+        groups = -(-(task.splitting.items - begun) // task.splitting.begin_size)
+        behind = list(worker.tasks)[1:]
+        kept = begun if behind else begun + groups // 2 * task.splitting.begin_size
+        worker.limit(task, kept)
+        self._wait(LIMIT_SECONDS)
+        begun = self._begun(worker, task)
+        if begun is None or begun > kept:
+            return False
+        rest = [one.split(0) for one in behind]
+        if kept < task.splitting.items:
+            rest.insert(0, task.split(kept))
+        self._scheduler.requeue(rest)
+        return bool(rest)
+
+    def _begun(self, worker: WorkerHandle, task: Task) -> int | None:
+        """Return how many items of *task* were begun, in whole groups; `None` if not known.
+
+        Nor if the worker still rebuilds the callable, and an idle worker would have to do the same:
+        the items would move from worker to worker, until all have rebuilt the callable for them.
+        """
         progress = _progress_now(worker)
-        return progress is not None and task.stage_in(progress) is Stage.ITEMS
+        if progress is None or worker.is_sending or task.splitting is None:
+            return None
+        stage = task.stage_in(progress)
+        if stage is not Stage.ITEMS:
+            can_begin = self._scheduler.idle_with(task.call) is not None
+            return 0 if can_begin and stage is not Stage.UNKNOWN else None
+        begin_size = task.splitting.begin_size
+        return min(task.splitting.items, -(-(progress.outcomes + 1) // begin_size) * begin_size)
+
+
+def _may_be_split(worker: WorkerHandle) -> bool:
+    tasks = list(worker.tasks)
+    return (
+        bool(tasks)
+        and not worker.is_left
+        and worker.stopped_for is None
+        and all(one.call.may_split and one.splitting is not None for one in tasks)
+        and sum(one.splitting.items for one in tasks if one.splitting) > 1
+    )
 
 
 def _progress_now(worker: WorkerHandle) -> JournalSnapshot | None:

@@ -41,8 +41,10 @@ class WorkerHandle:
         """The worker's stderr while it starts, if that is captured."""
         self.tasks: deque[Task] = deque()
         """The task that the worker runs now, then the task that waits in its channel."""
-        self.paused_since: float | None = None
-        """When the worker was told to begin no further item, by the clock; `None` if it was not."""
+        self.is_limited = False
+        """The worker was told to begin no more than some of its task's items."""
+        self.is_left = False
+        """Nobody wants what the worker has not begun."""
         self.is_ready = False
         """The worker has sent that it serves."""
         self.is_leaving = False
@@ -67,22 +69,25 @@ class WorkerHandle:
             and self.tasks[0].is_short
             and self.tasks[0].call is task.call
             and self._caller_side is not None  # so that it can be taken back
-            and self.paused_since is None
+            and not self.is_limited
             and self.stopped_for is None
             and not self.is_leaving
         )
 
-    def pause(self, now: float) -> None:
-        """Tell the worker to begin no further item, if it keeps a journal."""
-        if self._caller_side is not None:
-            self._caller_side.journal.pause()
-            self.paused_since = now
+    def limit(self, task: Task, items: int) -> None:
+        """Tell the worker to begin no more than *items* items of *task*, and no later task.
 
-    def resume(self) -> None:
-        """Let the worker begin items again."""
-        if self._caller_side is not None and self.paused_since is not None:
-            self._caller_side.journal.resume()
-            self.paused_since = None
+        It does nothing if the worker keeps no journal.
+        """
+        if self._caller_side is not None:
+            self._caller_side.journal.limit(task.number, items)
+            self.is_limited = True
+
+    def lift_limit(self) -> None:
+        """Let the worker begin everything again, because it has no tasks."""
+        if self._caller_side is not None and self.is_limited:
+            self._caller_side.journal.lift_limit()
+            self.is_limited = self.is_left = False
 
     @property
     def is_sending(self) -> bool:

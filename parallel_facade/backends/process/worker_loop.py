@@ -203,7 +203,7 @@ class _Conversation:
 
     def _run_task(self, message: Message) -> None:
         number = message.number
-        call_number, is_timed = TASK_HEAD.unpack_from(message.body)
+        call_number, is_timed, first, end = TASK_HEAD.unpack_from(message.body)
         payload = Received(message.body[TASK_HEAD.size :], message.mapped_segments)
 
         def begin() -> None:
@@ -225,6 +225,7 @@ class _Conversation:
             payload,
             *(self._journal, send_part, begin, self._tasks_left, send_record),
             note_start if is_timed else None,
+            (first, end),
         )
         _flush_output()
         self._tasks_left -= count
