@@ -42,7 +42,7 @@ class NullTrace:
         """Return *on_record*."""
         return on_record
 
-    def note_submitted(self, first: int) -> None:
+    def note_submitted(self, first: int, at: float | None = None) -> None:
         """Do nothing."""
 
     def note_lost(self, first: int, items: int, error: BaseException) -> None:
@@ -91,9 +91,9 @@ class CallTrace:
 
         return listen
 
-    def note_submitted(self, first: int) -> None:
-        """Note that the chunk that begins with item *first* is submitted to the back-end."""
-        self.submissions.append((first, time.time()))
+    def note_submitted(self, first: int, at: float | None = None) -> None:
+        """Note that the chunk that begins with item *first* is submitted, now or at time *at*."""
+        self.submissions.append((first, time.time() if at is None else at))
 
     def note_lost(self, first: int, items: int, error: BaseException) -> None:
         """Note that *items* items, from *first* on, were lost with a worker, or stopped."""

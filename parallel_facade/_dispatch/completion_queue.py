@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -27,11 +28,13 @@ class Split(NamedTuple):
         future: The future of the chunk.
         rest: The future of the rest, which another worker gets.
         kept: How many items, from the first, the chunk keeps.
+        at: The time of the split.
     """
 
     future: Any
     rest: Any
     kept: int
+    at: float
 
 
 Arrival = Future[Any] | Split
@@ -54,7 +57,7 @@ class CompletionQueue:
 
     def put_split(self, future: Any, rest: Any, kept: int) -> None:
         """Add a split; called before the rest is sent, and so before either future is resolved."""
-        self.put(Split(future, rest, kept))
+        self.put(Split(future, rest, kept, time.time()))
 
     def put(self, future: Arrival) -> None:
         """Add *future*; called by the thread that resolved it."""

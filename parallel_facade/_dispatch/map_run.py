@@ -360,7 +360,7 @@ class MapRun:
         running.kept = split.kept
         self._in_flight[split.rest] = InFlight(rest)
         split.rest.add_done_callback(self._queue.put)
-        self._trace.note_submitted(rest.chunk.first)
+        self._trace.note_submitted(rest.chunk.first, split.at)
         if not self._policy.matters(rest.chunk.first):
             self._give_up(split.rest)
 
