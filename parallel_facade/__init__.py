@@ -16,6 +16,8 @@ The packages, in reading order:
     _common          code that every package may use
 """
 
+import atexit
+import sys
 from typing import TYPE_CHECKING, Any
 
 from parallel_facade._api.verbs import apply_async, imap, pmap
@@ -102,6 +104,14 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
+
+def _close_pools() -> None:
+    if (shutdown := sys.modules.get("parallel_facade._common.shutdown")) is not None:
+        shutdown.close_all()
+
+
+# Now: an exit handler that makes its first call cannot register another one.
+atexit.register(_close_pools)
 
 for _public in (Config, apply_async, config, configure, cpu_count, get_config, imap, pmap):
     # Tracebacks and help() show the name under which users import these.

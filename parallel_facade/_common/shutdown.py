@@ -79,7 +79,8 @@ def forget(closed: Closable) -> None:
     _open.discard(closed)
 
 
-def _close_all() -> None:
+def close_all() -> None:
+    """Close everything that is open, because the program ends."""
     note_end()
     with suppress(ValueError):  # only the main thread may set signal handlers
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -97,7 +98,7 @@ def _close_all_at_exit(engine: type) -> None:  # noqa: ARG001 - the cache's key
     `multiprocess` and Ray end things that are needed to close cleanly.
     """
     for _ in range(2):  # Ctrl-C may end the first
-        atexit.register(_close_all)
+        atexit.register(close_all)
 
 
 if hasattr(os, "register_at_fork"):

@@ -198,6 +198,8 @@ def _size_of(iterable: Iterable[Any]) -> int | None:
         return len(iterable)
     except TypeError:  # raised by a wrapper of a generator: a tqdm bar or our own `imap`
         return None
+    except OverflowError:  # range(10**20) has more items than a length can say
+        return None
 
 
 def _zipped(

@@ -35,9 +35,11 @@ from parallel_facade._serialization.reductions import (
     HANDLER_BY_ID,
     RULES,
     is_registered,
+    object_at,
     reduce_named,
 )
 from parallel_facade._serialization.rules.methods import reduce_method
+from parallel_facade._serialization.rules.process_objects import is_of_process, place_of
 from parallel_facade._serialization.rules.singletons import (
     Names,
 )
@@ -61,6 +63,8 @@ class StandardPickler(pickle.Pickler):
             raise pickle.PicklingError(f"{obj!r} belongs to the main script, not to a module")
         if type(obj) is types.FunctionType:
             return reduce_named(None, obj, find_path(obj))
+        if is_of_process(type(obj)) and (place := place_of(obj)) is not None:
+            return object_at, place
         return NotImplemented
 
 

@@ -93,6 +93,11 @@ from parallel_facade._serialization.rules.process_bound import (
     is_process_bound,
     refuse_process_bound,
 )
+from parallel_facade._serialization.rules.process_objects import (
+    is_of_process,
+    place_of,
+    remake,
+)
 from parallel_facade._serialization.rules.singletons import (
     SINGLETON_TYPES,
     reduce_context,
@@ -350,6 +355,11 @@ def _reduce_lru_cache(reducer: Reducer, wrapper: Any) -> Any:
     return _functions.reduce_lru_cache(wrapper)
 
 
+def _reduce_of_process(_: Reducer, obj: Any) -> Any:
+    place = place_of(obj)
+    return remake(obj) if place is None else (object_at, place)
+
+
 def _reduce_lock(_: Reducer, lock: Any) -> Any:
     # dill's copy of a reentrant lock is locked without an owner: its first user waits forever.
     if not repr(lock).startswith("<unlocked"):
@@ -403,6 +413,7 @@ RULES: Final[tuple[tuple[Callable[[type], bool], Handler], ...]] = (
     (is_carried_by_dill, lambda reducer, obj: reducer.reduce_by_dill(obj)),
     (lambda kind: issubclass(kind, BaseException), _reduce_exception),
     (lambda kind: issubclass(kind, logging.Logger), lambda _, logger: reduce_logger(logger)),
+    (is_of_process, _reduce_of_process),
     (is_process_bound, lambda _, obj: refuse_process_bound(obj)),
     (is_made_by_ctypes, _mapped_or(reduce_mapped_ctypes, _reduce_instance)),
     (is_torch_tensor, _mapped_or(reduce_mapped_tensor, _reduce_instance)),

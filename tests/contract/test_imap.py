@@ -378,3 +378,10 @@ def test_what_has_ended_is_given_also_when_the_time_is_up(backend, monkeypatch):
         concurrent.futures.wait(list(run._in_flight), PATIENCE)
         monkeypatch.setattr(run, "_deadline", Deadline(0))
         assert sorted([*taken, *results]) == [1, 2, 3]
+
+
+def test_an_input_may_be_longer_than_any_length(backend):
+    results = imap(lambda x: x + 1, range(10**20))
+
+    assert [next(results) for _ in range(3)] == [1, 2, 3]
+    results.close()

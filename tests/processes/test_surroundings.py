@@ -1,5 +1,7 @@
 """Programs and tasks in unusual processes and systems: pools work there, or say why not."""
 
+import logging
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -8,6 +10,8 @@ import textwrap
 
 import pytest
 from programs import program, run
+
+from parallel_facade import Pool
 
 BACKENDS = ["serial", "thread", "process"]
 
@@ -296,3 +300,56 @@ def test_shared_memory_outlives_the_workers_that_attach_or_make_it(start_method,
     printed = run("-c", ATTACHES.format(package=package), PARALLEL_FACADE_START_METHOD=start_method)
 
     assert printed == "[1, 2] b'\\x00\\x01\\x02'\n7\n" * 2
+
+
+EXITS = """
+import atexit, os, sys, tempfile
+from parallel_facade import Pool
+
+folder = sys.argv[1]
+mine = tempfile.TemporaryDirectory(dir=folder, prefix="caller")
+
+def begin():
+    global theirs
+    theirs = tempfile.TemporaryDirectory(dir=folder, prefix="worker")
+    atexit.register(open(f"{folder}/ended", "w").close)
+
+with Pool(workers=1, initializer=begin) as pool:
+    assert pool.pmap(abs, [-1]) == [1]
+print(*sorted(name[:6] for name in os.listdir(folder)))
+"""
+
+
+def test_exit_handlers_of_a_worker_run_and_those_of_its_parent_do_not(tmp_path, start_method):
+    printed = run("-c", EXITS, str(tmp_path), PARALLEL_FACADE_START_METHOD=start_method)
+
+    assert printed == "caller ended\n"
+
+
+EXIT_HANDLER = """
+import atexit
+from parallel_facade import pmap
+atexit.register(lambda: print(pmap(lambda x: x + 1, range(3))))
+"""
+
+
+def test_the_first_call_of_a_program_may_be_in_an_exit_handler(start_method):
+    assert run("-c", EXIT_HANDLER, PARALLEL_FACADE_START_METHOD=start_method) == "[1, 2, 3]\n"
+
+
+def test_multiprocessing_knows_the_name_and_number_of_a_worker(start_method):
+    def identity(_):
+        process = multiprocessing.current_process()
+        return process.name, process._identity[0], logging.makeLogRecord({}).processName
+
+    with Pool(workers=1, start_method=start_method) as pool:
+        [(name, number, logged)] = pool.pmap(identity, [0])
+
+    assert name == f"WorkerPoolWorker-{number}"
+    assert logged == name
+
+
+def test_a_task_may_close_all_descriptors(start_method):
+    code = "import os; from parallel_facade import pmap; pmap(lambda _: os.closerange(3, 256), [1])"
+
+    assert run("-c", code, PARALLEL_FACADE_START_METHOD=start_method) == ""

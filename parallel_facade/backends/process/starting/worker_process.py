@@ -13,10 +13,12 @@ Guarantees:
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from typing import Any
 
 from multiprocess import process
 
+from parallel_facade.backends.process.starting import exit_handlers
 from parallel_facade.backends.process.starting import resource_tracker as _tracker
 from parallel_facade.backends.process.starting.bootstrap import sigint_blocked
 from parallel_facade.backends.process.starting.fork_safe_sockets import keep_private, private_pair
@@ -106,16 +108,33 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
         self._config["daemon"] = False
         keep_private(self.channel).settimeout(None)
         _tracker.use_for_multiprocessing()
+        self._introduce()
+        is_forked = self._context.method != "spawn"
+        if is_forked:
+            exit_handlers.forget_inherited()
         for end in self._args[:2]:
             if isinstance(end, LocklessQueue):
                 end.use_in_worker(self.channel.fileno())
         try:
             super().run()
         finally:
+            if is_forked:
+                exit_handlers.run_own()
             # Else Python warns of these in a worker that exits as programs do.
             for end in (self.channel, *self._args[:2]):
                 if isinstance(end, socket.socket | LocklessQueue):
-                    end.close()
+                    with suppress(OSError):  # a task has closed all descriptors
+                        end.close()
+
+    def _introduce(self) -> None:
+        """Let `multiprocessing` know the name and number of this process, as `multiprocess` does.
+
+        Programs choose a GPU by the number, and `logging` shows the name.
+        """
+        from multiprocessing import process as standard
+
+        current: Any = standard.current_process()
+        current._name, current._identity = self.name, self._identity
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without the attributes that only the caller can use."""

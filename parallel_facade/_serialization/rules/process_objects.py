@@ -1,0 +1,66 @@
+"""Objects of which each process has its own, such as `os.environ` and the generator of `random`.
+
+They travel by name, and a task uses those of its worker. Copies would be wrong: one of the
+generator gives each worker the same numbers, one of the environment is nobody's environment.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import types
+from typing import Any, Final
+
+OWN: Final = {
+    ("random", "Random"): (("random", "_inst"),),
+    ("random", "SystemRandom"): (("secrets", "_sysrand"),),
+    ("numpy.random.mtrand", "RandomState"): (("numpy.random.mtrand", "_rand"),),
+    ("os", "_Environ"): (("os", "environ"), ("os", "environb")),
+}
+"""By module and name of a type: where a process has its own objects of that type."""
+
+SCANNER: Final = ("_json", "Scanner")
+"""What a decoder of `json` has compiled its settings to."""
+
+
+def is_of_process(kind: type) -> bool:
+    """Return whether each process has its own object of type *kind*, or makes one from nothing."""
+    named = (kind.__module__, kind.__qualname__)
+    return named in OWN or named == SCANNER or kind is threading.local or _is_fact(kind)
+
+
+def _is_fact(kind: type) -> bool:
+    """Return whether *kind* is that of a fact about the interpreter, like `sys.version_info`."""
+    return kind.__module__ == "sys" and issubclass(kind, tuple)
+
+
+def place_of(obj: Any) -> tuple[str, str] | None:
+    """Return the module and name under which each process has its own *obj*, if it is one."""
+    kind = type(obj)
+    named = (kind.__module__, kind.__qualname__)
+    places = (("sys", kind.__name__),) if _is_fact(kind) else OWN.get(named, ())
+    for module, name in places:
+        if getattr(sys.modules.get(module), name, None) is obj:
+            return module, name
+    return None
+
+
+def remake(obj: Any) -> Any:
+    """Return how to make an object like *obj* from nothing, if that is what a worker needs."""
+    kind = type(obj)
+    if kind is threading.local:
+        return threading.local, ()  # a thread that has not used it finds it empty
+    if (kind.__module__, kind.__qualname__) == ("random", "SystemRandom"):
+        return kind, ()
+    if (kind.__module__, kind.__qualname__) == SCANNER:
+        settings = {name: getattr(obj, name) for name in dir(kind) if not name.startswith("_")}
+        return new_scanner, (settings,)
+    return NotImplemented
+
+
+def new_scanner(settings: dict[str, Any]) -> Any:
+    """Return a scanner with the *settings* of another one."""
+    from json import scanner
+
+    make: Any = scanner.make_scanner
+    return make(types.SimpleNamespace(**settings))
