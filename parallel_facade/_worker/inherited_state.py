@@ -17,6 +17,14 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._common.worker_role import is_worker_process
+from parallel_facade._worker.module_settings import (
+    read_csv,
+    read_locale,
+    read_namespaces,
+    write_csv,
+    write_locale,
+    write_namespaces,
+)
 
 PRINT_DEFAULTS: Final = {
     "edgeitems": 3,
@@ -203,5 +211,8 @@ PARTS: Final[dict[str, Part]] = {
     "int digits": Part("sys", _read_int_digits, _write_int_digits),
     "socket timeout": Part("socket", _read_socket_timeout, _write_socket_timeout),
     "loggers": Part("logging", _read_loggers, _write_loggers),
+    "locale": Part("locale", read_locale, write_locale),
+    "csv": Part("csv", read_csv, write_csv),
+    "namespaces": Part("xml.etree.ElementTree", read_namespaces, write_namespaces),
 }
 """What a call takes along, by name; `docs/explanation/what-travels.md` lists it for users."""

@@ -1,10 +1,13 @@
 """State of the caller's interpreter: a task sees it as it was at the call."""
 
 import contextlib
+import csv
 import decimal
+import locale
 import logging
 import socket
 import sys
+import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 from runner import main
@@ -148,6 +151,47 @@ def case_methods_put_on_loggers(pmap):
         assert pmap(lambda x: logging.getLogger("other").loud(x), [1]) == ["other 1"]
     finally:
         del logging.Logger.loud
+
+
+def case_the_locale(pmap):
+    def numbers(_):
+        return locale.setlocale(locale.LC_NUMERIC)
+
+    before = locale.setlocale(locale.LC_ALL)
+    locale.setlocale(locale.LC_ALL, "C.UTF-8")
+    try:
+        assert pmap(numbers, [0, 1]) == [locale.setlocale(locale.LC_NUMERIC)] * 2
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
+    assert pmap(numbers, [0, 1]) == ["C", "C"]
+
+
+def case_dialects_and_limits_of_csv(pmap):
+    def read(text):
+        return next(csv.reader([text], "of the program"))
+
+    csv.register_dialect("of the program", delimiter="|")
+    before = csv.field_size_limit(1 << 20)
+    try:
+        assert pmap(read, ["a|b", "x" * 200_000]) == [["a", "b"], ["x" * 200_000]]
+    finally:
+        csv.unregister_dialect("of the program")
+        csv.field_size_limit(before)
+    (error,) = pmap(read, ["a|b"], return_exceptions=True)
+    assert str(error) == "unknown dialect"
+
+
+def case_namespaces_of_xml(pmap):
+    def drawn(_):
+        return ElementTree.tostring(ElementTree.Element("{urn:drawing}g")).decode()
+
+    usual = pmap(drawn, [0])
+    ElementTree.register_namespace("drawing", "urn:drawing")
+    try:
+        assert pmap(drawn, [0, 1]) == ['<drawing:g xmlns:drawing="urn:drawing" />'] * 2
+    finally:
+        del ElementTree._namespace_map["urn:drawing"]
+    assert pmap(drawn, [0]) == usual
 
 
 if __name__ == "__main__":
