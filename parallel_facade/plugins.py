@@ -11,6 +11,7 @@ from parallel_facade._worker.remote_entry import run_remote
 from parallel_facade.backends.base import (
     Backend,
     Capabilities,
+    Splitting,
     TaskFuture,
     WorkerLost,
     WorkerSettings,
@@ -24,6 +25,7 @@ __all__ = [
     "Capabilities",
     "EngineFuture",
     "RemoteBackend",
+    "Splitting",
     "TaskFuture",
     "WorkerCrashedError",
     "WorkerLost",
