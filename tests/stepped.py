@@ -179,7 +179,6 @@ def stepped_map(
         "total": None if is_lazy else len(items),
         "begin_size": options.settings.chunksize or 1,
         "buffersize": 0 if is_lazy else None,
-        "is_limited": True,  # chunks are measured, and no fair shares
         **(plan or {}),
     }
     stops = not return_exceptions and not retry_on

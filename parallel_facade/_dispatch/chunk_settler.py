@@ -38,14 +38,16 @@ class InFlight:
         packed: What was submitted.
         settled: How many of its items, from the first, have their outcomes.
         kept: How many of its items stay with its worker; the others were taken back.
+        was_split: The payload that its worker rebuilds holds items of other chunks, too.
     """
 
-    __slots__ = ("kept", "packed", "settled")
+    __slots__ = ("kept", "packed", "settled", "was_split")
 
-    def __init__(self, packed: Packed) -> None:
+    def __init__(self, packed: Packed, *, was_split: bool = False) -> None:
         self.packed = packed
         self.settled = 0
         self.kept = len(packed.chunk.items)
+        self.was_split = was_split
 
     @property
     def chunk(self) -> Chunk:
@@ -55,6 +57,12 @@ class InFlight:
     def left(self) -> Packed:
         """Return the items that have no outcome and were not taken back."""
         return self.packed.part(self.settled, self.kept - self.settled)
+
+    def split(self, kept: int) -> InFlight:
+        """Keep the first *kept* items; return the others as another chunk."""
+        rest = self.packed.part(kept, self.kept - kept)
+        self.kept, self.was_split = kept, True
+        return InFlight(rest, was_split=True)
 
 
 class ChunkSettler:
@@ -123,7 +131,7 @@ class ChunkSettler:
 
     def settle_unread(self, running: InFlight, report: ChunkReport) -> None:
         """Find out which item cannot be rebuilt; nothing of the chunk was run."""
-        if report.unread == THE_ARGUMENTS and running.kept > 1:
+        if report.unread == THE_ARGUMENTS and (running.kept > 1 or running.was_split):
             self.run_again(running.packed.singles(running.kept))
             return
         for position in range(running.kept):
@@ -146,7 +154,7 @@ class ChunkSettler:
             if count > 1:
                 self.run_again([left.part(1, count - 1)])
             self._lose_items(left, 1, error)
-        elif lost.stage is Stage.ARGUMENTS and count > 1:
+        elif lost.stage is Stage.ARGUMENTS and (count > 1 or running.was_split):
             # It died while it rebuilt the arguments: find out which item is the cause.
             self.run_again(left.singles(count))
         else:

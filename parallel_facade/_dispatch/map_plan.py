@@ -24,7 +24,7 @@ class MapPlan(NamedTuple):
         is_passive: Pulling an item runs none of the user's code, which might change earlier items.
         max_items: The most items in one chunk; `None` to choose by measurement.
         sample: The first item, if it may be packed to see how large it is.
-        is_limited: A worker may be replaced between two chunks, for its memory.
+        takes_shares: The first chunks may be the workers' fair shares.
     """
 
     items: Iterator[Any]
@@ -36,7 +36,7 @@ class MapPlan(NamedTuple):
     is_passive: bool = True
     max_items: int | None = None
     sample: list[Any] = []  # noqa: RUF012 - it is only read
-    is_limited: bool = False
+    takes_shares: bool = False
 
 
 def workers_for(backend: Backend, options: Options) -> int:
@@ -71,7 +71,7 @@ def sizer_for(backend: Backend, options: Options, plan: MapPlan, workers: int) -
     if options.settings.chunksize is not None and not backend.capabilities.tells_what_ran:
         most = options.settings.chunksize  # it bounds how many items one crash can lose
     can_divide = can_take_back(backend, options)
-    is_even = can_divide and plan.buffersize is None and most is None and not plan.is_limited
+    is_even = can_divide and plan.buffersize is None and most is None and plan.takes_shares
     return ChunkSizer(
         plan.begin_size,
         workers,

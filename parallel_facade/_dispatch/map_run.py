@@ -355,10 +355,8 @@ class MapRun:
                 self._adopt_rest(arrival)
 
     def _adopt_rest(self, split: Split) -> None:
-        running = self._in_flight[split.future]
-        rest = running.packed.part(split.kept, running.kept - split.kept)
-        running.kept = split.kept
-        self._in_flight[split.rest] = InFlight(rest)
+        rest = self._in_flight[split.future].split(split.kept)
+        self._in_flight[split.rest] = rest
         split.rest.add_done_callback(self._queue.put)
         self._trace.note_submitted(rest.chunk.first, split.at)
         if not self._policy.matters(rest.chunk.first):

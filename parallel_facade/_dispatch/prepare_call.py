@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from parallel_facade._common.callback_thread import CallbackThread
 from parallel_facade._common.errors import ConfigurationError
+from parallel_facade._common.plain_data import ATOMIC_TYPES
 from parallel_facade._common.worker_role import has_private_state, is_worker
 from parallel_facade._dispatch.background_call import BackgroundCall
 from parallel_facade._dispatch.call_hooks import faults_in_force
@@ -75,10 +76,24 @@ def eager_map(
             submits_all=submits_all,
             max_items=target.max_tasks,
             sample=listed[:1],
-            is_limited=target.max_memory is not None,
+            takes_shares=target.max_memory is None and not _has_twins(listed),
         ),
         options,
     )
+
+
+MOST_COMPARED: Final = 4096
+"""Items of a map that are looked at for twins: one of more items has large chunks in any case."""
+
+
+def _has_twins(items: list[Any]) -> bool:
+    """Return whether two of *items* are one object, whose changes by tasks both would see.
+
+    Sent together, they are one object in the worker as well.
+    """
+    if len(items) > MOST_COMPARED or ATOMIC_TYPES.issuperset(map(type, items)):
+        return False
+    return len(set(map(id, items))) < len(items)
 
 
 def lazy_map(

@@ -301,7 +301,7 @@ def test_a_call_whose_time_is_up_says_how_far_it_came(map_on, stepped, clock):
 
 # ── fair shares and splits ───────────────────────────────────────────────────────────────────────
 
-FAIR = {"is_limited": False}
+FAIR = {"takes_shares": True}
 
 
 def test_each_worker_gets_its_fair_share_at_once(map_on, stepped):
@@ -325,9 +325,9 @@ def test_shares_are_made_of_whole_groups(map_on, stepped):
     "how",
     [
         {"task_timeout": 5.0},
-        {"plan": {"is_limited": True}},
-        {"plan": {"max_items": 3, "is_limited": False}},
-        {"plan": {"buffersize": 100, "is_limited": False}},
+        {"plan": {"takes_shares": False}},
+        {"plan": {"max_items": 3, **FAIR}},
+        {"plan": {"buffersize": 100, **FAIR}},
     ],
 )
 def test_there_are_no_shares_where_chunks_must_be_short(map_on, stepped, how):
@@ -396,6 +396,47 @@ def test_a_lost_worker_loses_nothing_that_was_split_off(map_on, stepped):
     outcomes = finish(run, stepped)
     assert outcomes[2:] == [2 * x for x in range(2, 8)]
     assert (outcomes[0], type(outcomes[1])) == (0, WorkerCrashedError)
+
+
+@pytest.mark.parametrize("kept", [1, 3])
+def test_an_argument_that_cannot_be_rebuilt_is_not_taken_for_another_one_of_its_payload(
+    map_on, stepped, kept
+):
+    run = map_on(double, range(8), plan=FAIR, return_exceptions=True)
+    run.fill()
+    busy, other = stepped.tasks
+    other.end()
+    rest = busy.split(kept)
+    for task in (busy, rest):  # both rebuild all items of the payload
+        task.failures = {0: Failure(TypeError("item 2 cannot be rebuilt"))}
+        task.report(unread=THE_ARGUMENTS)
+    collect(run)
+    run.fill()
+    for task in stepped.unfinished():
+        assert len(task.chunk.items) == 1
+        if task.chunk.items == [2]:
+            task.failures = {0: Failure(TypeError("item 2 cannot be rebuilt"))}
+            task.report(unread=THE_ARGUMENTS)
+        else:
+            task.end()
+
+    outcomes = finish(run, stepped)
+    assert type(outcomes.pop(2)) is TypeError
+    assert outcomes == [2 * x for x in (0, 1, 3, 4, 5, 6, 7)]
+
+
+def test_a_worker_that_dies_over_the_arguments_of_a_split_chunk_costs_its_item_alone(
+    map_on, stepped
+):
+    run = map_on(double, range(4), plan=FAIR, return_exceptions=True)
+    run.fill()
+    busy, other = stepped.tasks
+    rest = busy.split(1)
+    for task in (busy, rest):
+        task.lose(Stage.ARGUMENTS, WorkerCrashedError("it died", exitcode=1))
+    other.end()
+
+    assert finish(run, stepped) == [0, 2, 4, 6]
 
 
 def test_what_lies_behind_a_failure_is_left(map_on, stepped):

@@ -4,8 +4,10 @@ import socket
 
 import pytest
 
+from parallel_facade._serialization.buffers.shared_memory import SegmentPool
 from parallel_facade.backends.process.channel import Channel
 from parallel_facade.backends.process.protocol import (
+    CAN_RECEIVE_DESCRIPTORS,
     Message,
     MessageReader,
     MessageType,
@@ -40,6 +42,39 @@ def test_a_frame_arrives_whole_from_any_pieces(pair):
         Message(MessageType.READY, 0, bytearray()),
     ]
     assert reader.read() is None
+
+
+def test_messages_that_arrive_together_are_received_together(pair):
+    left, right = pair
+    for number in range(100):
+        send_message(left, MessageType.RECORD, number, b"x" * number * 3)
+    reader = MessageReader(right)
+    right.setblocking(False)
+
+    messages = [reader.read() for _ in range(100)]
+    assert [message.number for message in messages] == list(range(100))
+    assert [len(message.body) for message in messages] == [3 * number for number in range(100)]
+    assert reader.read() is None
+    messages[1].body[:] = b"yyy"
+    assert bytes(messages[2].body) == b"x" * 6, "no message has another one's memory"
+
+
+@pytest.mark.skipif(not CAN_RECEIVE_DESCRIPTORS, reason="no descriptors can be sent here")
+def test_each_message_has_its_own_segments_when_several_arrive_together(pair):
+    left, right = pair
+    pool = SegmentPool()
+    sizes = [200_000, 300_000, 400_000]
+    segments = [pool.place(memoryview(bytes([at]) * size)) for at, size in enumerate(sizes)]
+    send_message(left, MessageType.TASK, 1, b"first", (segments[0],))
+    send_message(left, MessageType.TASK, 2, b"none")
+    send_message(left, MessageType.TASK, 3, b"both", (segments[1], segments[2]))
+    reader = MessageReader(right)
+
+    first, none, both = [reader.read() for _ in range(3)]
+    found = [[segment.size for segment in one.mapped_segments] for one in (first, none, both)]
+    assert found == [[segments[0].size], [], [segments[1].size, segments[2].size]]
+    assert [bytes(one.body) for one in (first, none, both)] == [b"first", b"none", b"both"]
+    assert reader._fds == []
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x01\x02"])

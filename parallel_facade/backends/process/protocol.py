@@ -44,8 +44,12 @@ JOINED_BYTES: Final = 1 << 14
 """A smaller body is sent together with its header, which saves the receiver a wake-up; a larger
 body is not worth the copy."""
 
+BUFFER_BYTES: Final = 1 << 13
+"""Bytes that are received together: some small messages."""
+
 TASK_HEAD: Final = struct.Struct("<Q?II")
-"""Starts the body of a TASK: the number of its call, and whether to send STARTED."""
+"""Starts the body of a TASK: the number of its call, whether to send STARTED, the place of the
+first item to run, and the place behind the last one."""
 
 
 class MessageType(IntEnum):
@@ -88,7 +92,10 @@ class _Begun(NamedTuple):
 
 
 class MessageReader:
-    """Assembles messages from the data of a socket, without copying a body twice.
+    """Assembles messages from the data of a socket.
+
+    Small messages are received together, as many as have arrived. A large body is received into its
+    own memory, without a copy.
 
     Args:
         sock: The channel.
@@ -98,8 +105,9 @@ class MessageReader:
     def __init__(self, sock: socket.socket, returned: deque[Returned] | None = None) -> None:
         self._socket = sock
         self._returned = deque() if returned is None else returned
-        self._header = bytearray(HEADER.size)
-        self._missing = memoryview(self._header)
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._arrived = self._buffer[:0]  # what was received and belongs to no message yet
+        self._missing = self._buffer[:0]  # the part of the begun message's body that is missing
         self._begun: _Begun | None = None
         self._fds: list[int] = []
 
@@ -112,22 +120,17 @@ class MessageReader:
             BlockingIOError: Never; a non-blocking socket without data returns `None`.
         """
         while True:
-            while self._missing:
-                try:
-                    count = self._receive()
-                except BlockingIOError:
-                    return None
-                except OSError as exc:
-                    raise EOFError from exc
-                if count == 0:
-                    raise EOFError
-                self._missing = self._missing[count:]
-            if self._begun is None:
-                self._begun = _begun(self._header)
-                self._start(self._begun.content)
-            else:
-                begun, self._begun = self._begun, None
-                self._start(self._header)
+            try:
+                if self._begun is None and not self._begin():
+                    self._receive_some()
+                    continue
+                if self._missing:
+                    self._missing = self._missing[self._receive(self._missing) :]
+                    continue
+            except BlockingIOError:
+                return None
+            if (begun := self._begun) is not None:
+                self._begun = None
                 return self._message(begun)
 
     def close(self) -> None:
@@ -136,12 +139,43 @@ class MessageReader:
             os.close(fd)
         self._fds.clear()
 
-    def _receive(self) -> int:
-        # Descriptors arrive with the first byte, and so with the header, never with a body.
+    def _begin(self) -> bool:
+        """Begin the next message, if its header has arrived, with what has arrived of its body."""
+        if len(self._arrived) < HEADER.size:
+            return False
+        self._begun = _begun(self._arrived[: HEADER.size])
+        content = memoryview(self._begun.content)
+        body = self._arrived[HEADER.size : HEADER.size + len(content)]
+        content[: len(body)] = body
+        self._missing = content[len(body) :]
+        self._arrived = self._arrived[HEADER.size + len(body) :]
+        return True
+
+    def _receive_some(self) -> None:
+        """Receive what has arrived, behind the beginning of a header."""
+        count = len(self._arrived)
+        self._buffer[:count] = bytes(self._arrived)
+        self._arrived = self._buffer[:count]
+        self._arrived = self._buffer[: count + self._receive(self._buffer[count:])]
+
+    def _receive(self, into: memoryview) -> int:
+        try:
+            count = self._receive_now(into)
+        except BlockingIOError:
+            raise
+        except OSError as exc:
+            raise EOFError from exc
+        if count == 0:
+            raise EOFError
+        return count
+
+    def _receive_now(self, into: memoryview) -> int:
+        # Descriptors arrive with the first byte of a message, and in the order of the messages. So
+        # none arrive while the rest of a body is received.
         if not CAN_RECEIVE_DESCRIPTORS or self._begun is not None:
-            return self._socket.recv_into(self._missing)
+            return self._socket.recv_into(into)
         count, attached, *_ = self._socket.recvmsg_into(
-            [self._missing], ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+            [into], ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
         )
         for level, kind, data in attached:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
@@ -149,9 +183,6 @@ class MessageReader:
                 fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
                 self._fds += fds
         return count
-
-    def _start(self, buffer: bytearray) -> None:
-        self._missing = memoryview(buffer)
 
     def _message(self, begun: _Begun) -> Message:
         content, end = memoryview(begun.content), begun.segments * SEGMENT.size
@@ -200,7 +231,7 @@ def unpack_returned(body: memoryview) -> list[Returned]:
     ]
 
 
-def _begun(data: bytearray) -> _Begun:
+def _begun(data: memoryview) -> _Begun:
     magic, kind, number, length, segments = HEADER.unpack(data)
     try:
         if magic != MAGIC or segments * SEGMENT.size > length:
