@@ -1,11 +1,8 @@
 """What tasks print, in a file: it is there before their result, as with a plain loop."""
 
-import errno
 import os
 import subprocess
 import sys
-
-from parallel_facade import Pool
 
 PRINTS = """
 import os, signal, sys, threading
@@ -56,18 +53,31 @@ def test_what_tasks_print_is_in_a_file_before_their_result(start_method, tmp_pat
         assert 0 <= written.find(said) < written.index(then), written
 
 
-def lose_the_disk():
-    from parallel_facade.backends.process import worker_loop
+LOSES_THE_DISK = """
+import errno
+from parallel_facade import Pool
+from parallel_facade.backends.process import worker_loop
 
+def lose_the_disk():
     def refuse():
         raise OSError(errno.ENOSPC, "no space left for what is ours")
-
     worker_loop._flush_output = refuse
 
+with Pool(workers=1) as pool:
+    pool.apply_async(lose_the_disk).get()  # it has ended by then
+    print(pool.pmap(abs, [-1]))
+"""
 
-def test_an_error_of_our_own_in_a_worker_is_told_before_it_ends(start_method, capfd):
-    with Pool(workers=1, start_method=start_method) as pool:
-        assert pool.apply_async(lose_the_disk).get() is None  # it had ended by then
-        assert pool.pmap(abs, [-1]) == [1]
 
-    assert "no space left for what is ours" in capfd.readouterr().err
+def test_an_error_of_our_own_in_a_worker_is_told_before_it_ends(start_method):
+    ended = subprocess.run(
+        [sys.executable, "-c", LOSES_THE_DISK],
+        env={**os.environ, "PARALLEL_FACADE_START_METHOD": start_method},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+
+    assert ended.stdout == "[1]\n"
+    assert "OSError: [Errno 28] no space left for what is ours" in ended.stderr

@@ -37,9 +37,10 @@ def _is_fact(kind: type) -> bool:
 def place_of(obj: Any) -> tuple[str, str] | None:
     """Return the module and name under which each process has its own *obj*, if it is one."""
     kind = type(obj)
-    named = (kind.__module__, kind.__qualname__)
-    places = (("sys", kind.__name__),) if _is_fact(kind) else OWN.get(named, ())
-    for module, name in places:
+    if _is_fact(kind):  # Python may make a new one when something changes
+        name = kind.__name__
+        return ("sys", name) if type(getattr(sys, name, None)) is kind else None
+    for module, name in OWN.get((kind.__module__, kind.__qualname__), ()):
         if getattr(sys.modules.get(module), name, None) is obj:
             return module, name
     return None

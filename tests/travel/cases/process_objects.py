@@ -66,7 +66,7 @@ def case_the_environment(pmap):
 
 def case_facts_about_python(pmap):
     def facts(_):
-        return version_info >= (3, 8), flags is sys.flags, float_info.max
+        return version_info >= (3, 8), flags == sys.flags, float_info.max
 
     assert pmap(facts, [0]) == [(True, True, float_info.max)]
 
