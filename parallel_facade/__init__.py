@@ -28,8 +28,6 @@ from parallel_facade._common.errors import (
     PoolClosedError,
     RemoteError,
     SerializationError,
-    TaskTimeoutError,
-    WorkerCrashedError,
 )
 from parallel_facade._configuration.cpu_count import cpu_count
 from parallel_facade._configuration.setting_table import Config
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from parallel_facade._api.explain import Explanation, explain
     from parallel_facade._api.pool import Pool
     from parallel_facade._api.results import ResultIterator
+    from parallel_facade._common.task_errors import TaskTimeoutError, WorkerCrashedError
     from parallel_facade._console.progress import Progress
     from parallel_facade._dispatch.async_result import AsyncResult
     from parallel_facade._tracing.report import TraceReport
@@ -82,8 +81,10 @@ _LOADED_ON_USE = {
     "Pool": "_api.pool",
     "Progress": "_console.progress",
     "ResultIterator": "_api.results",
+    "TaskTimeoutError": "_common.task_errors",
     "Trace": "_tracing.trace",
     "TraceReport": "_tracing.report",
+    "WorkerCrashedError": "_common.task_errors",
     "explain": "_api.explain",
     "rng": "_worker.seeds",
     "trace": "_tracing.trace",

@@ -6,7 +6,8 @@ class in the entry-point group ``parallel_facade.backends``.
 `parallel_facade.testing.BackendContract` tests the class.
 """
 
-from parallel_facade._common.errors import BackendLostError, WorkerCrashedError
+from parallel_facade._common.errors import BackendLostError
+from parallel_facade._common.task_errors import WorkerCrashedError
 from parallel_facade._worker.remote_entry import run_remote
 from parallel_facade.backends.base import (
     Backend,

@@ -29,8 +29,8 @@ from parallel_facade._common.errors import (
     ConfigurationError,
     PoolClosedError,
     SerializationError,
-    WorkerCrashedError,
 )
+from parallel_facade._common.task_errors import WorkerCrashedError
 from parallel_facade._configuration.settings import config
 from parallel_facade.backends.base import Capabilities
 

@@ -9,14 +9,14 @@ ParallelFacadeError
 ├── TaskTimeoutError     (TimeoutError, multiprocessing.TimeoutError)   a call or task ran too long
 └── WorkerCrashedError   (concurrent.futures.BrokenExecutor)   a worker died while it held a task
 
+The last two are in `task_errors`, because their bases take long to import.
+
 Errors raised by the user's function are re-raised with their own type and are not in this tree.
 Each error in this tree can be pickled, and keeps its fields.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import BrokenExecutor
-from multiprocessing.context import TimeoutError as MultiprocessingTimeoutError
 from typing import Any
 
 
@@ -110,45 +110,6 @@ class SerializationError(ParallelFacadeError, TypeError):
         super().__init__(message)
         self.path = path
         self.offenders = offenders
-
-
-class TaskTimeoutError(ParallelFacadeError, TimeoutError, MultiprocessingTimeoutError):
-    """Raised when a call, or one task of it, took longer than allowed.
-
-    Attributes:
-        index: The item that took too long; `None` if it was the whole call.
-
-    >>> import threading
-    >>> try:
-    ...     pmap(threading.Event().wait, [9], task_timeout=0.1, backend="process")
-    ... except TaskTimeoutError as error:
-    ...     print(error.index)
-    0
-    """
-
-    index: int | None = None
-
-
-class WorkerCrashedError(ParallelFacadeError, BrokenExecutor):
-    """Raised when a worker died while it held a task, or could not be started.
-
-    Attributes:
-        exitcode: The worker's exit code; the negative signal number if a signal ended the worker;
-            `None` if it is not known.
-        index: The item that the worker was running; `None` if there was no item.
-
-    >>> import os
-    >>> try:
-    ...     pmap(os._exit, [3], backend="process")
-    ... except WorkerCrashedError as error:
-    ...     print(error.exitcode, error.index)
-    3 0
-    """
-
-    def __init__(self, message: str, *, exitcode: int | None) -> None:
-        super().__init__(message)
-        self.exitcode = exitcode
-        self.index: int | None = None
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - it is shown as text, never raised

@@ -21,9 +21,10 @@ from contextvars import copy_context
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from parallel_facade._common.callback_thread import CallbackThread
-from parallel_facade._common.errors import PoolClosedError, TaskTimeoutError, described
+from parallel_facade._common.errors import PoolClosedError, described
 from parallel_facade._common.interrupt_safety import SafeFuture
 from parallel_facade._common.shutdown import park_daemon_threads
+from parallel_facade._common.task_errors import TaskTimeoutError
 from parallel_facade._console.replay import show_all
 from parallel_facade._worker.outcomes import ChunkReport, Failure
 

@@ -18,7 +18,7 @@ from concurrent.futures import CancelledError, Future
 from typing import Any, Final
 
 from parallel_facade._common.callback_thread import CallbackThread
-from parallel_facade._common.errors import TaskTimeoutError
+from parallel_facade._common.task_errors import TaskTimeoutError
 from parallel_facade._console.replay import ignore
 from parallel_facade._dispatch.async_result import AsyncResult
 from parallel_facade._dispatch.attempts import Attempts

@@ -16,11 +16,8 @@ from __future__ import annotations
 
 import copy
 
-from parallel_facade._common.errors import (
-    ParallelFacadeError,
-    TaskTimeoutError,
-    WorkerCrashedError,
-)
+from parallel_facade._common.errors import ParallelFacadeError
+from parallel_facade._common.task_errors import TaskTimeoutError, WorkerCrashedError
 from parallel_facade._dispatch.call_trace import CallTrace, NullTrace
 from parallel_facade._dispatch.chunk_source import ChunkSource
 from parallel_facade._dispatch.codecs import Codec

@@ -25,11 +25,9 @@ from contextlib import suppress
 from typing import Any, Final
 
 from parallel_facade._common.deadlines import Clock, Deadline
-from parallel_facade._common.errors import (
-    PoolClosedError,
-    TaskTimeoutError,
-)
+from parallel_facade._common.errors import PoolClosedError
 from parallel_facade._common.interrupt_safety import raise_if_handlers
+from parallel_facade._common.task_errors import TaskTimeoutError
 from parallel_facade._console.replay import show_all
 from parallel_facade._dispatch.call_options import Options
 from parallel_facade._dispatch.call_trace import trace_call

@@ -15,11 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
-from parallel_facade._common.errors import (
-    ConfigurationError,
-    TaskTimeoutError,
-    WorkerCrashedError,
-)
+from parallel_facade._common.errors import ConfigurationError
+from parallel_facade._common.task_errors import TaskTimeoutError, WorkerCrashedError
 from parallel_facade._common.worker_role import is_worker
 from parallel_facade._dispatch.call_hooks import Planned, is_inside
 from parallel_facade._dispatch.call_options import check_positive

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from parallel_facade import Pool
-from parallel_facade._common.errors import WorkerCrashedError
+from parallel_facade._common.task_errors import WorkerCrashedError
 from parallel_facade.backends import thread as _thread
 from parallel_facade.backends.engines import executor_threads as _executor_threads
 from parallel_facade.backends.engines.dask_gatherer import DaskFuture, DaskGatherer

@@ -38,9 +38,10 @@ from typing import Any, Final
 from weakref import WeakSet
 
 from parallel_facade._common.deadlines import Clock, Deadline
-from parallel_facade._common.errors import BackendLostError, PoolClosedError, TaskTimeoutError
+from parallel_facade._common.errors import BackendLostError, PoolClosedError
 from parallel_facade._common.interrupt_safety import SafeCondition
 from parallel_facade._common.polling_thread import PollingThread
+from parallel_facade._common.task_errors import TaskTimeoutError
 from parallel_facade._serialization.buffers.object_store import OutOfBandBytes, Store, unwrapped
 from parallel_facade._serialization.buffers.shared_memory import SegmentPool
 from parallel_facade._serialization.encoder import Payload

@@ -32,7 +32,8 @@ import distributed
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from parallel_facade._common.errors import BackendLostError, WorkerCrashedError, described
+from parallel_facade._common.errors import BackendLostError, described
+from parallel_facade._common.task_errors import WorkerCrashedError
 from parallel_facade._configuration.backend_registry import BUILT_IN, LOCAL_WORD
 from parallel_facade._serialization.buffers.object_store import Store
 from parallel_facade._serialization.buffers.shared_memory import SegmentPool

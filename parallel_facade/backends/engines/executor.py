@@ -13,7 +13,7 @@ from contextvars import copy_context
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
-from parallel_facade._common.errors import WorkerCrashedError
+from parallel_facade._common.task_errors import WorkerCrashedError
 from parallel_facade._worker.remote_entry import run_remote
 from parallel_facade._worker.run_chunk import run_as_worker
 from parallel_facade.backends.base import Capabilities, TaskFuture, WorkerSettings

@@ -29,7 +29,8 @@ import pathos.parallel
 import ppft
 from pathos.pools import ParallelPool
 
-from parallel_facade._common.errors import BackendLostError, ConfigurationError, WorkerCrashedError
+from parallel_facade._common.errors import BackendLostError, ConfigurationError
+from parallel_facade._common.task_errors import WorkerCrashedError
 from parallel_facade._configuration.backend_registry import BUILT_IN, PPFT_SECRET
 from parallel_facade.backends.base import Capabilities, TaskFuture, WorkerSettings
 from parallel_facade.backends.engines.base import RemoteBackend

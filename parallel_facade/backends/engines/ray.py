@@ -36,11 +36,8 @@ import ray
 from ray import exceptions as ray_errors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from parallel_facade._common.errors import (
-    BackendLostError,
-    WorkerCrashedError,
-    described,
-)
+from parallel_facade._common.errors import BackendLostError, described
+from parallel_facade._common.task_errors import WorkerCrashedError
 from parallel_facade._worker.remote_entry import is_loaded, run_remote
 from parallel_facade.backends.base import Capabilities, WorkerSettings
 from parallel_facade.backends.engines.base import RemoteBackend

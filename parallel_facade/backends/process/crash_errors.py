@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import Final
 
-from parallel_facade._common.errors import WorkerCrashedError
+from parallel_facade._common.task_errors import WorkerCrashedError
 from parallel_facade.backends.process.starting.exit_codes import exit_reason
 
 START_ATTEMPTS: Final = 3

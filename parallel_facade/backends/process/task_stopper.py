@@ -14,7 +14,8 @@ import threading
 from collections import deque
 
 from parallel_facade._common.deadlines import Deadline
-from parallel_facade._common.errors import PoolClosedError, TaskTimeoutError
+from parallel_facade._common.errors import PoolClosedError
+from parallel_facade._common.task_errors import TaskTimeoutError
 from parallel_facade.backends.process.reaper import Reaper
 from parallel_facade.backends.process.scheduler import TaskScheduler
 from parallel_facade.backends.process.tasks import CallHandle, Task
