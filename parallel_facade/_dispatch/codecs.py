@@ -51,7 +51,7 @@ class Codec(Protocol):
         ...
 
     def forget_callable(self) -> None:
-        """Release the callable, to whose parts the items refer; no more chunks are packed."""
+        """Release the callable, to whose parts no items refer from now on."""
         ...
 
     def unpack(self, received: Any, known: int = 0) -> ChunkReport:

@@ -23,6 +23,7 @@ class MapPlan(NamedTuple):
         submits_all: Submit all chunks at once, without a window.
         is_passive: Pulling an item runs none of the user's code, which might change earlier items.
         max_items: The most items in one chunk; `None` to choose by measurement.
+        is_plain: The items are numbers, text or bytes: none can be a part of the callable.
         sample: The first item, if it may be packed to see how large it is.
         takes_shares: The first chunks may be the workers' fair shares.
     """
@@ -35,6 +36,7 @@ class MapPlan(NamedTuple):
     submits_all: bool = False
     is_passive: bool = True
     max_items: int | None = None
+    is_plain: bool = False
     sample: list[Any] = []  # noqa: RUF012 - it is only read
     takes_shares: bool = False
 

@@ -85,6 +85,7 @@ class MapRun:
         self._in_flight: dict[TaskFuture, InFlight] = {}
         self.is_too_late: bool = False
         self._poll_timer = PollTimer(clock)
+        self._is_starved = False  # the window had room, but there was nothing to submit
         self._are_splits_allowed = False
         self._queue = CompletionQueue()
         self._pid = os.getpid()
@@ -115,6 +116,8 @@ class MapRun:
             # All items are pulled already, and none of the user's code runs between two items.
             self._codec.deduplicate_buffers()
         self._handle = backend.put(self._codec.pack_call(call))
+        if plan.is_plain:
+            self._codec.forget_callable()
         backend.listen(self._handle, self._trace.listener(self._queue.put_record))
 
     # ── the consumer's steps ──────────────────────────────────────────────────────────────────
@@ -145,7 +148,9 @@ class MapRun:
             if self.has_next and not self._plan.submits_all and self._gives_results_first():
                 return
             packed = self._source.next(as_packed=self._plan.submits_all)
-            self._allow_splits(are_allowed=packed is None)
+            self._is_starved = packed is None
+            # Where the consumer only has to take results first, more may come in a moment.
+            self._allow_splits(are_allowed=packed is None and self._source.is_over)
             if packed is None:
                 return
             self._submit(packed)
@@ -339,7 +344,9 @@ class MapRun:
             self._collect(arrival)
 
     def _poll_running(self) -> None:
-        """Take outcomes so far, after a while without a report."""
+        """Take outcomes so far, after a while without a report, and let idle workers help."""
+        if self._is_starved:
+            self._allow_splits(are_allowed=True)
         for future, running in list(self._in_flight.items()):
             chunk = running.chunk
             wanted = self._buffer.next_index

@@ -37,6 +37,10 @@ PASSIVE: Final = frozenset(
 """Types of inputs that run none of the user's code when they are read."""
 
 
+PLAIN: Final = frozenset({range, str, bytes})
+"""Types of inputs that give numbers, text or bytes."""
+
+
 class Target(NamedTuple):
     """Where a call goes.
 
@@ -75,6 +79,7 @@ def eager_map(
             _begin_size(target, options),
             submits_all=submits_all,
             max_items=target.max_tasks,
+            is_plain=PLAIN.issuperset(map(type, iterables)),
             sample=listed[:1],
             takes_shares=target.max_memory is None and not _has_twins(listed),
         ),
@@ -121,6 +126,7 @@ def lazy_map(
             ordered=check_switch("ordered", ordered),
             is_passive=PASSIVE.issuperset(map(type, iterables)),
             max_items=target.max_tasks,
+            is_plain=PLAIN.issuperset(map(type, iterables)),
         ),
         options,
     )

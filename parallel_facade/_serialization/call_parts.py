@@ -20,8 +20,7 @@ Assumes:
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -35,6 +34,26 @@ NEVER_ITEMS: Final = frozenset(
     | {types.ModuleType, types.BuiltinFunctionType, types.MethodType}
 )
 """Types without an identity that a task could see, and those that travel in a way of their own."""
+
+
+FEW_ITEMS: Final = 100
+"""Looking at more items takes longer than looking at the parts of most callables."""
+
+
+def are_plain(form: str, items: list[Any]) -> bool:
+    """Return whether there are few *items*, and nothing of them needs a rule of its own.
+
+    Args:
+        form: How an item becomes arguments.
+        items: The items of a chunk.
+    """
+    if len(items) > FEW_ITEMS:
+        return False
+    if form == "one":
+        return ATOMIC_TYPES.issuperset(map(type, items))
+    if form == "many":
+        return all(ATOMIC_TYPES.issuperset(map(type, item)) for item in items)
+    return all(not kwds and ATOMIC_TYPES.issuperset(map(type, args)) for args, kwds in items)
 
 
 class SentParts:
@@ -70,7 +89,9 @@ class SentParts:
             form: How an item becomes arguments.
             items: The items of a chunk.
         """
-        if all(type(item) in ATOMIC_TYPES for item in items):
+        if len(items) > FEW_ITEMS and not self._has_containers():
+            return items
+        if ATOMIC_TYPES.issuperset(map(type, items)):
             return items
         if form == "one":
             return [self._shared(item) for item in items]
@@ -80,6 +101,11 @@ class SentParts:
             (tuple(map(self._shared, args)), {name: self._shared(kwds[name]) for name in kwds})
             for args, kwds in items
         ]
+
+    def _has_containers(self) -> bool:
+        """Return whether a container is a part of the callable."""
+        entries = self._memo()
+        return any(type(obj) in CONTAINERS for _, obj in entries.values())
 
     def _shared(self, obj: Any) -> Any:
         if type(obj) in CONTAINERS and (number := self.number_of(obj)) is not None:
@@ -140,12 +166,11 @@ class ReceivedParts:
         self._memo = memo
         self._objects: dict[int, Any] | None = None
 
-    @contextmanager
-    def known(self) -> Iterator[None]:
-        """Let payloads that are rebuilt inside the block refer to these objects."""
+    def rebuild(self, make: Callable[[], Any]) -> Any:
+        """Return what *make* rebuilds from payloads that may refer to these objects."""
         token = _parts.set(self._object)
         try:
-            yield
+            return make()
         finally:
             _parts.reset(token)
 

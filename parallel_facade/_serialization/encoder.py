@@ -32,7 +32,7 @@ from parallel_facade._serialization.buffers.shared_memory import (
     SegmentPool,
     SharedSegment,
 )
-from parallel_facade._serialization.call_parts import ReceivedParts, SentParts
+from parallel_facade._serialization.call_parts import ReceivedParts, SentParts, are_plain
 from parallel_facade._serialization.deep_recursion import is_of_pickler, with_room
 from parallel_facade._serialization.modules.importable import remember_answers, send_by_value
 from parallel_facade._serialization.offenders import Offender, find_offenders, tree
@@ -178,6 +178,8 @@ class Encoder:
             name: As for `encode`.
             parts: As for `encode`.
         """
+        if are_plain(form, chunk.items):
+            return Payload(pickle.dumps(tuple(chunk), PROTOCOL))
         if self.parts is not None:
             chunk = chunk._replace(items=self.parts.shared_in(form, chunk.items))
         return self.encode(tuple(chunk), name, parts)

@@ -33,10 +33,10 @@ from parallel_facade._serialization.modules.importable import (
 )
 from parallel_facade._serialization.reductions import (
     HANDLER_BY_ID,
-    RULES,
     is_registered,
     object_at,
     reduce_named,
+    rule_for,
 )
 from parallel_facade._serialization.rules.methods import reduce_method
 from parallel_facade._serialization.rules.process_objects import is_of_process, place_of
@@ -105,10 +105,8 @@ class Reducer:
         kind = type(obj)
         if id(kind) in self._ordinary:
             return NotImplemented
-        if not is_registered(kind):
-            for belongs, handler in RULES:
-                if belongs(kind):
-                    return handler(self, obj)
+        if not is_registered(kind) and (handler := rule_for(kind)) is not None:
+            return handler(self, obj)
         self._ordinary.add(id(kind))
         return NotImplemented
 

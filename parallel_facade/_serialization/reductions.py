@@ -430,3 +430,20 @@ RULES: Final[tuple[tuple[Callable[[type], bool], Handler], ...]] = (
     (has_own_hash, lambda _, obj: obj.__reduce_ex__(PROTOCOL)),
 )
 """Tests for types that need more than the pickler itself, and handlers; the first match applies."""
+
+
+def rule_for(kind: type) -> Handler | None:
+    """Return the handler for objects of type *kind*; `None` to leave them to the pickler."""
+    if (known := _rules_by_id.get(id(kind))) is not None:
+        return known[1]
+    found = next((handler for belongs, handler in RULES if belongs(kind)), None)
+    # The interpreter's own types, which are most, and ours live on and stay what they are.
+    if not kind.__flags__ & HEAP_TYPE or is_ours(kind.__module__):
+        _rules_by_id[id(kind)] = kind, found
+    return found
+
+
+HEAP_TYPE: Final = 1 << 9
+"""Of the flags of a type: it was made at run time. See Py_TPFLAGS_HEAPTYPE of CPython."""
+
+_rules_by_id: Final[dict[int, tuple[type, Handler | None]]] = {}

@@ -74,16 +74,13 @@ def write_state(state: dict[str, Any]) -> None:
     What the caller has not changed is put back in our own worker processes, which may be forks of a
     caller that had changed it, and where an earlier call has changed it.
     """
+    loaded, is_ours = sys.modules, is_worker_process()
     for name, part in PARTS.items():
         if name in state:
             part.write(state[name])
             _written.add(name)
-        elif _may_differ(name, part) and part.read() is not None:
+        elif (is_ours or name in _written) and part.module in loaded and part.read() is not None:
             part.write(None)
-
-
-def _may_differ(name: str, part: Part) -> bool:
-    return part.module in sys.modules and (is_worker_process() or name in _written)
 
 
 _written: set[str] = set()
@@ -187,13 +184,22 @@ def _write_socket_timeout(timeout: float | None) -> None:
 
 def _read_loggers() -> Any:
     """Return the class of new loggers, and the methods that the program put on `Logger`."""
-    cls = logging.getLoggerClass()
+    cls, values = logging.getLoggerClass(), list(vars(logging.Logger).values())
+    if cls is logging.Logger and values == _usual_methods:
+        return None
     added = {
         name: value
         for name, value in vars(logging.Logger).items()
         if type(value) is types.FunctionType and value.__module__ != logging.Logger.__module__
     }
-    return None if cls is logging.Logger and not added else (cls, added)
+    if cls is not logging.Logger or added:
+        return cls, added
+    _usual_methods[:] = values
+    return None
+
+
+_usual_methods: Final[list[Any]] = []
+"""What `Logger` holds if the program has put nothing there; nearly every call finds it so."""
 
 
 def _write_loggers(found: Any) -> None:

@@ -191,8 +191,7 @@ class LoadedCall:
         write_state(self._state)
         with _namespaces.as_main(self.call_id), LiveObjects():
             try:
-                with self._parts.known():
-                    chunk = Chunk(*decode(*payload))
+                chunk = Chunk(*self._parts.rebuild(lambda: decode(*payload)))
                 if part is not None:
                     chunk = chunk.part(*part)
             except BaseException as exc:

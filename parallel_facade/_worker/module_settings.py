@@ -6,6 +6,7 @@ interpreter, the other one writes it.
 
 from __future__ import annotations
 
+import functools
 from contextlib import suppress
 from typing import Any, Final
 
@@ -17,11 +18,16 @@ def read_locale() -> str | None:
     import locale
 
     found = locale.setlocale(locale.LC_ALL)
+    return None if _is_usual(found) else found
+
+
+@functools.lru_cache(maxsize=16)
+def _is_usual(found: str) -> bool:
     # A new interpreter sets that of characters from its environment, and leaves the others. One
     # name alone is that of all categories.
     categories = found.split(";") if "=" in found else [f"all={found}"]
     others = [one for one in categories if not one.startswith("LC_CTYPE=")]
-    return None if all(one.endswith("=C") for one in others) else found
+    return all(one.endswith("=C") for one in others)
 
 
 def write_locale(found: str | None) -> None:

@@ -480,6 +480,19 @@ def test_splits_wait_while_there_is_more_to_submit(map_on, stepped):
     assert finish(run, stepped) == [2 * x for x in range(1000)]
 
 
+def test_idle_workers_help_where_the_consumer_waits_for_a_slow_item(map_on, stepped, clock):
+    run = map_on(double, iter(range(100)), plan={"buffersize": 2})
+    run.fill()
+    assert not stepped.are_splits_allowed, "more may be pulled in a moment"
+
+    poll(run, clock)
+    assert stepped.are_splits_allowed
+    stepped.tasks[0].end()
+    assert take(run) == [0]
+    run.fill()
+    assert not stepped.are_splits_allowed
+
+
 def test_a_timed_item_is_not_split(map_on, stepped):
     run = map_on(double, range(2), task_timeout=5.0)
     run.fill()

@@ -72,7 +72,7 @@ class Played:
         self.stealer = WorkStealer(self.scheduler, threading.RLock(), clock, lambda _: self.waits())
         self.workers = [PlayedWorker(), PlayedWorker()]
         self.call = CallHandle(0, Payload(b""), None)
-        self.call.may_split = True
+        self.stealer.allow(self.call, are_allowed=True)
         self.splits = []
 
     def submit(self, items=10, begin_size=1):

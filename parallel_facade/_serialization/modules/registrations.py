@@ -115,7 +115,9 @@ def is_dispatcher(obj: Any) -> bool:
 
 def reducer_of(cls: type) -> Any:
     """Return the reducer that is registered for *cls* with `copyreg`, or `None`."""
-    return None if has_own_hash(cls) else copyreg.dispatch_table.get(cls)
+    if type(cls) is not type and has_own_hash(cls):
+        return None
+    return copyreg.dispatch_table.get(cls)
 
 
 def has_own_hash(cls: type) -> bool:

@@ -57,7 +57,6 @@ from parallel_facade.backends.engines.tasks import (
 
 SENT_ALWAYS: Final = 1 << 15
 """A call of fewer bytes goes with each chunk: finding out whether a worker has it costs more."""
-
 POLL_SECONDS: Final = 0.5
 """Seconds between two polls of the number of workers while there are tasks."""
 

@@ -212,7 +212,9 @@ class ManagerThread:
 
     def _lacks_workers(self) -> bool:
         """Return whether there are more tasks than workers, and there may be more workers."""
-        return self._started < min(self._most_workers, self._scheduler.task_count)
+        if self._started == self._most_workers:
+            return False
+        return self._started < self._scheduler.task_count
 
     # ── with the lock held ────────────────────────────────────────────────────────────────────
 
@@ -429,6 +431,7 @@ class ManagerThread:
             handle = self._dropped.popleft()
             if self._scheduler.task_count:
                 self._stopper.stop_orphans(handle)
+            self._stealer.allow(handle, are_allowed=False)
             with self._lock:
                 self._scheduler.forget(handle)
 

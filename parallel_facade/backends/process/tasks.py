@@ -35,17 +35,15 @@ class CallHandle:
         payload: What workers are sent.
         on_record: Takes the records that its tasks send.
         control: What stops its tasks, and looks at them while they run.
-        may_split: Whether idle workers may run parts of its running tasks.
     """
 
-    __slots__ = ("control", "may_split", "number", "on_record", "payload")
+    __slots__ = ("control", "number", "on_record", "payload")
 
     def __init__(self, number: int, payload: Payload, control: TaskControl) -> None:
         self.number: int = number
         self.payload: Payload = payload
         self.control: TaskControl = control
         self.on_record: Callable[[bytes], object] = ignore
-        self.may_split: bool = False
 
 
 class Task(TaskFuture):

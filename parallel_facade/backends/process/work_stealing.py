@@ -63,6 +63,7 @@ class WorkStealer:
         self._lock = lock
         self._clock = clock
         self._wait = wait
+        self._may_split: set[int] = set()  # the numbers of calls whose tasks may be split
         self._look_at = 0.0
         self._looks = 0  # since a worker has become idle
 
@@ -74,7 +75,7 @@ class WorkStealer:
         When this has returned with `False`, no task of the call is split any more.
         """
         with self._lock:
-            call.may_split = are_allowed
+            (self._may_split.add if are_allowed else self._may_split.discard)(call.number)
 
     def leave_rest(self, task: Task) -> None:
         """Have the worker of *task* begin no further item of it: nobody wants their outcomes."""
@@ -104,14 +105,14 @@ class WorkStealer:
     def has_work(self) -> bool:
         """Whether a worker is idle, and another one may have more than it needs."""
         scheduler = self._scheduler
-        return bool(scheduler.idle) and scheduler.task_count > 0 and not scheduler.pending
+        return bool(self._may_split and scheduler.idle) and not scheduler.pending
 
     def seconds_to_next(self) -> float | None:
         """Return the seconds until `split_for_idle` may find something; `None` if nothing is left.
 
         A task that could not be split, or not with profit, is looked at again.
         """
-        if not self.has_work or not any(map(_may_be_split, list(self._scheduler.workers))):
+        if not self.has_work or not any(map(self._may_be_split, list(self._scheduler.workers))):
             self._looks = 0
             return None
         return max(0.0, self._look_at - self._clock())
@@ -126,7 +127,7 @@ class WorkStealer:
 
     def _split_largest(self) -> bool:
         # A copy: another thread may be adopting a worker.
-        workers = filter(_may_be_split, list(self._scheduler.workers))
+        workers = filter(self._may_be_split, list(self._scheduler.workers))
         work = {worker: self._work_left(worker) for worker in workers}
         victim = max(work, key=lambda worker: work[worker], default=None)
         if victim is None or work[victim] < WORTH_SECONDS:
@@ -154,7 +155,7 @@ class WorkStealer:
                     what it leaves because of the limit runs again by its report
         """
         task = worker.task
-        if task is None or not _may_be_split(worker) or task.splitting is None:
+        if task is None or not self._may_be_split(worker) or task.splitting is None:
             return False
         if (begun := self._begun(worker, task)) is None:
             return False
@@ -172,6 +173,17 @@ class WorkStealer:
         self._scheduler.requeue(rest)
         return bool(rest)
 
+    def _may_be_split(self, worker: WorkerHandle) -> bool:
+        tasks = list(worker.tasks)
+        return (
+            bool(tasks)
+            and tasks[0].call.number in self._may_split
+            and not worker.is_left
+            and worker.stopped_for is None
+            and all(one.splitting is not None for one in tasks)
+            and sum(one.splitting.items for one in tasks if one.splitting) > 1
+        )
+
     def _begun(self, worker: WorkerHandle, task: Task) -> int | None:
         """Return how many items of *task* were begun, in whole groups; `None` if not known.
 
@@ -187,17 +199,6 @@ class WorkStealer:
             return 0 if can_begin and stage is not Stage.UNKNOWN else None
         begin_size = task.splitting.begin_size
         return min(task.splitting.items, -(-(progress.outcomes + 1) // begin_size) * begin_size)
-
-
-def _may_be_split(worker: WorkerHandle) -> bool:
-    tasks = list(worker.tasks)
-    return (
-        bool(tasks)
-        and not worker.is_left
-        and worker.stopped_for is None
-        and all(one.call.may_split and one.splitting is not None for one in tasks)
-        and sum(one.splitting.items for one in tasks if one.splitting) > 1
-    )
 
 
 def _progress_now(worker: WorkerHandle) -> JournalSnapshot | None:
