@@ -14,6 +14,7 @@
 #   make python-3.14   an interpreter of that version: prints its path, for PYTHON=
 #   make chaos   2,000 random faults on real pools; FAULTS=, MINUTES= and SEED= change that
 #   make bench   every workload over every other library that is installed; writes OUT=; BENCH= for less
+#   make bench-clients   what programs do with a pool, emcee, SciPy and asyncio among them
 #   make endurance   10,000 calls, 1,000 pools, a lazy map over 1,000,000 items; ENDURE= for less
 
 PYTHON ?= $(shell for v in 3.15 3.14 3.13 3.12 3.11; do \
@@ -43,7 +44,7 @@ BENCH ?= --out $(OUT)
 
 ENDURE ?=
 
-.PHONY: demo test test-portable test-free-threading test-interpreters coverage test-tools docs docs-links test-clusters test-dask test-ppft test-ray test-engines test-mpi worker lint types wheel check bench bench-short chaos endurance clean
+.PHONY: demo test test-portable test-free-threading test-interpreters coverage test-tools docs docs-links test-clusters test-dask test-ppft test-ray test-engines test-mpi worker lint types wheel check bench bench-clients bench-short chaos endurance clean
 
 demo: $(VENV)/wheel
 	$(BIN)/python -m parallel_facade demo
@@ -137,6 +138,9 @@ chaos: $(VENV)/wheel $(VENV)/test
 
 bench: $(VENV)/wheel $(VENV)/bench
 	$(BIN)/python benchmarks/bench.py $(BENCH)
+
+bench-clients: $(VENV)/wheel $(VENV)/tools
+	$(BIN)/python benchmarks/bench_clients.py
 
 bench-short: $(VENV)/wheel $(VENV)/test
 	$(BIN)/python benchmarks/bench.py --short --peers parallel_facade multiprocessing.Pool
