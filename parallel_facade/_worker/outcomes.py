@@ -153,6 +153,23 @@ def have_failures(parts: list[Any]) -> bool:
     return any(as_received(part).data[:1] == SOME_FAILED for part in parts)
 
 
+def count_outcomes(parts: list[Any]) -> int | None:
+    """Return how many outcomes an encoded report holds, without rebuilding them.
+
+    `None` if the chunk may have ended at its last outcome, because that is a failure, or if it
+    could not be rebuilt.
+    """
+    count = 0
+    for part in parts:
+        prefix, values, _, failures, unread, _ = pickle.loads(
+            memoryview(as_received(part).data)[1:]
+        )
+        if unread or len(values) - 1 in failures:
+            return None
+        count += len(_numbers(*prefix)) + len(values)
+    return count
+
+
 def as_received(part: Any) -> Received:
     return part if isinstance(part, Received) else Received(part)
 

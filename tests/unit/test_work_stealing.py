@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from parallel_facade._serialization.encoder import Payload
+from parallel_facade._worker.outcomes import Received, encode_part
+from parallel_facade._worker.run_chunk import THE_ARGUMENTS
 from parallel_facade.backends.base import Splitting
 from parallel_facade.backends.process.journal import Journal, new_memory
 from parallel_facade.backends.process.scheduler import TaskScheduler
@@ -153,7 +155,35 @@ def test_a_worker_that_runs_on_while_it_is_told_makes_the_split_be_given_up(play
 
     assert (played.splits, list(idle.tasks)) == ([], [])
     assert task.splitting.items == 10
-    assert busy.run(100) == 0, "what it leaves now runs again by its report"
+    assert busy.run(100) == 0
+    report = [Received(encode_part(("", b""), [None] * 8, {}, {}))]
+    played.scheduler.take(busy)
+    played.stealer.requeue_left(busy, task, report)
+
+    [(_, rest, kept)] = played.splits
+    assert (kept, rest.first, rest.splitting.items) == (8, 8, 2)
+    assert list(idle.tasks) == [rest], "nobody may be there to run what it has left"
+
+
+@pytest.mark.parametrize("why", ["nothing is left", "a failure", "unread", "left", "not allowed"])
+def test_nothing_is_handed_out_that_was_not_left_because_of_a_limit(played, why):
+    task, busy, _ = busy_with(played, ran=3)
+    busy.limit(task, 5)
+    values, failures, unread = [None] * 5, {}, ""
+    if why == "nothing is left":
+        values = [None] * 10
+    elif why == "a failure":
+        failures = {4: ("ValueError", "it stopped here")}
+    elif why == "unread":
+        unread = THE_ARGUMENTS
+    elif why == "left":
+        played.stealer.leave_rest(task)
+    else:
+        played.stealer.allow(task.call, are_allowed=False)
+    report = [Received(encode_part(("", b""), values, {}, failures, unread))]
+    played.stealer.requeue_left(busy, task, report)
+
+    assert played.splits == []
 
 
 def test_what_waits_in_a_channel_goes_to_the_idle_worker(played):

@@ -354,6 +354,7 @@ class ManagerThread:
     def _end_task(self, worker: WorkerHandle, message: Message) -> None:
         with self._lock:
             task = self._scheduler.take(worker)
+        report = [*task.parts, Received(message.body, message.mapped_segments)]
         stopped_for = None
         unbegun: list[Task] = []
         try:
@@ -366,13 +367,15 @@ class ManagerThread:
                 worker.is_leaving |= message.kind == MessageType.LAST_REPORT
                 if message.kind == MessageType.LAST_REPORT:
                     unbegun = self._run_elsewhere(self._scheduler.take_all(worker))
+                if stopped_for is None:
+                    self._stealer.requeue_left(worker, task, report)
                 self._go_on(worker)
                 self._notify_if_settled()
         finally:  # now the task is in none of the lists that `_run` goes through
             if stopped_for is not None:
                 task.set_exception(WorkerLost(stopped_for))
             else:
-                task.set_result([*task.parts, Received(message.body, message.mapped_segments)])
+                task.set_result(report)
             for one in unbegun:
                 one.leave()
 

@@ -23,6 +23,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from parallel_facade._common.deadlines import Clock
+from parallel_facade._worker.outcomes import Received, count_outcomes
 from parallel_facade.backends.base import Stage
 from parallel_facade.backends.process.journal import JournalSnapshot
 from parallel_facade.backends.process.scheduler import TaskScheduler
@@ -152,7 +153,7 @@ class WorkStealer:
         1. manager  tells the worker a limit, in the midst of what it has not begun
         2. manager  waits until the worker must have seen it, and reads what was begun
         3. worker   may have begun more than the limit meanwhile: then the split is given up, and
-                    what it leaves because of the limit runs again by its report
+                    what it leaves because of the limit is found by `requeue_left`
         """
         task = worker.task
         if task is None or not self._may_be_split(worker) or task.splitting is None:
@@ -172,6 +173,20 @@ class WorkStealer:
             rest.insert(0, task.split(kept))
         self._scheduler.requeue(rest)
         return bool(rest)
+
+    def requeue_left(self, worker: WorkerHandle, task: Task, report: list[Received]) -> None:
+        """Hand out what *worker* has left of *task* because of a limit; call this with the lock.
+
+        Nobody else does, if the results are not asked for.
+        """
+        splitting = task.splitting
+        is_limited = worker.is_limited and not worker.is_left
+        if not is_limited or splitting is None or task.call.number not in self._may_split:
+            return
+        with suppress(Exception):  # whoever asks for the results is told why they are not readable
+            count = count_outcomes(report)
+            if count is not None and count < splitting.items:
+                self._scheduler.requeue([task.split(count)])
 
     def _may_be_split(self, worker: WorkerHandle) -> bool:
         tasks = list(worker.tasks)
