@@ -16,7 +16,7 @@ new_pool = multiprocessing.get_context("fork").Pool
 def attempt(func, items=range(3), pool=None):
     with pool or new_pool(2) as pool:
         try:
-            print(pool.map_async(func, items).get(timeout=2))
+            print(pool.map_async(func, items).get(timeout=1))
         except multiprocessing.TimeoutError:
             print("hangs")
         except Exception as exc:

@@ -32,7 +32,7 @@ def test_calls_keep_nothing(start_method, no_warm_pools, temporary_files):
         pool.pmap(abs, range(4), chunksize=1)
         before = Resources()
 
-        for _ in range(300):
+        for _ in range(150):
             pool.pmap(lambda x: [x], range(4), chunksize=2)
             pool.apply_async(lambda: 1).get(PATIENCE)
             next(pool.imap(abs, itertools.count()))
