@@ -67,6 +67,7 @@ class SentParts:
     def __init__(self, memo: Callable[[], dict[int, tuple[int, Any]]], *, may_change: bool) -> None:
         self._memo = memo
         self._numbers: dict[int, int] | None = None
+        self._holds_containers: bool | None = None
         self._seen: dict[int, Any] | None = None  # contents by id, if they may change
         if may_change:
             entries = memo()
@@ -89,9 +90,7 @@ class SentParts:
             form: How an item becomes arguments.
             items: The items of a chunk.
         """
-        if len(items) > FEW_ITEMS and not self._has_containers():
-            return items
-        if ATOMIC_TYPES.issuperset(map(type, items)):
+        if ATOMIC_TYPES.issuperset(map(type, items)) or not self._has_containers():
             return items
         if form == "one":
             return [self._shared(item) for item in items]
@@ -104,8 +103,10 @@ class SentParts:
 
     def _has_containers(self) -> bool:
         """Return whether a container is a part of the callable."""
-        entries = self._memo()
-        return any(type(obj) in CONTAINERS for _, obj in entries.values())
+        if self._holds_containers is None:
+            entries = self._memo().values()
+            self._holds_containers = any(type(obj) in CONTAINERS for _, obj in entries)
+        return self._holds_containers
 
     def _shared(self, obj: Any) -> Any:
         if type(obj) in CONTAINERS and (number := self.number_of(obj)) is not None:

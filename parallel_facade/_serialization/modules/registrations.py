@@ -94,7 +94,8 @@ def registrations_of(classes: list[type]) -> Iterator[Registration]:
         for target in abstract.get(id(cls), ()):
             yield Registration("virtual", target, cls, None)
         for target in dispatchers:
-            if cls in target.registry:
+            # One of the script travels by value, with its registry.
+            if not is_of_script(target) and cls in target.registry:
                 yield Registration("dispatch", target, cls, target.registry[cls])
         if (value := reducer_of(cls)) is not None:
             yield Registration("reducer", cls, cls, value)

@@ -2,6 +2,7 @@
 
 import collections.abc
 import copyreg
+import functools
 import numbers
 import random
 
@@ -109,6 +110,24 @@ def case_who_registers_nothing_pays_nothing(pmap):
 
     assert explain(Free).size < 1500
     assert pmap(lambda _: helpers.kind(Free()), [0]) == ["obj"]
+
+
+@functools.singledispatch
+def sides(_):
+    return 0
+
+
+class Square:
+    pass
+
+
+@sides.register
+def _(_: Square):
+    return 4
+
+
+def case_a_dispatcher_of_the_script_itself(pmap):
+    assert pmap(lambda x: sides(x), [Square(), 1]) == [4, 0]
 
 
 if __name__ == "__main__":
