@@ -94,7 +94,7 @@ class ChunkSizer:
     def size(self, left: float) -> int:
         """Return how many of the *left* items go into the next chunk."""
         if not self._items:
-            return self.begin_size if self._total is None else self._fair_share(self._total)
+            return self._fair_share() if self.divides_evenly else self.begin_size
         seconds = max(self._seconds / self._items, 1e-9)
         # Each worker gets half of its share of the remaining items, and so on: all end together.
         shared = max(left / (2 * self.workers), LEAST_PART * self._target / seconds)
@@ -103,16 +103,16 @@ class ChunkSizer:
 
     def size_to_check(self, total: int) -> int:
         """Return how many of *total* items to pack together when checking that they can travel."""
-        if self._total is not None:
-            return self._fair_share(self._total)
+        if self.divides_evenly:
+            return self._fair_share()
         shared = total / (4 * self.workers)
         grown = max(1, self._largest_packed * GROWTH)
         return self._whole_begins(min(shared, grown, self._most()))
 
     def share(self, total: int) -> int:
         """Return how many of *total* items go together if all chunks are made before any runs."""
-        if self._total is not None:
-            return self._fair_share(self._total)
+        if self.divides_evenly:
+            return self._fair_share()
         return shares(total, self.begin_size, self.workers)
 
     def is_short(self, items: int) -> bool:
@@ -128,8 +128,8 @@ class ChunkSizer:
         """Whether the first chunks are fair shares."""
         return self._total is not None
 
-    def _fair_share(self, total: int) -> int:
-        groups = -(-total // self.begin_size)
+    def _fair_share(self) -> int:
+        groups = -(-(self._total or 0) // self.begin_size)
         share = -(-groups // self.workers) * self.begin_size
         return self._whole_begins(min(share, self._most()))
 

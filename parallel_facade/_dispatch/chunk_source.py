@@ -80,8 +80,7 @@ class ChunkSource:
     def check_ahead(self) -> None:
         """Pack the next items, up to `CHECKED_AHEAD_BYTES`, to refuse those that cannot travel."""
         size = 0
-        if self._sizer.divides_evenly:
-            self._measure_first()
+        self._measure_first()
         while size < CHECKED_AHEAD_BYTES:
             count = self._sizer.size_to_check(self._plan.total or 1)
             if (packed := self._pack_next(count)) is None:
@@ -90,11 +89,12 @@ class ChunkSource:
             size += self._codec.size_of(packed.payload)
 
     def _measure_first(self) -> None:
-        """Measure the bytes of the first item: they bound how many items a share may have.
+        """Measure the bytes of the first item: they bound how many items a fair share may have.
 
         A large item is not packed twice: it makes a chunk.
         """
-        if not self._plan.sample or self._sizer.share(self._plan.total or 1) == 1:
+        is_single = self._sizer.share(self._plan.total or 1) == 1
+        if not self._sizer.divides_evenly or is_single or not self._plan.sample:
             return
         with suppress(SerializationError):  # it is refused when its turn comes
             payload = self._codec.pack_chunk(Chunk(0, self._plan.sample))
@@ -107,8 +107,7 @@ class ChunkSource:
 
     def divide_evenly(self) -> None:
         """Make all chunks now, before any time is known."""
-        if self._sizer.divides_evenly:
-            self._measure_first()
+        self._measure_first()
         count = self._sizer.share(self._plan.total or 1)
         while (packed := self._pack_next(count)) is not None:
             self._packed.append(packed)

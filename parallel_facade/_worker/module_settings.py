@@ -70,7 +70,7 @@ def read_csv() -> Any:
 
 
 def write_csv(found: Any) -> None:
-    """Set the limit, and register exactly these dialects beside the usual ones."""
+    """Set the limit, register the dialects in *found*, and unregister all others of programs."""
     import csv
 
     limit, dialects = (FIELD_LIMIT, {}) if found is None else found
@@ -96,7 +96,7 @@ def read_namespaces() -> Any:
 
 
 def write_namespaces(found: Any) -> None:
-    """Register exactly these namespaces beside the usual ones."""
+    """Register the namespaces in *found*, and remove all others of programs."""
     from xml.etree import ElementTree as ET
 
     known: Any = getattr(ET, "_namespace_map", {})

@@ -25,8 +25,12 @@ SCANNER: Final = ("_json", "Scanner")
 
 def is_of_process(kind: type) -> bool:
     """Return whether each process has its own object of type *kind*, or makes one from nothing."""
-    named = (kind.__module__, kind.__qualname__)
-    return named in OWN or named == SCANNER or kind is threading.local or _is_fact(kind)
+    name = _name_of(kind)
+    return name in OWN or name == SCANNER or kind is threading.local or _is_fact(kind)
+
+
+def _name_of(kind: type) -> tuple[str, str]:
+    return kind.__module__, kind.__qualname__
 
 
 def _is_fact(kind: type) -> bool:
@@ -40,7 +44,7 @@ def place_of(obj: Any) -> tuple[str, str] | None:
     if _is_fact(kind):  # Python may make a new one when something changes
         name = kind.__name__
         return ("sys", name) if type(getattr(sys, name, None)) is kind else None
-    for module, name in OWN.get((kind.__module__, kind.__qualname__), ()):
+    for module, name in OWN.get(_name_of(kind), ()):
         if getattr(sys.modules.get(module), name, None) is obj:
             return module, name
     return None
@@ -51,9 +55,9 @@ def remake(obj: Any) -> Any:
     kind = type(obj)
     if kind is threading.local:
         return threading.local, ()  # a thread that has not used it finds it empty
-    if (kind.__module__, kind.__qualname__) == ("random", "SystemRandom"):
+    if _name_of(kind) == ("random", "SystemRandom"):
         return kind, ()
-    if (kind.__module__, kind.__qualname__) == SCANNER:
+    if _name_of(kind) == SCANNER:
         settings = {name: getattr(obj, name) for name in dir(kind) if not name.startswith("_")}
         return new_scanner, (settings,)
     return NotImplemented

@@ -66,21 +66,19 @@ class ThreadFuture(TaskFuture):
         try:
             new_thread(self._help, name="helper").start()
         except RuntimeError as exc:  # the system has no more threads
-            self._fail(exc)
+            refused: Future[Any] = Future()
+            refused.set_exception(exc)
+            self._end_helped(refused)
 
     def _help(self) -> None:
         helped: Future[Any] = Future()
         try:
             helped.set_result(self._run())
         except BaseException as exc:
-            self._fail(exc)
-            return
-        self._is_helped = False
-        self._end_as(helped)
+            helped.set_exception(exc)
+        self._end_helped(helped)
 
-    def _fail(self, error: BaseException) -> None:
-        helped: Future[Any] = Future()
-        helped.set_exception(error)
+    def _end_helped(self, helped: Future[Any]) -> None:
         self._is_helped = False
         self._end_as(helped)
 

@@ -183,7 +183,7 @@ class WorkStealer:
         is_limited = worker.is_limited and not worker.is_left
         if not is_limited or splitting is None or task.call.number not in self._may_split:
             return
-        with suppress(Exception):  # whoever asks for the results is told why they are not readable
+        with suppress(Exception):  # an unreadable report: the consumer gets the error
             count = count_outcomes(report)
             if count is not None and count < splitting.items:
                 self._scheduler.requeue([task.split(count)])
