@@ -92,9 +92,9 @@ class MapRun:
         workers = workers_for(backend, options)
         self._window = window_for(backend, options, workers)
         self._trace = trace_call(call.func, backend, workers)
-        runs_between = plan.buffersize is not None and not plan.is_passive
+        is_lazy = plan.buffersize is not None  # so the program runs between two items
         self._codec: Codec = self._trace.traced(
-            codec_for(backend, options, items_may_change=runs_between)
+            codec_for(backend, options, items_may_change=is_lazy)
         )
         self._sizer = sizer_for(backend, options, plan, workers)
         self._buffer = ResultBuffer(ordered=plan.ordered)

@@ -11,7 +11,8 @@ that compare by `is`, or look an item up in a dictionary of the callable, need o
 
 Guarantees:
     - Items that share nothing with the callable are sent as they would be otherwise.
-    - An object that was changed since the callable was packed is sent as it is now.
+    - An object that was changed since the callable was packed, or that holds one that was, is sent
+      as it is now.
 
 Assumes:
     - Pickler and unpickler number objects alike: pickle's protocol says so.
@@ -25,6 +26,7 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from parallel_facade._common.plain_data import ATOMIC_TYPES
+from parallel_facade._serialization.changed_parts import ChangedParts
 
 CONTAINERS: Final = frozenset({list, dict, set, bytearray})
 """Built-in types that are compared by identity, and that a pickler does not ask about."""
@@ -61,27 +63,36 @@ class SentParts:
 
     Args:
         memo: Returns the pickler's memo: by id, the number of an object and the object.
-        may_change: Whether the program runs between the callable and the items.
+        changes: Returns what finds the objects that have changed since; `None` if none can have,
+            since the program does not run between the callable and the items.
     """
 
-    def __init__(self, memo: Callable[[], dict[int, tuple[int, Any]]], *, may_change: bool) -> None:
+    def __init__(
+        self,
+        memo: Callable[[], dict[int, tuple[int, Any]]],
+        changes: Callable[[], ChangedParts] | None,
+    ) -> None:
         self._memo = memo
+        self._find_changes = changes
+        self._changes: ChangedParts | None = None
         self._numbers: dict[int, int] | None = None
         self._holds_containers: bool | None = None
-        self._seen: dict[int, Any] | None = None  # contents by id, if they may change
-        if may_change:
-            entries = memo()
-            self._numbers = _numbers_in(entries)
-            self._seen = {key: _contents(entries[key][1]) for key in self._numbers}
+
+    def look_again(self) -> None:
+        """Forget which objects are as they were: the program has run."""
+        if self._changes is not None:
+            self._changes.forget_answers()
 
     def number_of(self, obj: Any) -> int | None:
         """Return the number of *obj* in the callable's payload; `None` if it is sent anew."""
         if (numbers := self._numbers) is None:
             numbers = self._numbers = _numbers_in(self._memo())
         number = numbers.get(id(obj))
-        if number is None or self._seen is None or self._seen[id(obj)] == _contents(obj):
+        if number is None or self._find_changes is None:
             return number
-        return None
+        if self._changes is None:
+            self._changes = self._find_changes()
+        return None if self._changes.has_changed(obj) else number
 
     def shared_in(self, form: str, items: list[Any]) -> list[Any]:
         """Return *items* with references for the containers that are parts of the callable.
@@ -120,21 +131,6 @@ def _numbers_in(memo: dict[int, tuple[int, Any]]) -> dict[int, int]:
         for key, (number, obj) in memo.items()
         if type(obj) not in NEVER_ITEMS and not isinstance(obj, type)
     }
-
-
-def _contents(obj: Any) -> Any:
-    """Return what shows whether *obj* was changed: the identities of what it holds."""
-    kind = type(obj)
-    if kind is bytearray:
-        return bytes(obj)
-    if kind in CONTAINERS:
-        values = [*obj, *obj.values()] if kind is dict else obj
-        return [id(one) for one in values]
-    try:
-        own = object.__getattribute__(obj, "__dict__")
-    except AttributeError:
-        return None
-    return [(name, id(value)) for name, value in own.items()]
 
 
 class PartReference:

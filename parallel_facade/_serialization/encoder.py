@@ -12,10 +12,8 @@ from __future__ import annotations
 import functools
 import io
 import pickle
-import weakref
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from parallel_facade._common.errors import SerializationError, described
 from parallel_facade._common.interrupt_safety import raise_if_handlers
@@ -23,16 +21,16 @@ from parallel_facade._common.plain_data import PROTOCOL
 from parallel_facade._serialization.buffers.object_store import (
     BufferRef,
     FetchedBuffer,
-    OutOfBandBytes,
     Store,
 )
+from parallel_facade._serialization.buffers.placer import BufferPlacer
 from parallel_facade._serialization.buffers.shared_memory import (
-    PLACED_BYTES,
     MappedSegment,
     SegmentPool,
     SharedSegment,
 )
 from parallel_facade._serialization.call_parts import ReceivedParts, SentParts, are_plain
+from parallel_facade._serialization.changed_parts import ChangedParts, Packed
 from parallel_facade._serialization.deep_recursion import is_of_pickler, with_room
 from parallel_facade._serialization.modules.importable import remember_answers, send_by_value
 from parallel_facade._serialization.offenders import Offender, find_offenders, tree
@@ -42,9 +40,6 @@ from parallel_facade._serialization.pickler import (
     StandardPickler,
     TravelPickler,
 )
-
-MOST_SEGMENTS: Final = 200
-"""Limit in one payload; a message carries 253 descriptors. Further buffers are in the bytes."""
 
 
 class Payload(NamedTuple):
@@ -131,11 +126,11 @@ class Encoder:
         self._everywhere: frozenset[str] = frozenset()
         self.parts: SentParts | None = None
         """The objects of the callable, until no more of its items are encoded."""
-        self._known: dict[int, tuple[weakref.ref[Any], Callable[[], Any]]] | None = None
+        self._placer = BufferPlacer()
 
     def deduplicate_buffers(self) -> None:
         """From now on, place a buffer of many objects only once: nothing changes the objects."""
-        self._known = {}
+        self._placer.deduplicate()
 
     def encode(self, obj: Any, name: str, parts: Parts | None = None) -> Payload:
         """Return *obj* as a payload.
@@ -166,8 +161,23 @@ class Encoder:
         segment_pool = self._segment_pool if isinstance(self._segment_pool, SegmentPool) else None
         encoded = self._encode(obj, name, parts, segment_pool)
         self._everywhere |= encoded.defined
-        self.parts = SentParts(encoded.memo, may_change=may_change)
+        self.parts = SentParts(
+            encoded.memo, functools.partial(self._changes_of, encoded) if may_change else None
+        )
         return encoded.payload
+
+    def _changes_of(self, sent: _Encoded) -> ChangedParts:
+        """Return what finds the objects of a callable that have changed since it was *sent*."""
+        buffers = [segment.contents() for segment in sent.payload.segments]
+        return ChangedParts(Packed(sent.payload.data, buffers, sent.memo()), self._packed_alone)
+
+    def _packed_alone(self, obj: Any) -> Packed:
+        shared, self.parts = self.parts, None
+        try:
+            encoded = self._dump(obj, None)
+        finally:
+            self.parts = shared
+        return Packed(encoded.payload.data, [], encoded.memo())
 
     def encode_items(self, chunk: Any, form: str, name: str, parts: Parts) -> Payload:
         """Encode a chunk of the callable's items as `encode` does.
@@ -181,6 +191,7 @@ class Encoder:
         if are_plain(form, chunk.items):
             return Payload(pickle.dumps(tuple(chunk), PROTOCOL))
         if self.parts is not None:
+            self.parts.look_again()
             chunk = chunk._replace(items=self.parts.shared_in(form, chunk.items))
         return self.encode(tuple(chunk), name, parts)
 
@@ -246,7 +257,9 @@ class Encoder:
         buffer, defined = io.BytesIO(), set(self._everywhere)
         segments: list[SharedSegment | BufferRef] = []
         take = (
-            None if segment_pool is None else functools.partial(self._place, segment_pool, segments)
+            None
+            if segment_pool is None
+            else functools.partial(self._placer.place, segment_pool, segments)
         )
         if (reducer := self._reducer(defined)) is None:
             pickler: Any = StandardPickler(buffer, PROTOCOL, buffer_callback=take)
@@ -261,41 +274,3 @@ class Encoder:
         data = buffer.getvalue()
         buffer.close()  # the pickler would keep it
         return _Encoded(Payload(data, tuple(segments)), defined, pickler.memo.copy)
-
-    def _place(
-        self,
-        segment_pool: SegmentPool | Store,
-        segments: list[SharedSegment | BufferRef],
-        buffer: pickle.PickleBuffer,
-    ) -> bool:
-        """Return whether *buffer* stays in the payload; if not, add it to *segments*."""
-        view = buffer.raw()
-        if view.nbytes < PLACED_BYTES or len(segments) == MOST_SEGMENTS:
-            return True
-        is_repeated, segment = self._segment_for(view)
-        if segment is None and (is_repeated or isinstance(segment_pool, SegmentPool)):
-            segment = segment_pool.place(view)
-        self._remember(view, segment)
-        if segment is None and (self._known is None or isinstance(segment_pool, SegmentPool)):
-            return True  # it may change before it is sent, or there is no memory to share
-        segments.append(segment or BufferRef(view.nbytes, OutOfBandBytes(view)))
-        return False
-
-    def _segment_for(self, view: memoryview) -> tuple[bool, Any]:
-        """Return whether *view* was met before, and its segment if it was placed."""
-        if self._known is None:
-            return False, None
-        owner, segment = self._known.get(id(view.obj), (None, None))
-        if owner is None or segment is None or owner() is not view.obj:
-            return False, None
-        return True, segment()
-
-    def _remember(self, view: memoryview, segment: SharedSegment | BufferRef | None) -> None:
-        if self._known is None:
-            return
-        # A buffer reference is kept for the whole call: storing costs as much as sending.
-        found: Callable[[], Any] = (
-            weakref.ref(segment) if isinstance(segment, SharedSegment) else lambda: segment
-        )
-        with suppress(TypeError):  # the object does not support weak references
-            self._known[id(view.obj)] = weakref.ref(view.obj), found

@@ -10,12 +10,13 @@ import pytest
 
 from parallel_facade._common.call_ids import new_call_id
 from parallel_facade._serialization.buffers import shared_memory as _segments
+from parallel_facade._serialization.buffers.placer import MOST_SEGMENTS
 from parallel_facade._serialization.buffers.shared_memory import (
     PLACED_BYTES,
     MappedSegment,
     SegmentPool,
 )
-from parallel_facade._serialization.encoder import MOST_SEGMENTS, Encoder, decode
+from parallel_facade._serialization.encoder import Encoder, decode
 
 pytestmark = pytest.mark.skipif(not _segments.CAN_SHARE, reason="needs memfd_create")
 

@@ -110,6 +110,10 @@ class SharedSegment:
         """A descriptor of the memory."""
         return self._memory.fd
 
+    def contents(self) -> memoryview:
+        """Return a copy of the buffer."""
+        return memoryview(_copied(self.fd, self.size))
+
     def __del__(self) -> None:
         self._segment_pool.reclaim(self._memory, must_not_reuse=self.must_not_reuse)
 

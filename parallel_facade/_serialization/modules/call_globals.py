@@ -24,10 +24,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
-from parallel_facade._serialization.modules.script_globals import follow_script, leave_script
+from parallel_facade._serialization.modules.script_globals import (
+    MAIN,
+    follow_script,
+    leave_script,
+)
 from parallel_facade._serialization.modules.state import worker
-
-MAIN: Final = "__main__"
 
 
 def space_module(call_id: str, key: str, header: dict[str, Any]) -> types.ModuleType:
@@ -35,14 +37,13 @@ def space_module(call_id: str, key: str, header: dict[str, Any]) -> types.Module
     spaces = worker.spaces.setdefault(call_id, {})
     if (module := spaces.get(key)) is None:
         name = str(header.get("__name__"))
-        is_main = name == MAIN and MAIN in spaces
-        module = spaces[MAIN] if is_main else types.ModuleType(name)
-        vars(module).update({"__builtins__": builtins, **header, **pinned_in(name)})
+        pinned = pinned_in(name)
+        if name != MAIN:
+            module = types.ModuleType(name)
+        elif (module := spaces.get(MAIN)) is None:
+            module = spaces[MAIN] = follow_script(call_id, pinned)
+        vars(module).update({"__builtins__": builtins, **header, **pinned})
         spaces[key] = module
-        if name == MAIN:
-            spaces.setdefault(MAIN, module)
-            if not is_main:
-                follow_script(call_id, vars(module))
     return module
 
 
@@ -104,7 +105,7 @@ def forget(call_id: str) -> None:
     """Drop the globals of a call that has ended."""
     main = worker.spaces.pop(call_id, {}).get(MAIN)
     if main is not None:
-        leave_script(vars(main))
+        leave_script(main)
 
 
 def pinned_in(module_name: str) -> dict[str, Any]:

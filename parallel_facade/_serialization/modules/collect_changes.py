@@ -34,6 +34,7 @@ from parallel_facade._serialization.modules.registrations import is_of_script, r
 from parallel_facade._serialization.modules.replaced import (
     function_in,
     mark_changed,
+    times_replaced,
     was_recoded,
     was_replaced,
 )
@@ -192,6 +193,8 @@ class ChangeCollector:
                 # If it is replaced by a value that is not plain, workers must not keep this one.
                 _first_seen(place, name, value)
                 blob = pickle.dumps(value, PROTOCOL)
+                if count := times_replaced(place, name, value):
+                    blob += b"%d" % count  # behind the end: it only makes the bytes differ
                 changes.plain.setdefault(place, {})[name] = blob
             elif (
                 (place, name) in caller.names_sent

@@ -20,9 +20,9 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-from parallel_facade._serialization.modules.call_globals import MAIN
 from parallel_facade._serialization.modules.importable import NEVER_IMPORTED
 from parallel_facade._serialization.modules.ownership import is_of_user
+from parallel_facade._serialization.modules.script_globals import MAIN
 
 STANDARD: Final = ("collections.abc", "numbers", "io", "os", "contextlib")
 """Modules of the standard library with abstract classes that programs register with."""

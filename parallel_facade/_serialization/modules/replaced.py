@@ -7,6 +7,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import collections
 import functools
 import types
 import weakref
@@ -14,8 +15,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
+from parallel_facade._common.plain_data import MAPPINGS
 from parallel_facade._serialization.modules.ownership import is_of_user
-from parallel_facade._serialization.modules.state import caller
+from parallel_facade._serialization.modules.state import ChangedPlace, caller, recognizer
 
 
 def mark_changed(module: str, path: str) -> None:
@@ -57,6 +59,29 @@ def was_recoded(module: str, path: str, value: Any) -> bool:
     """
     codes = _codes_in(value)
     return bool(codes) and caller.first_codes.setdefault((module, path), codes) != codes
+
+
+def times_replaced(place: ChangedPlace, name: str, value: Any) -> int:
+    """Return how often the program has given another container to a name, up to *value*.
+
+    A worker cannot tell an empty list from another one, but the program can: the first may have
+    been filled by tasks, and the second is to be empty.
+
+    Args:
+        place: Where the name is.
+        name: The name.
+        value: Its value now; 0 is returned unless it is a list, set or dictionary.
+    """
+    if type(value) not in MUTABLE_TYPES:
+        return 0
+    recognizes, count = caller.containers.get((place, name), (None, -1))
+    if recognizes is None or not recognizes(value):
+        count += 1
+        caller.containers[place, name] = recognizer(value), count
+    return count
+
+
+MUTABLE_TYPES: Final = MAPPINGS | {list, set, collections.deque}
 
 
 def _nothing() -> None:

@@ -8,18 +8,28 @@ has changed, that one holds; also one that is not plain, since it may have chang
 
 Guarantees:
     - A name that the caller has not got, and that a task has set, stays set.
+    - A list, set or dictionary that the caller has replaced has changed, also by an equal one.
+    - A function that a task has kept reads the globals of the current call, if the worker runs one
+      call after the other.
     - Large values of a call that has ended are not kept, unless a task has set them.
 """
 
 from __future__ import annotations
 
 import pickle
+import sys
+import threading
+import types
 from collections.abc import Iterator
 from typing import Any, Final
 
 from parallel_facade._common.call_ids import caller_of, is_from_here
 from parallel_facade._common.plain_data import PROTOCOL, is_plain
+from parallel_facade._common.worker_role import is_worker_process
+from parallel_facade._serialization.modules.replaced import times_replaced
 from parallel_facade._serialization.modules.state import ScriptRecord, worker
+
+MAIN: Final = "__main__"
 
 MOST_SCRIPTS: Final = 8
 """Scripts whose globals a worker keeps; a worker of a cluster may serve many programs."""
@@ -28,12 +38,42 @@ ABSENT: Final = b""
 """Stands for the pickled value of a name that the caller has not sent."""
 
 
-def follow_script(call_id: str, space: dict[str, Any]) -> None:
-    """Begin the globals *space* of a call with what tasks have set in earlier calls."""
+CODE_TYPES: Final = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type)
+"""Globals that functions need for their work, and that are small."""
+
+
+def replaced_in(space: dict[str, Any], reads: dict[str, Any]) -> dict[str, int]:
+    """Return how often the program has given another object to the names of mutable values.
+
+    Args:
+        space: The globals of a script.
+        reads: The globals to send.
+
+    Returns:
+        The names for which it has, since they were sent first.
+    """
+    if space is not getattr(sys.modules.get(MAIN), "__dict__", None):
+        return {}
+    return {
+        name: count
+        for name, value in reads.items()
+        if (count := times_replaced((MAIN, ""), name, value))
+    }
+
+
+def follow_script(call_id: str, pinned: dict[str, Any]) -> types.ModuleType:
+    """Return the module for the script of a call, with what tasks have set in earlier calls.
+
+    Args:
+        call_id: The call.
+        pinned: Values that stay as they are, whatever the caller sends.
+    """
     if is_from_here(call_id):
-        return
+        return types.ModuleType(MAIN)
     key = caller_of(call_id)
     before = worker.scripts.pop(key, None)
+    module = (None if before is None else before.ended) or types.ModuleType(MAIN)
+    space = vars(module)
     inherited = {} if before is None else {**before.inherited, **dict(_left_by(before))}
     record = ScriptRecord(space, inherited)
     worker.scripts[key] = worker.records[id(space)] = record
@@ -42,19 +82,35 @@ def follow_script(call_id: str, space: dict[str, Any]) -> None:
     for name, (blob, value) in inherited.items():
         if blob is ABSENT and name not in space:
             space[name] = value
-            record.carried.add(name)
+    record.carried, record.begun = space.keys() - pinned.keys(), dict(space)
+    return module
 
 
 def _left_by(record: ScriptRecord) -> Iterator[tuple[str, tuple[bytes, Any]]]:
     """Yield what a later call may use of a call: the caller's value then, and the value now."""
     for name, value in record.space.items():
-        blob = record.arrived.get(name, ABSENT)
-        if blob is not None and not name.startswith("__"):
+        if name.startswith("__"):
+            continue
+        if name in record.arrived:
+            blob = record.arrived[name]
+        elif name in record.inherited:
+            blob = record.inherited[name][0]
+        else:
+            blob = None if name in record.begun and record.begun[name] is value else ABSENT
+        if blob is not None:
             yield name, (blob, value)
 
 
-def fill_script(space: dict[str, Any], values: dict[str, Any]) -> None:
-    """Add the *values* that *space* lacks; names that tasks have set stay as long as they may."""
+def fill_script(
+    space: dict[str, Any], values: dict[str, Any], replaced: dict[str, int] | None = None
+) -> None:
+    """Add the *values* that *space* lacks; names that tasks have set stay as long as they may.
+
+    Args:
+        space: The globals of a call.
+        values: What the caller has sent, by name.
+        replaced: What `replaced_in` returned for them.
+    """
     record = worker.records.get(id(space))
     if record is None:
         for name, value in values.items():
@@ -63,18 +119,27 @@ def fill_script(space: dict[str, Any], values: dict[str, Any]) -> None:
     for name, value in values.items():
         if name not in record.arrived and (name not in space or name in record.carried):
             record.carried.discard(name)
-            space[name] = _value_to_use(record, name, value)
+            space[name] = _value_to_use(record, name, value, (replaced or {}).get(name, 0))
 
 
-def _value_to_use(record: ScriptRecord, name: str, value: Any) -> Any:
-    blob = pickle.dumps(value, PROTOCOL) if is_plain(value) else None
+def _value_to_use(record: ScriptRecord, name: str, value: Any, count: int) -> Any:
+    blob = pickle.dumps((value, count), PROTOCOL) if is_plain(value) else None
     record.arrived[name] = blob
     before, kept = record.inherited.pop(name, (None, None))
     return kept if blob is not None and before == blob else value
 
 
-def leave_script(space: dict[str, Any]) -> None:
+def leave_script(module: types.ModuleType) -> None:
     """Keep of a call that has ended only what a later call may use."""
+    space = vars(module)
     record = worker.records.pop(id(space), None)
-    if record is not None:
-        record.space = {name: value for name, (_, value) in _left_by(record)}
+    if record is None:
+        return
+    left = {name: value for name, (_, value) in _left_by(record)}
+    # A thread that a task has left may still read the globals.
+    if is_worker_process() and threading.active_count() == 1:
+        for name in [name for name in space if name not in left]:
+            if name.startswith("__") or not isinstance(space[name], CODE_TYPES):
+                del space[name]
+        record.ended = module
+    record.space = left

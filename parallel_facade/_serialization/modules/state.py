@@ -40,6 +40,9 @@ class CallerState:
         """By module and path: the code of a function when it was seen first."""
         self.first_seen: dict[str, dict[str, Callable[[], Any]]] = {}
         """By module and name: references to its functions and classes when it was seen first."""
+        self.containers: dict[tuple[ChangedPlace, str], tuple[Callable[[object], bool], int]] = {}
+        """By name: what recognizes the container that was sent last, and how often it had been
+        replaced by another one."""
 
 
 class ScriptRecord:
@@ -51,6 +54,8 @@ class ScriptRecord:
             the value in the worker.
         arrived: The names that came with the call, with the value if that is plain, pickled.
         carried: The names that come from an earlier call, and not with this one.
+        begun: The globals with which the call began.
+        ended: The module itself, once its call has ended, for the next call.
     """
 
     def __init__(self, space: dict[str, Any], inherited: dict[str, tuple[bytes, Any]]) -> None:
@@ -58,6 +63,8 @@ class ScriptRecord:
         self.inherited = inherited
         self.arrived: dict[str, bytes | None] = {}
         self.carried: set[str] = set()
+        self.begun: dict[str, Any] = {}
+        self.ended: types.ModuleType | None = None
 
 
 class WorkerState:

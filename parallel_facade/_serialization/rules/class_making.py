@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final, TypedDict
 
 from parallel_facade._common.errors import SerializationError
-from parallel_facade._serialization.modules.call_globals import MAIN, expose_in_main, space_module
-from parallel_facade._serialization.modules.script_globals import fill_script
+from parallel_facade._serialization.modules.call_globals import expose_in_main, space_module
+from parallel_facade._serialization.modules.script_globals import MAIN, fill_script
 from parallel_facade._serialization.modules.state import worker
 from parallel_facade._serialization.rules.builtin_values import keep_alive
 from parallel_facade._serialization.rules.class_tokens import (

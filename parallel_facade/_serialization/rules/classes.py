@@ -22,7 +22,6 @@ from typing import Any, Final
 
 from parallel_facade._common.plain_data import is_plain
 from parallel_facade._serialization.modules.apply_changes import ModuleChanges, apply_changes
-from parallel_facade._serialization.modules.call_globals import MAIN
 from parallel_facade._serialization.modules.code_names import names_in_annotations
 from parallel_facade._serialization.modules.collect_changes import ChangeCollector
 from parallel_facade._serialization.modules.registrations import (
@@ -30,6 +29,7 @@ from parallel_facade._serialization.modules.registrations import (
     registered_classes,
     registrations_of,
 )
+from parallel_facade._serialization.modules.script_globals import MAIN
 from parallel_facade._serialization.rules.class_making import (
     ANNOTATE,
     call_library_hooks,

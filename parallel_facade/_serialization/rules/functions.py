@@ -34,7 +34,7 @@ from parallel_facade._serialization.modules.code_names import (
 )
 from parallel_facade._serialization.modules.collect_changes import ChangeCollector
 from parallel_facade._serialization.modules.importable import is_importable_name
-from parallel_facade._serialization.modules.script_globals import fill_script
+from parallel_facade._serialization.modules.script_globals import fill_script, replaced_in
 from parallel_facade._serialization.rules.builtin_values import resolved
 
 HEADER_NAMES: Final = ("__name__", "__package__", "__file__")
@@ -118,6 +118,7 @@ class State(NamedTuple):
         contents: Its cells and their contents; of a class's namespace, the part that it uses.
         attributes: The attributes that every function has.
         members: The attributes that the user gave it.
+        replaced: How often the script has replaced the mutable ones of its globals.
     """
 
     call_id: str
@@ -128,6 +129,7 @@ class State(NamedTuple):
     contents: list[tuple[types.CellType, Any]]
     attributes: dict[str, Any]
     members: dict[str, Any]
+    replaced: dict[str, int]
 
 
 def function_state(
@@ -158,6 +160,7 @@ def function_state(
             contents,
             attributes | annotations,
             function.__dict__,
+            {} if in_module else replaced_in(space, reads),
         )
     )
 
@@ -169,7 +172,7 @@ def fill_function(function: types.FunctionType, state: tuple[Any, ...]) -> None:
         with suppress(ImportError):
             import_module(submodule)
     apply_changes(contents.call_id, contents.changes)
-    fill_script(function.__globals__, contents.values)
+    fill_script(function.__globals__, contents.values, contents.replaced)
     for cell, value in contents.contents:
         cell.cell_contents = value.joined(cell) if type(value) is NamespacePart else value
     for name, value in contents.attributes.items():

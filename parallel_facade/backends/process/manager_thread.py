@@ -262,6 +262,8 @@ class ManagerThread:
             listened_at = self._clock()
             for event in self._selector.select(self._seconds_to_next()):
                 self._handle(event)
+            # First, so that a worker has forgotten an ended call when the next one begins.
+            self._forget_dropped()
             with self._lock:
                 self._scheduler.hand_out()
             if self._stealer.has_work:
@@ -274,7 +276,6 @@ class ManagerThread:
             self._stopper.stop_marked()
             for worker, code in self._reaper.poll_exits():
                 self._finish_exit(worker, code)
-            self._forget_dropped()
             if changed := self._selector.take_changes():
                 self._update_interest(changed)
 

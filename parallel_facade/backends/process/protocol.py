@@ -27,12 +27,12 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
+from parallel_facade._serialization.buffers.placer import MOST_SEGMENTS
 from parallel_facade._serialization.buffers.shared_memory import (
     MappedSegment,
     Returned,
     SharedSegment,
 )
-from parallel_facade._serialization.encoder import MOST_SEGMENTS
 
 HEADER: Final = struct.Struct("<2sBQQB")
 SEGMENT: Final = struct.Struct("<QQ")

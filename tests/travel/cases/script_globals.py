@@ -194,5 +194,68 @@ def case_what_the_caller_changes_holds(pmap):
 case_what_the_caller_changes_holds.needs_processes = True
 
 
+KEPT = None
+ROWS = []
+TABLE = {}
+LARGE = None
+
+
+def keep(x):
+    global KEPT
+    if KEPT is None:
+        KEPT = lambda: (SCALE, scaled(x))  # noqa: E731
+    return KEPT()
+
+
+def case_a_kept_function_reads_the_current_globals(pmap):
+    global SCALE
+    with Pool(pmap.keywords["backend"], workers=1) as pool:
+        first = pool.pmap(keep, [5])
+        SCALE += 1
+        try:
+            assert pool.pmap(keep, [5]) == [(SCALE, scaled(5))]
+        finally:
+            SCALE -= 1
+    assert first == [(SCALE, scaled(5))]
+
+
+case_a_kept_function_reads_the_current_globals.needs_processes = True
+
+
+def push(x):
+    ROWS.append(x)
+    TABLE[x] = None
+    return [*ROWS], [*TABLE]
+
+
+def case_a_container_that_the_caller_replaced_by_an_equal_one(pmap):
+    global ROWS, TABLE
+    with Pool(pmap.keywords["backend"], workers=1) as pool:
+        assert pool.pmap(push, [1]) == [([1], [1])]
+        assert pool.pmap(push, [2]) == [([1, 2], [1, 2])]
+        ROWS = []
+        assert pool.pmap(push, [3]) == [([3], [1, 2, 3])]
+        TABLE = {}
+        assert pool.pmap(push, [4]) == [([3, 4], [4])]
+
+
+case_a_container_that_the_caller_replaced_by_an_equal_one.needs_processes = True
+
+
+def case_large_globals_of_an_ended_call_are_not_kept(pmap):
+    global LARGE
+    LARGE = Thing(np.zeros(1000))
+    with Pool(pmap.keywords["backend"], workers=1) as pool:
+        try:
+            assert pool.pmap(lambda _: LARGE.size.size, [0]) == [1000]
+            is_script = __name__ == "__main__"
+            assert pool.pmap(lambda name: name in dict(globals()), ["LARGE"]) == [not is_script]
+        finally:
+            LARGE = None
+
+
+case_large_globals_of_an_ended_call_are_not_kept.needs_processes = True
+
+
 if __name__ == "__main__":
     main(globals())

@@ -3,6 +3,7 @@
 import functools
 
 import helpers
+import numpy as np
 from runner import main
 
 from parallel_facade import Pool, apply_async, imap
@@ -121,6 +122,139 @@ def case_what_was_changed_meanwhile_is_sent_as_it_is(pmap):
 
     found = list(imap(look, renamed(), **pmap.keywords))
     assert found == [100, 101, 102, 103, 104, (3, [1, 7]), (3, [2, 7]), (3, [1, 7])]
+
+
+class Holder:
+    def __init__(self):
+        self.inner = Node("inner")
+        self.table = {"a": [0]}
+        self.array = np.zeros(3)
+        self.slotted = Slotted()
+        self.slotted.value = 0
+
+
+def case_what_was_changed_inside_is_sent_as_it_is(pmap):
+    holder = Holder()
+    lazily = functools.partial(imap, **pmap.keywords)
+
+    def changing(change, item):
+        for number in range(1, 4):
+            change(number)
+            yield item
+
+    def set_inner(number):
+        holder.inner.name = number
+
+    def set_slot(number):
+        holder.slotted.value = number
+
+    def set_table(number):
+        holder.table["a"].append(number)
+
+    def set_array(number):
+        holder.array[:] = number
+
+    def name(one):
+        return (one is holder, one.inner.name)
+
+    assert list(lazily(name, changing(set_inner, holder))) == [(False, n) for n in (1, 2, 3)]
+    look = lambda one: (one is holder.slotted, one.value)  # noqa: E731
+    assert list(lazily(look, changing(set_slot, holder.slotted))) == [
+        (False, 1),
+        (False, 2),
+        (False, 3),
+    ]
+    look = lambda one: (one is holder.table, one["a"][1:])  # noqa: E731
+    assert list(lazily(look, changing(set_table, holder.table))) == [
+        (False, [1]),
+        (False, [1, 2]),
+        (False, [1, 2, 3]),
+    ]
+    look = lambda one: (one is holder.array, one.sum())  # noqa: E731
+    assert list(lazily(look, changing(set_array, holder.array))) == [
+        (False, 3),
+        (False, 6),
+        (False, 9),
+    ]
+
+
+case_what_was_changed_inside_is_sent_as_it_is.needs_processes = True
+
+
+def case_what_was_not_changed_is_one_object_beside_what_was(pmap):
+    holder, missing, seen = Holder(), object(), []
+
+    def changing():
+        for one in (holder.slotted, missing, holder.inner, holder.table):
+            seen.append(one)
+            yield one
+
+    def look(one, seen_now):
+        known = [holder.slotted, missing, holder.inner, holder.table]
+        return [one is x for x in known].index(True), len(seen_now), seen_now is seen
+
+    found = list(imap(look, changing(), [seen] * 4, **pmap.keywords))
+    assert found == [(0, 1, False), (1, 2, False), (2, 3, False), (3, 4, False)]
+
+
+case_what_was_not_changed_is_one_object_beside_what_was.needs_processes = True
+
+
+def case_an_object_that_now_holds_another_mark(pmap):
+    waiting, done = object(), object()
+    job = Node(waiting)
+
+    def ending():
+        yield job
+        job.name = done
+        yield job
+
+    look = lambda one: (one.name is waiting, one.name is done)  # noqa: E731
+    assert list(imap(look, ending(), **pmap.keywords)) == [(True, False), (False, True)]
+
+
+case_an_object_that_now_holds_another_mark.needs_processes = True
+
+
+def case_what_the_consumer_changes(pmap):
+    graph = Graph()
+    results = imap(
+        lambda node: (node is graph.nodes[node.links.index(node)], node.name),
+        graph.nodes,
+        **{**pmap.keywords, "buffersize": 1, "chunksize": 1},
+    )
+
+    assert next(results) == (True, 0)
+    graph.nodes[4].name = "other"
+    found = list(results)
+    assert [name for _, name in found] == [1, 2, 3, "other"]
+
+
+case_what_the_consumer_changes.needs_processes = True
+
+
+def case_large_arrays_that_were_not_changed(pmap):
+    holder = Holder()
+    holder.array = np.zeros(1 << 17)
+    holder.inner.owner = holder
+
+    found = imap(
+        lambda one: (one is holder.inner, one.owner is holder),
+        iter([holder.inner]),
+        **pmap.keywords,
+    )
+    assert list(found) == [(True, True)]
+    changed = imap(
+        lambda one: float(one.owner.array[0]),
+        _after(holder.array.fill, 5, holder.inner),
+        **pmap.keywords,
+    )
+    assert list(changed) == [5.0]
+
+
+def _after(change, value, item):
+    change(value)
+    yield item
 
 
 def case_single_calls(pmap):
