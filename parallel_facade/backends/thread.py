@@ -1,19 +1,14 @@
 """The thread back-end: long-running loops in pathos' `ThreadPool`, fed by one queue.
 
     submit ──► queue ──► N × loop (each one call of the pathos pool) ──► future
-                 └─ all loops run tasks of others ──► a helper thread for the tasks of this thread
+                 └─ all loops wait for this thread ──► a helper for its tasks
 
-A task may submit tasks from a thread of its own, and wait for them, while all loops run such tasks:
-
-    1. task    runs in each loop, and waits for the results of its own thread
-    2. thread  submits tasks, which no loop will take before those tasks end
-
-So the tasks of each submitting thread have a thread that runs them: if all loops are busy with
-tasks of other threads, a helper runs those that wait, one after the other.
+If all loops run tasks that wait for a thread, a helper runs what that thread has submitted, one
+after the other; see `waiting_threads`.
 
 Guarantees:
     - A task that was cancelled before a loop took it does not run.
-    - Of the tasks that a thread has submitted, one runs, or a loop is free.
+    - No more tasks run than there are loops, but for those that running tasks wait for.
     - `close(cancel=True)` does not wait for a running task; its thread ends when the task ends.
 
 Assumes:
@@ -34,11 +29,17 @@ from typing import Any
 from parallel_facade._common.dill_import import import_dill
 from parallel_facade._common.error_notes import note_initializer
 from parallel_facade._common.errors import PoolClosedError
+from parallel_facade._common.polling_thread import PollingThread
 from parallel_facade._common.threads import new_thread
 from parallel_facade._common.worker_role import WorkerRole
 from parallel_facade._worker.run_chunk import Call, Chunk, run_as_worker
 from parallel_facade.backends.base import Backend, Capabilities, TaskFuture, WorkerSettings
 from parallel_facade.backends.thread_tasks import TaskRegister, ThreadTask
+from parallel_facade.backends.waiting_threads import (
+    PATIENCE,
+    RunningTasks,
+    WaitingThreads,
+)
 
 _pool_numbers = itertools.count()
 
@@ -63,6 +64,9 @@ class ThreadBackend(Backend):
         # collection may run anywhere and call the user's __del__, which may call this object.
         self._lock = threading.RLock()
         self._register = TaskRegister(self._workers, self._lock)
+        self._running = RunningTasks(self._workers)
+        self._waiting = WaitingThreads(self._running)
+        self._helping = PollingThread(self._help_who_waits, name="helper")
         self._closed = False
         self._broken: BaseException | None = None  # any thread sets it, once
         # pathos keeps pools in a table by id: with its own id, no two back-ends share threads.
@@ -110,7 +114,7 @@ class ThreadBackend(Backend):
                 raise PoolClosedError("the thread back-end is closed")
             self._register.add(task)
             self._tasks.put(task)
-        self._help_who_waits()
+        self._watch_who_waits()
         return future
 
     def drop(self, handle: _Handle) -> None:
@@ -163,23 +167,34 @@ class ThreadBackend(Backend):
             error = self._initialize()
         while (task := self._tasks.get()) is not None:
             if self._register.take(task, by_loop=True):
-                self._help_who_waits()
-                _run(task, error)
+                self._watch_who_waits()
+                _run(task, error, self._running)
                 self._register.end(task, by_loop=True)
             del task  # so that its results do not live until the next task
 
-    def _help_who_waits(self) -> None:
-        """Start a helper for each thread whose tasks all wait for tasks of other threads."""
-        for submitter in self._register.starving():
+    def _watch_who_waits(self) -> None:
+        if self._register.waiting():
             with suppress(RuntimeError):  # no more threads: tasks wait until a loop is free
-                new_thread(functools.partial(self._help, submitter), name="helper").start()
+                self._helping.start()
+
+    def _help_who_waits(self) -> float | None:
+        """Start a helper for each thread that running tasks wait for."""
+        waiting = self._register.waiting()
+        for submitter in self._waiting.due(waiting):
+            self._register.begin_help(submitter)
+            helper = new_thread(functools.partial(self._help, submitter), name="helper")
+            try:
+                helper.start()
+            except RuntimeError:  # no more threads
+                self._register.end_help(submitter)
+        return PATIENCE if waiting else None
 
     def _help(self, submitter: int) -> None:
         """Run the tasks of *submitter* that no loop has taken."""
         with WorkerRole():
             error = self._initialize()
         while (task := self._register.next_for_helper(submitter)) is not None:
-            _run(task, error)
+            _run(task, error, self._running)
             self._register.end(task, by_loop=False)
             del task
 
@@ -194,7 +209,7 @@ class ThreadBackend(Backend):
         return None
 
 
-def _run(task: ThreadTask, broken: BaseException | None) -> None:
+def _run(task: ThreadTask, broken: BaseException | None, running: RunningTasks) -> None:
     if task.handle.is_dropped:
         task.future.cancel()
     if not task.future.set_running_or_notify_cancel():
@@ -204,7 +219,9 @@ def _run(task: ThreadTask, broken: BaseException | None) -> None:
         return
     try:
         context = task.handle.context.copy()
-        task.future.set_result(context.run(run_as_worker, task.handle.call, task.chunk))
+        with running.running():
+            report = context.run(run_as_worker, task.handle.call, task.chunk)
+        task.future.set_result(report)
     except BaseException as exc:
         task.future.set_exception(exc)
 

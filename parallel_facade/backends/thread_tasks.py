@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -72,17 +73,17 @@ class TaskRegister:
             self._idle += by_loop
             self._leave(task.submitter)
 
-    def starving(self) -> set[int]:
-        """Return the submitters whose tasks all wait, while every loop runs the task of another.
-
-        From now on, a helper runs for each of them.
-        """
+    def waiting(self) -> set[int]:
+        """Return the submitters whose tasks all wait, while every loop runs the task of another."""
         with self._lock:
             if self._idle:
                 return set()
-            starving = self._waiting.keys() - self._running.keys()
-            self._running.update(starving)
-            return starving
+            return self._waiting.keys() - self._running.keys() - {threading.main_thread().ident}
+
+    def begin_help(self, submitter: int) -> None:
+        """Note that a helper runs tasks of *submitter* from now on."""
+        with self._lock:
+            self._running[submitter] += 1
 
     def next_for_helper(self, submitter: int) -> ThreadTask | None:
         """Take the next task of *submitter*; if there is none, its helper ends."""
@@ -91,8 +92,13 @@ class TaskRegister:
                 task = next(iter(waiting.values()))
                 self.take(task, by_loop=False)
                 return task
-            self._leave(submitter)
+            self.end_help(submitter)
             return None
+
+    def end_help(self, submitter: int) -> None:
+        """Note that a helper of *submitter* has ended."""
+        with self._lock:
+            self._leave(submitter)
 
     def _leave(self, submitter: int) -> None:
         self._running[submitter] -= 1

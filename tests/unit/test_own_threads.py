@@ -28,7 +28,8 @@ class NoThread:
 def test_a_thread_pool_goes_on_without_a_helper_that_cannot_be_started(monkeypatch):
     with Pool(backend="thread", workers=1) as pool:
         monkeypatch.setattr(_thread, "new_thread", NoThread)
-        monkeypatch.setattr(pool._backend._register, "starving", lambda: [1])
+        monkeypatch.setattr(pool._backend._register, "waiting", lambda: {1})
+        monkeypatch.setattr(pool._backend._waiting, "due", list)
 
         assert pool.pmap(abs, [-1, -2], timeout=PATIENCE) == [1, 2]
 

@@ -18,7 +18,7 @@ from parallel_facade._worker.remote_entry import run_remote
 from parallel_facade._worker.run_chunk import run_as_worker
 from parallel_facade.backends.base import Capabilities, TaskFuture, WorkerSettings
 from parallel_facade.backends.engines.base import RemoteBackend
-from parallel_facade.backends.engines.executor_threads import Helper, ThreadFuture
+from parallel_facade.backends.engines.executor_threads import ThreadFuture, helper_of
 
 CAPACITY_ATTRIBUTES = ("_max_workers", "num_workers")
 """Where executors of the standard library, loky and mpi4py keep their number of workers."""
@@ -38,7 +38,7 @@ class ExecutorBackend(RemoteBackend):
 
     def __init__(self, settings: WorkerSettings, executor: Executor) -> None:
         super().__init__(settings)
-        self._executor = executor
+        self._executor: Any = executor
         capacity = _capacity_of(executor)
         self._slots = capacity or settings.workers
         if capacity is not None:  # else there may be more workers than we count
@@ -47,7 +47,7 @@ class ExecutorBackend(RemoteBackend):
         # Exactly this class: a class derived from it runs its tasks in other interpreters.
         if type(executor) is ThreadPoolExecutor:
             self.capabilities = Capabilities(needs_serialization=False)
-        self._helper = Helper()
+            self._helper = helper_of(executor)
 
     def put(self, call: Any) -> Any:
         """Give the call an id, by which a worker recognizes it the next time.
@@ -70,10 +70,14 @@ class ExecutorBackend(RemoteBackend):
         if self.capabilities.needs_serialization:
             return super().submit(handle, chunk, task_timeout, **more)
         call, context = handle
-        future = ThreadFuture(
-            self._executor, functools.partial(context.copy().run, run_as_worker, call, chunk)
-        )
-        self._helper.watch(future)
+        helper, run = self._helper, functools.partial(context.copy().run, run_as_worker)
+
+        def run_noted() -> Any:
+            with helper.running.running():
+                return run(call, chunk)
+
+        future = ThreadFuture(self._executor, run_noted)
+        helper.watch(future)
         return future
 
     def drop(self, handle: Any) -> None:
@@ -92,7 +96,8 @@ class ExecutorBackend(RemoteBackend):
         return crash
 
     def send(self, function_arguments: tuple[Any, ...]) -> Future[Any]:
-        return self._executor.submit(run_remote, *function_arguments)
+        future: Future[Any] = self._executor.submit(run_remote, *function_arguments)
+        return future
 
     def close_engine(self) -> None:
         """Leave the executor as it is: it belongs to the user."""

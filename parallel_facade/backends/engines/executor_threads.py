@@ -1,33 +1,31 @@
 """Chunks in the threads of a `ThreadPoolExecutor`, and help for those that it never gets to.
 
-A task may make a call from a thread of its own, on the same executor, and wait for it:
-
-    1. task    runs in each thread of the executor, and waits for the results of its own thread
-    2. thread  submits chunks, which no thread of the executor will take before those tasks end
-
-So while nothing runs of what a thread has submitted, a helper thread runs it, a chunk at a time.
+If all threads of the executor run tasks that wait for another thread, a helper runs what that
+thread has submitted, a chunk at a time; see `waiting_threads`. It begins as the executor's own
+threads do, by the initializer.
 
 Guarantees:
     - A chunk runs once, in the executor or in a helper.
+    - No reference to a chunk's results is left here once it has ended.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, Final
 
-from parallel_facade._common.deadlines import Deadline
 from parallel_facade._common.polling_thread import PollingThread
 from parallel_facade._common.threads import new_thread
 from parallel_facade.backends.base import TaskFuture
-
-PATIENCE: Final = 0.1
-"""Seconds that the chunks of a thread may wait while none of them runs."""
-
-MOST_WATCHED: Final = 1000
-"""Futures of one thread that are looked after: it waits for one of the last."""
+from parallel_facade.backends.waiting_threads import (
+    PATIENCE,
+    RunningTasks,
+    WaitingThreads,
+)
 
 
 class ThreadFuture(TaskFuture):
@@ -38,8 +36,9 @@ class ThreadFuture(TaskFuture):
         run: Runs the chunk, and returns its report.
     """
 
-    def __init__(self, executor: Executor, run: Callable[[], Any]) -> None:
+    def __init__(self, executor: ThreadPoolExecutor, run: Callable[[], Any]) -> None:
         super().__init__()
+        self._executor = executor
         self._run = run
         self._is_helped = False
         # `None` once it has ended: its callbacks refer to this object.
@@ -73,6 +72,7 @@ class ThreadFuture(TaskFuture):
     def _help(self) -> None:
         helped: Future[Any] = Future()
         try:
+            _initialize_as(self._executor)
             helped.set_result(self._run())
         except BaseException as exc:
             helped.set_exception(exc)
@@ -95,13 +95,27 @@ class ThreadFuture(TaskFuture):
             self.set_result(inner.result())
 
 
-class Helper:
-    """Runs a waiting chunk of each thread that has none running."""
+def _initialize_as(executor: Any) -> None:
+    """Begin the current thread as *executor* begins its own."""
+    if (make_context := getattr(executor, "_create_worker_context", None)) is not None:
+        make_context().initialize()  # since Python 3.14
+    elif (initializer := executor._initializer) is not None:
+        initializer(*executor._initargs)
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _futures
-        self._futures: dict[int, list[ThreadFuture]] = {}  # by the id of the submitting thread
-        self._starved: dict[int, Deadline] = {}  # submitters without a running chunk
+
+class Helper:
+    """Runs chunks of threads for which an executor's tasks wait.
+
+    Args:
+        workers: How many threads the executor has.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.running = RunningTasks(workers)
+        self._waiting = WaitingThreads(self.running)
+        # Guards _futures. Reentrant: garbage collection may end a future in any line.
+        self._lock = threading.RLock()
+        self._futures: dict[int, dict[ThreadFuture, None]] = {}  # by the submitting thread's id
         self._polling = PollingThread(self._poll, name="helper")
 
     def watch(self, future: ThreadFuture) -> None:
@@ -111,33 +125,34 @@ class Helper:
         """
         if threading.current_thread() is threading.main_thread():
             return
+        submitter = threading.get_ident()
         with self._lock:
-            mine = self._futures.get(threading.get_ident(), [])
-            # A new list, since the polling thread may be reading the old one.
-            self._futures[threading.get_ident()] = [*mine[-MOST_WATCHED:], future]
-        self._polling.wake()
+            self._futures.setdefault(submitter, {})[future] = None
+        future.add_done_callback(functools.partial(self._forget, submitter))
+        self._polling.start()
+
+    def _forget(self, submitter: int, future: Any) -> None:
+        with self._lock:
+            mine = self._futures.get(submitter, {})
+            mine.pop(future, None)
+            if not mine:
+                self._futures.pop(submitter, None)
 
     def _poll(self) -> float | None:
-        with self._lock:
-            futures = dict(self._futures)
-        running, starving = [], {}
-        for submitter, mine in futures.items():
-            pending = [future for future in mine if not future.done()]
-            if any(future.running() for future in pending):
-                running.append(submitter)
-            elif pending:
-                starving[submitter] = pending[0]
-        self._starved = {one: self._starved.get(one) or Deadline(PATIENCE) for one in starving}
-        for submitter, end in self._starved.items():
-            if end.has_passed():
-                starving[submitter].run_in_helper()
-        return PATIENCE if running or starving else self._forget(futures)
+        futures = {submitter: list(mine) for submitter, mine in self._futures.copy().items()}
+        waiting = {
+            submitter: mine[0]
+            for submitter, mine in futures.items()
+            if mine and not any(future.running() for future in mine)
+        }
+        for submitter in self._waiting.due(waiting):
+            waiting[submitter].run_in_helper()
+        return PATIENCE if futures else None
 
-    def _forget(self, ended: dict[int, list[ThreadFuture]]) -> float | None:
-        """Forget the submitters whose futures have *ended*; poll again if there are new ones."""
-        with self._lock:
-            is_new = any(self._futures[one] != futures for one, futures in ended.items())
-            if not is_new and len(self._futures) == len(ended):
-                self._futures = {}
-                return None
-        return PATIENCE
+
+_helpers: Final[weakref.WeakKeyDictionary[Executor, Helper]] = weakref.WeakKeyDictionary()
+
+
+def helper_of(executor: ThreadPoolExecutor) -> Helper:
+    """Return the helper of *executor*, which all calls share."""
+    return _helpers.setdefault(executor, Helper(executor._max_workers))

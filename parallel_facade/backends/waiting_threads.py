@@ -1,0 +1,107 @@
+"""Which threads wait for workers that are busy with tasks that may, in turn, wait for them.
+
+A task may make a call from a thread of its own, on the back-end that runs it:
+
+    1. task    runs in each worker thread, and waits for a thread that it has started
+    2. thread  submits chunks, which no worker will take before those tasks end
+
+Such a thread needs help: another thread that runs its chunks. Others that wait have to wait, since
+the program has said how many tasks may run at a time. Python does not tell who has started a
+thread. It began after its task, and its task stands in a function that waits.
+
+Guarantees:
+    - A thread that is older than all running tasks gets no help.
+    - A thread that a task waits for gets help, however the task waits.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Final
+
+from parallel_facade._common.deadlines import Clock
+
+PATIENCE: Final = 0.05
+"""Seconds for which a thread waits that a task seems to wait for."""
+
+LONG_PATIENCE: Final = 5.0
+"""Seconds for which a thread waits if tasks that are older seem to compute: they may also wait in
+C code for it, such as in `queue.SimpleQueue.get`, or look now and then whether it has ended."""
+
+WAITING_PACKAGES: Final = frozenset(
+    {"threading", "queue", "concurrent", "asyncio", "selectors", "multiprocessing", __package__}
+)
+"""Modules and packages of functions in which a task waits for a thread."""
+
+
+class RunningTasks:
+    """The tasks that run in a back-end's threads.
+
+    Args:
+        workers: How many threads the back-end has.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        # By the id of the thread that runs it: the ids of the threads that were there before.
+        self._older: dict[int, frozenset[int | None]] = {}
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run a task in the block."""
+        me = threading.get_ident()
+        self._older[me] = frozenset([thread.ident for thread in threading.enumerate()])
+        try:
+            yield
+        finally:
+            del self._older[me]
+
+    def patience_with(self, thread: int) -> float | None:
+        """Return how long *thread* has to wait until it gets help; `None` if it gets none."""
+        older = self._older.copy()
+        if len(older) < self._workers:
+            return None  # the others do something else, which ends without us
+        tasks = [task for task, before in older.items() if thread not in before]
+        if not tasks:
+            return None
+        return PATIENCE if any(map(_waits, tasks)) else LONG_PATIENCE
+
+
+def _waits(thread: int) -> bool:
+    """Return whether *thread* stands in a function that waits for something."""
+    frame = sys._current_frames().get(thread)
+    module = "" if frame is None else str(frame.f_globals.get("__name__"))
+    return module.partition(".")[0] in WAITING_PACKAGES
+
+
+class WaitingThreads:
+    """Notes since when threads wait.
+
+    Args:
+        running: The tasks that keep the workers busy.
+        clock: A monotonic clock in seconds.
+    """
+
+    def __init__(self, running: RunningTasks, clock: Clock = monotonic) -> None:
+        self._running = running
+        self._clock = clock
+        self._since: dict[int, float] = {}
+
+    def due(self, waiting: Collection[int]) -> list[int]:
+        """Return those of the *waiting* threads that need help now.
+
+        Args:
+            waiting: The ids of all threads that wait at this time.
+        """
+        now = self._clock()
+        self._since = {thread: self._since.get(thread, now) for thread in waiting}
+        return [
+            thread
+            for thread, since in self._since.items()
+            if (patience := self._running.patience_with(thread)) is not None
+            and now - since >= patience
+        ]

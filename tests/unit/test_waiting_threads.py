@@ -1,0 +1,187 @@
+"""Which threads get help: those that running tasks wait for, and no others."""
+
+import queue
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from parallel_facade import Pool, pmap
+from parallel_facade.backends.waiting_threads import (
+    LONG_PATIENCE,
+    PATIENCE,
+    RunningTasks,
+    WaitingThreads,
+)
+
+SECONDS = 60
+
+
+class Crew:
+    """Threads that stand in given functions until the test ends."""
+
+    def __init__(self):
+        self._threads = []
+        self._ends = []
+
+    def start(self, stand, end, around=lambda: None):
+        """Start a thread that enters *around* and stands in *stand* until *end* is called."""
+        began, ready = threading.Event(), queue.SimpleQueue()
+
+        def run():
+            with around() or threading.Lock():
+                ready.put(threading.get_ident())
+                began.set()
+                stand()
+
+        self._ends.append(end)
+        self._threads.append(threading.Thread(target=run))
+        self._threads[-1].start()
+        return ready.get(timeout=SECONDS)
+
+    def wait(self, around=lambda: None):
+        """Start a thread that waits for an event."""
+        event = threading.Event()
+        return self.start(event.wait, event.set, around)
+
+    def wait_in_c(self, around=lambda: None):
+        """Start a thread that waits where no frame of Python tells it."""
+        lock = threading.Lock()
+        lock.acquire()
+        return self.start(lock.acquire, lock.release, around)
+
+    def end(self):
+        for end in self._ends:
+            end()
+        for thread in self._threads:
+            thread.join(SECONDS)
+
+
+@pytest.fixture
+def crew():
+    crew = Crew()
+    yield crew
+    crew.end()
+
+
+def test_a_thread_that_a_waiting_task_has_started_gets_help_soon(crew):
+    running = RunningTasks(1)
+    crew.wait(running.running)
+    child = crew.wait()
+
+    assert running.patience_with(child) == PATIENCE
+
+
+def test_a_thread_that_a_task_waits_for_in_c_gets_help_in_the_end(crew):
+    running = RunningTasks(1)
+    crew.wait_in_c(running.running)
+    child = crew.wait()
+
+    assert running.patience_with(child) == LONG_PATIENCE
+
+
+def test_a_thread_that_is_older_than_the_tasks_gets_no_help(crew):
+    running = RunningTasks(1)
+    older = crew.wait()
+    crew.wait(running.running)
+
+    assert running.patience_with(older) is None
+
+
+def test_nobody_gets_help_while_a_worker_does_something_else(crew):
+    running = RunningTasks(2)
+    crew.wait(running.running)
+
+    assert running.patience_with(crew.wait()) is None
+
+
+def test_help_is_due_when_a_thread_has_waited_for_so_long(crew):
+    times = iter([0.0, PATIENCE / 2, PATIENCE, 2 * PATIENCE, 3 * PATIENCE])
+    running = RunningTasks(1)
+    crew.wait(running.running)
+    child = crew.wait()
+    waiting = WaitingThreads(running, clock=lambda: next(times))
+
+    assert [waiting.due(ids) for ids in ([child], [child], [child], [], [child])] == [
+        *([], [], [child]),
+        *([], []),
+    ]
+
+
+def test_a_helper_begins_as_the_threads_of_its_executor_do():
+    local = threading.local()
+
+    def initialize(name):
+        local.connection = name
+
+    def inner(x):
+        return local.connection, x
+
+    def outer(x):
+        results = []
+        thread = threading.Thread(
+            target=lambda: results.append(pmap(inner, [x, x], backend=executor))
+        )
+        thread.start()
+        thread.join(SECONDS)
+        return results[0]
+
+    with ThreadPoolExecutor(1, initializer=initialize, initargs=("db",)) as executor:
+        assert pmap(outer, [1, 2], backend=executor) == [[("db", x)] * 2 for x in (1, 2)]
+
+
+def run_from_threads(count, call):
+    """Run *call* in threads that are all there before the first of them calls it."""
+    barrier = threading.Barrier(count)
+    threads = [
+        threading.Thread(target=lambda: (barrier.wait(SECONDS), call())) for _ in range(count)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+
+
+@pytest.mark.parametrize("kind", ["thread", "executor"])
+def test_plain_threads_that_share_a_pool_wait_for_its_workers(kind):
+    now, most = [], []
+
+    def note(x):
+        now.append(x)
+        most.append(len(now))
+        threading.Event().wait(PATIENCE)  # as long as it takes until a child would get help
+        now.pop()
+
+    with ThreadPoolExecutor(1) as executor:
+        backend = "thread" if kind == "thread" else executor
+        with Pool(backend=backend, workers=1) as pool:
+            run_from_threads(4, lambda: pool.pmap(note, range(3)))
+
+    assert max(most) == 1
+    assert len(most) == 12
+
+
+def test_results_of_an_executor_are_not_kept():
+    class Result:
+        count = 0
+
+        def __init__(self):
+            Result.count += 1
+
+        def __del__(self):
+            Result.count -= 1
+
+    with ThreadPoolExecutor(2) as executor, Pool(backend=executor) as pool:
+        held = threading.Event()
+        busy = pool.submit(held.wait)
+
+        def call_often():
+            for _ in range(10):
+                pool.submit(Result).result(SECONDS)
+
+        run_from_threads(1, call_often)
+        left = Result.count
+        held.set()
+        busy.result(SECONDS)
+
+    assert left <= 1  # the pool's own thread may still hold the last
