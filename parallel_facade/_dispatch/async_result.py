@@ -247,9 +247,13 @@ class AsyncResult(SafeFuture[R], Generic[R]):
         """Return whether the task, which has ended, raised; do not rebuild the exception."""
         return super().exception() is not None
 
+    _is_finalizing = staticmethod(sys.is_finalizing)
+    """Kept here: in the end, Python takes the names of modules away."""
+
     def __del__(self) -> None:
         # Nobody can ask any more. While the interpreter ends, logging may already be torn down.
-        if getattr(self, "_failure_is_known", True) or sys.is_finalizing() or not self.done():
+        is_ending = self._is_finalizing()
+        if getattr(self, "_failure_is_known", True) or is_ending or not self.done():
             return
         if not self.cancelled() and (what := self._failure_as_text()):
             _log.error("a background call failed, and its result was never requested:\n%s", what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from parallel_facade._common.call_ids import new_call_id
-from parallel_facade._common.errors import described
+from parallel_facade._common.errors import SerializationError, described
 from parallel_facade._common.plain_data import PROTOCOL
 from parallel_facade._configuration.settings import settings_for_tasks
 from parallel_facade._console.replay import packed_output_request
@@ -27,8 +28,17 @@ from parallel_facade._worker.outcomes import (
     first_traceback,
     have_failures,
 )
-from parallel_facade._worker.run_chunk import THE_ARGUMENTS, THE_CALLABLE, Call, Chunk, name_of
+from parallel_facade._worker.run_chunk import (
+    THE_ARGUMENTS,
+    THE_CALLABLE,
+    THE_STATE,
+    Call,
+    Chunk,
+    name_of,
+)
 from parallel_facade.backends.base import Backend
+
+_log = logging.getLogger("parallel_facade")
 
 
 class Codec(Protocol):
@@ -170,7 +180,19 @@ class PayloadCodec:
 
     def _packed_state(self) -> bytes | None:
         state = read_state()
-        return self._encoder.encode(state, "the caller's state", None).data if state else None
+        try:
+            return self._encoder.encode(state, THE_STATE, None).data if state else None
+        except SerializationError:
+            can_travel = {name: one for name, one in state.items() if self._can_travel(name, one)}
+            return self._encoder.encode(can_travel, THE_STATE, None).data
+
+    def _can_travel(self, name: str, value: Any) -> bool:
+        try:
+            self._encoder.encode(value, f"the caller's {name}")
+        except SerializationError as exc:
+            _log.warning("tasks do not see the caller's %s: %s", name, str(exc).partition("\n")[0])
+            return False
+        return True
 
     def _packed_output_request(self) -> bytes:
         return packed_output_request(is_remote=self._is_remote, has_bar=self._has_bar)

@@ -163,6 +163,13 @@ class ReceivedParts:
         self._memo = memo
         self._objects: dict[int, Any] | None = None
 
+    def forget_values(self) -> None:
+        """Release what no item is: the bytes that objects were made from may be large."""
+        self._objects = {
+            number: obj for number, obj in self._memo().items() if type(obj) not in NEVER_ITEMS
+        }
+        self._memo = dict
+
     def rebuild(self, make: Callable[[], Any]) -> Any:
         """Return what *make* rebuilds from payloads that may refer to these objects."""
         token = _parts.set(self._object)

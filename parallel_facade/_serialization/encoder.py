@@ -13,7 +13,7 @@ import functools
 import io
 import pickle
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from parallel_facade._common.errors import SerializationError, described
 from parallel_facade._common.interrupt_safety import raise_if_handlers
@@ -40,6 +40,10 @@ from parallel_facade._serialization.pickler import (
     StandardPickler,
     TravelPickler,
 )
+from parallel_facade._serialization.rules.memory_regions import remember_regions
+
+LARGE_BYTES: Final = 1 << 20
+"""A callable of this size may be made from values that are worth releasing."""
 
 
 class Payload(NamedTuple):
@@ -66,7 +70,10 @@ def decode_callable(
     buffers = [mapped_segment.open() for mapped_segment in mapped_segments]
     with io.BytesIO(data) as stream:  # closed: the unpickler would keep it
         unpickler: Any = pickle.Unpickler(stream, buffers=buffers)
-        return unpickler.load(), ReceivedParts(unpickler.memo.copy)
+        loaded, parts = unpickler.load(), ReceivedParts(unpickler.memo.copy)
+    if len(data) >= LARGE_BYTES or buffers:
+        parts.forget_values()
+    return loaded, parts
 
 
 def decode(data: Any, mapped_segments: tuple[MappedSegment | FetchedBuffer, ...] = ()) -> Any:
@@ -242,7 +249,7 @@ class Encoder:
 
     def _dump(self, obj: Any, segment_pool: SegmentPool | Store | None) -> _Encoded:
         """Encode *obj* by the C pickler, or in Python if the data is too deep for it."""
-        before = remember_answers({}), send_by_value(self._by_value)
+        before = remember_answers({}), send_by_value(self._by_value), remember_regions([])
         try:
             return self._dump_by(TravelPickler, obj, segment_pool)
         except RecursionError as exc:
@@ -252,6 +259,7 @@ class Encoder:
         finally:
             remember_answers(before[0])
             send_by_value(before[1])
+            remember_regions(before[2])
 
     def _dump_by(self, kind: Any, obj: Any, segment_pool: SegmentPool | Store | None) -> _Encoded:
         buffer, defined = io.BytesIO(), set(self._everywhere)
@@ -263,7 +271,7 @@ class Encoder:
         )
         if (reducer := self._reducer(defined)) is None:
             pickler: Any = StandardPickler(buffer, PROTOCOL, buffer_callback=take)
-            pickler.parts = self.parts
+            pickler.parts, pickler.returning = self.parts, self.returning
         else:
             pickler = kind(buffer, reducer, take)
         try:

@@ -34,12 +34,14 @@ from parallel_facade._serialization.modules.importable import (
 from parallel_facade._serialization.reductions import (
     HANDLER_BY_ID,
     is_registered,
-    object_at,
     reduce_named,
     rule_for,
 )
 from parallel_facade._serialization.rules.methods import reduce_method
-from parallel_facade._serialization.rules.process_objects import is_of_process, place_of
+from parallel_facade._serialization.rules.process_objects import (
+    is_of_process,
+    reduce_of_process,
+)
 from parallel_facade._serialization.rules.singletons import (
     Names,
 )
@@ -53,6 +55,9 @@ class StandardPickler(pickle.Pickler):
     parts: SentParts | None = None
     """The objects of the callable, for its items."""
 
+    returning: bool = False
+    """Whether the payload goes back to the side that has sent the call."""
+
     def reducer_override(self, obj: Any) -> Any:
         """Reduce methods; refuse what the main script defines; leave the rest to pickle."""
         if self.parts is not None and (number := self.parts.number_of(obj)) is not None:
@@ -63,8 +68,8 @@ class StandardPickler(pickle.Pickler):
             raise pickle.PicklingError(f"{obj!r} belongs to the main script, not to a module")
         if type(obj) is types.FunctionType:
             return reduce_named(None, obj, find_path(obj))
-        if is_of_process(type(obj)) and (place := place_of(obj)) is not None:
-            return object_at, place
+        if is_of_process(type(obj)):
+            return reduce_of_process(obj, returning=self.returning)
         return NotImplemented
 
 

@@ -34,6 +34,7 @@ from parallel_facade._serialization.modules.importable import (
     find_path,
     is_importable,
     is_importable_module,
+    object_at,
 )
 from parallel_facade._serialization.modules.ownership import is_built_in, is_ours
 from parallel_facade._serialization.modules.registrations import has_own_hash, reducer_of
@@ -95,8 +96,7 @@ from parallel_facade._serialization.rules.process_bound import (
 )
 from parallel_facade._serialization.rules.process_objects import (
     is_of_process,
-    place_of,
-    remake,
+    reduce_of_process,
 )
 from parallel_facade._serialization.rules.singletons import (
     SINGLETON_TYPES,
@@ -186,11 +186,6 @@ def reduce_named(reducer: Reducer | None, obj: Any, found: tuple[str, str] | Non
 def apply_changes_beside(_: object, state: tuple[str, ModuleChanges]) -> None:
     """Apply the module changes that travelled beside an object's name."""
     apply_changes(*state)
-
-
-def object_at(module: str, path: str) -> Any:
-    """Return the object at the dotted *path* of *module*."""
-    return functools.reduce(getattr, path.split("."), import_module(module))
 
 
 def _reduce_function(reducer: Reducer, function: types.FunctionType) -> Any:
@@ -355,11 +350,6 @@ def _reduce_lru_cache(reducer: Reducer, wrapper: Any) -> Any:
     return _functions.reduce_lru_cache(wrapper)
 
 
-def _reduce_of_process(_: Reducer, obj: Any) -> Any:
-    place = place_of(obj)
-    return remake(obj) if place is None else (object_at, place)
-
-
 def _reduce_lock(_: Reducer, lock: Any) -> Any:
     # dill's copy of a reentrant lock is locked without an owner: its first user waits forever.
     if not repr(lock).startswith("<unlocked"):
@@ -413,7 +403,7 @@ RULES: Final[tuple[tuple[Callable[[type], bool], Handler], ...]] = (
     (is_carried_by_dill, lambda reducer, obj: reducer.reduce_by_dill(obj)),
     (lambda kind: issubclass(kind, BaseException), _reduce_exception),
     (lambda kind: issubclass(kind, logging.Logger), lambda _, logger: reduce_logger(logger)),
-    (is_of_process, _reduce_of_process),
+    (is_of_process, lambda reducer, obj: reduce_of_process(obj, returning=reducer.returning)),
     (is_process_bound, lambda _, obj: refuse_process_bound(obj)),
     (is_made_by_ctypes, _mapped_or(reduce_mapped_ctypes, _reduce_instance)),
     (is_torch_tensor, _mapped_or(reduce_mapped_tensor, _reduce_instance)),

@@ -92,10 +92,17 @@ _written: set[str] = set()
 def _read_decimal() -> Any:
     import decimal
 
-    context, default = decimal.getcontext(), decimal.DefaultContext
-    if _fields_of(context) == _fields_of(default):
-        return None
-    return context.copy()
+    context = decimal.getcontext()
+    return None if _fields_of(context) == _fields_of(_new_decimal()) else context.copy()
+
+
+def _new_decimal() -> Any:
+    """Return the context of a new interpreter; a program may have changed `DefaultContext`."""
+    import decimal
+
+    traps = [decimal.DivisionByZero, decimal.Overflow, decimal.InvalidOperation]
+    limits = {"prec": 28, "Emin": -999999, "Emax": 999999, "capitals": 1, "clamp": 0}
+    return decimal.Context(**limits, rounding=decimal.ROUND_HALF_EVEN, flags=[], traps=traps)
 
 
 def _fields_of(context: Any) -> tuple[Any, ...]:
@@ -107,7 +114,7 @@ def _write_decimal(context: Any) -> None:
     import decimal
 
     # A copy: the flags that a task raises must not be seen by the next one.
-    decimal.setcontext((decimal.DefaultContext if context is None else context).copy())
+    decimal.setcontext(_new_decimal() if context is None else context.copy())
     decimal.getcontext().clear_flags()
 
 
@@ -115,15 +122,17 @@ def _write_decimal(context: Any) -> None:
 
 
 def _read_errors() -> Any:
-    found = sys.modules["numpy"].geterr()
-    return None if found == ERROR_DEFAULTS else found
+    numpy = sys.modules["numpy"]
+    found, handler = numpy.geterr(), numpy.geterrcall()
+    return None if found == ERROR_DEFAULTS and handler is None else (found, handler)
 
 
 def _write_errors(found: Any) -> None:
     import numpy as np
 
-    kinds: Any = ERROR_DEFAULTS if found is None else found
+    kinds, handler = (ERROR_DEFAULTS, None) if found is None else found
     np.seterr(**kinds)
+    np.seterrcall(handler)
 
 
 def _read_print_options() -> Any:

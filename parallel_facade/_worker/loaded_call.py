@@ -40,6 +40,7 @@ from parallel_facade._worker.outcomes import Failure, Received, captured, encode
 from parallel_facade._worker.run_chunk import (
     THE_ARGUMENTS,
     THE_CALLABLE,
+    THE_STATE,
     Call,
     Chunk,
     item_now,
@@ -87,13 +88,20 @@ class CallEnvironment(NamedTuple):
             sys.path += [entry for entry in self.import_path if entry not in known]
         elif sys.path != self.import_path:
             sys.path[:] = self.import_path
-        with suppress(OSError):  # the folder may not exist on another machine
-            if self.folder and os.getcwd() != self.folder:
+        if self.folder and _working_folder() != self.folder:
+            with suppress(OSError):  # the folder may not exist on another machine
                 os.chdir(self.folder)
         if self.authkey is not None:
             from multiprocessing import process  # imported here, because few programs use managers
 
             process.current_process().authkey = self.authkey
+
+
+def _working_folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return None
 
 
 class LoadedCall:
@@ -188,7 +196,10 @@ class LoadedCall:
     ) -> tuple[Payload, int]:
         if on_begin is not None:
             on_begin()
-        write_state(self._state)
+        try:
+            write_state(self._state)
+        except BaseException as exc:
+            return self._unread(THE_STATE, exc)
         with _namespaces.as_main(self.call_id), LiveObjects():
             try:
                 chunk = Chunk(*self._parts.rebuild(lambda: decode(*payload)))
@@ -222,9 +233,9 @@ class LoadedCall:
             with LiveObjects() as self._live:
                 fields, self._parts = decode_callable(self._payload, self._mapped_segments)
                 call = Call(*fields)
-                # After the call: it refers to classes that the call has brought along.
-                if self._environment.state is not None:
-                    self._state = decode(self._environment.state)
+                # After the call: it refers to what the call has brought along.
+                if (state := self._environment.state) is not None:
+                    self._state = self._parts.rebuild(lambda: decode(state))
                 self._call = call
             self._payload, self._mapped_segments = b"", ()
         return self._call

@@ -98,6 +98,7 @@ FORMS: Final = {"one": _apply_one, "many": _apply_many, "call": _apply_call}
 
 THE_CALLABLE: Final = "the callable"
 THE_ARGUMENTS: Final = "the arguments"
+THE_STATE: Final = "the caller's state"
 THE_INITIALIZER: Final = "the initializer"
 
 

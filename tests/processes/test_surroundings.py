@@ -115,6 +115,18 @@ def imports_in_a_removed_folder():
     return not subprocess.run([sys.executable, "-c", code], capture_output=True).returncode
 
 
+def test_workers_leave_a_folder_that_was_removed(start_method, tmp_path, monkeypatch):
+    removed, other = tmp_path / "removed", tmp_path / "other"
+    removed.mkdir()
+    other.mkdir()
+    with Pool(start_method=start_method, workers=1) as pool:
+        monkeypatch.chdir(removed)
+        assert pool.pmap(lambda _: os.getcwd(), [0]) == [str(removed)]
+        removed.rmdir()
+        monkeypatch.chdir(other)
+        assert pool.pmap(lambda _: os.getcwd(), [0]) == [str(other)]
+
+
 @pytest.mark.parametrize("surroundings", IN_CALLERS)
 def test_a_caller_that(start_method, tmp_path, surroundings):
     if "folder" in surroundings and start_method != "fork" and not imports_in_a_removed_folder():

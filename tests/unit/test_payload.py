@@ -1,6 +1,7 @@
 """Payloads within one process: identity, sharing, refusals."""
 
 import abc
+import collections.abc
 import enum
 import functools
 import gc
@@ -19,9 +20,16 @@ from parallel_facade import SerializationError
 from parallel_facade._common.call_ids import new_call_id
 from parallel_facade._serialization import dill_bridge as _dilling
 from parallel_facade._serialization import pickler as _pickling
-from parallel_facade._serialization.encoder import Encoder, decode
+from parallel_facade._serialization.encoder import (
+    LARGE_BYTES,
+    Encoder,
+    decode,
+    decode_callable,
+)
 from parallel_facade._serialization.modules.importable import find_path, is_importable
+from parallel_facade._serialization.modules.registrations import registrations_of
 from parallel_facade._serialization.rules.class_tokens import class_for, token_for
+from parallel_facade._worker.run_chunk import Chunk
 
 
 def there_and_back(obj, serializer="dill"):
@@ -262,3 +270,38 @@ def test_a_shadowed_function_goes_by_value():
     exec("def there_and_back(x):\n return ('another', x)", space)
 
     assert there_and_back(space["there_and_back"])(1) == ("another", 1)
+
+
+class FromBytes:
+    def __init__(self, data):
+        self.size = len(data)
+
+    def __reduce__(self):
+        return FromBytes, (bytes(self.size),)
+
+
+def test_values_that_a_large_callable_was_made_from_are_released():
+    made = [FromBytes(bytes(2 * LARGE_BYTES)), b"kept"]
+    encoder = Encoder(new_call_id(), "pickle")
+    payload = encoder.encode_callable(made, "the callable", dict)
+    chunk = Chunk(0, [made[0], made], 1)
+    items = encoder.encode_items(chunk, "one", "items", dict)
+
+    received, parts = decode_callable(payload.data)
+    found = parts.rebuild(lambda: decode(items.data))[1]
+    assert (found[0] is received[0], found[1] is received) == (True, True)
+    assert len(items.data) < 1000
+    gc.collect()
+    assert not any(type(one) is bytes and len(one) > LARGE_BYTES for one in parts._objects.values())
+
+
+def test_a_class_of_the_script_is_watched_once_however_often_something_is_registered():
+    cls = type("Registered", (), {"__module__": "__main__"})
+    collections.abc.Sized.register(cls)
+    before = len(weakref.finalize._registry)
+
+    for _ in range(3):
+        collections.abc.Sized.register(type("Another", (), {"__module__": "helpers"}))
+        (registered,) = registrations_of([cls])
+    assert (registered.kind, registered.target) == ("virtual", collections.abc.Sized)
+    assert len(weakref.finalize._registry) <= before + 1

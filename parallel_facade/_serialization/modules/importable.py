@@ -15,6 +15,7 @@ import sys
 import threading
 import types
 from contextlib import suppress
+from importlib import import_module
 from importlib.machinery import PathFinder
 from typing import Any, Final
 
@@ -202,3 +203,8 @@ def _follow(module: types.ModuleType, names: list[str], target: Any) -> str | No
             return None
         path.append(name)
     return ".".join(path) if found is target else None
+
+
+def object_at(module: str, path: str) -> Any:
+    """Return the object at the dotted *path* of *module*."""
+    return functools.reduce(getattr, path.split("."), import_module(module))

@@ -89,7 +89,7 @@ def registered_with(target: Any) -> Iterator[Registration]:
 
 def registrations_of(classes: list[type]) -> Iterator[Registration]:
     """Yield the registrations of *classes*, which the script defines, with what modules have."""
-    abstract, dispatchers = _abstract_classes_by_member(), list(_dispatchers())
+    abstract, dispatchers = _abstract.by_member(), list(_dispatchers())
     for cls in classes:
         for target in abstract.get(id(cls), ()):
             yield Registration("virtual", target, cls, None)
@@ -166,19 +166,36 @@ def _in_module(module: str, _: int, is_wanted: Callable[[Any], bool]) -> tuple[A
     return tuple(value for value in values if is_wanted(value))
 
 
-_by_member: tuple[object, dict[int, list[Any]]] = (None, {})
+class _AbstractClasses:
+    """With which abstract classes the classes of the script are registered, by their ids."""
+
+    def __init__(self) -> None:
+        self._token: object = None
+        self._by_member: dict[int, list[Any]] = {}
+        self._watched: set[int] = set()  # classes that are forgotten when they are collected
+
+    def by_member(self) -> dict[int, list[Any]]:
+        """Return them, looked up anew if something was registered since."""
+        token = abc.get_cache_token()
+        if self._token != token:
+            self._by_member.clear()
+            for target in _abstract_classes():
+                for cls in filter(is_of_script, registered_classes(target)):
+                    self._add(cls, target)
+            self._token = token
+        return self._by_member
+
+    def _add(self, cls: type, target: Any) -> None:
+        targets = self._by_member.setdefault(id(cls), [])
+        if not any(one is target for one in targets):
+            targets.append(target)
+        if id(cls) not in self._watched:
+            self._watched.add(id(cls))
+            weakref.finalize(cls, self._forget, id(cls)).atexit = False
+
+    def _forget(self, member: int) -> None:
+        self._watched.discard(member)
+        self._by_member.pop(member, None)
 
 
-def _abstract_classes_by_member() -> dict[int, list[Any]]:
-    """Return, by the id of each class of the script, the abstract classes it is registered with."""
-    global _by_member
-    token = abc.get_cache_token()
-    if _by_member[0] != token:  # something was registered since
-        found: dict[int, list[Any]] = {}
-        for target in _abstract_classes():
-            for cls in registered_classes(target):
-                if is_of_script(cls) and not any(one is target for one in found.get(id(cls), ())):
-                    found.setdefault(id(cls), []).append(target)
-                    weakref.finalize(cls, found.pop, id(cls), None).atexit = False
-        _by_member = token, found
-    return _by_member[1]
+_abstract: Final = _AbstractClasses()

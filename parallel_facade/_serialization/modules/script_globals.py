@@ -16,11 +16,12 @@ Guarantees:
 
 from __future__ import annotations
 
+import builtins
 import pickle
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 from parallel_facade._common.call_ids import caller_of, is_from_here
@@ -42,23 +43,32 @@ CODE_TYPES: Final = (types.FunctionType, types.BuiltinFunctionType, types.Module
 """Globals that functions need for their work, and that are small."""
 
 
-def replaced_in(space: dict[str, Any], reads: dict[str, Any]) -> dict[str, int]:
+GONE: Final = -1
+"""Instead of a count: the program has no such name."""
+
+
+def replaced_in(
+    space: dict[str, Any], reads: dict[str, Any], names: Collection[str]
+) -> dict[str, int]:
     """Return how often the program has given another object to the names of mutable values.
 
     Args:
         space: The globals of a script.
         reads: The globals to send.
+        names: All names that are read.
 
     Returns:
-        The names for which it has, since they were sent first.
+        The names for which it has, since they were sent first, and those that are `GONE`.
     """
     if space is not getattr(sys.modules.get(MAIN), "__dict__", None):
         return {}
-    return {
+    counts = {
         name: count
         for name, value in reads.items()
         if (count := times_replaced((MAIN, ""), name, value))
     }
+    known = vars(builtins)
+    return counts | {name: GONE for name in names if name not in space and name not in known}
 
 
 def follow_script(call_id: str, pinned: dict[str, Any]) -> types.ModuleType:
@@ -116,10 +126,22 @@ def fill_script(
         for name, value in values.items():
             space.setdefault(name, value)
         return
+    counts = replaced or {}
     for name, value in values.items():
         if name not in record.arrived and (name not in space or name in record.carried):
             record.carried.discard(name)
-            space[name] = _value_to_use(record, name, value, (replaced or {}).get(name, 0))
+            space[name] = _value_to_use(record, name, value, counts.get(name, 0))
+    for name in [name for name in counts if counts[name] == GONE]:
+        _take_away(record, name)
+
+
+def _take_away(record: ScriptRecord, name: str) -> None:
+    """Delete a name that the program had once, unless a task has set it since it has not."""
+    blob, _ = record.inherited.get(name, (None, None))
+    if name in record.carried and blob is not ABSENT:
+        record.carried.discard(name)
+        record.inherited.pop(name, None)
+        del record.space[name]
 
 
 def _value_to_use(record: ScriptRecord, name: str, value: Any, count: int) -> Any:

@@ -8,6 +8,8 @@ object. So these instances are taken apart and put together past their own attri
 from __future__ import annotations
 
 import copyreg
+import pickle
+import struct
 import types
 from collections.abc import Iterator
 from contextlib import suppress
@@ -33,11 +35,36 @@ def has_dynamic_attributes(kind: type) -> bool:
 
 
 def reduce_dynamic(obj: Any) -> tuple[Any, ...]:
-    """Return how to rebuild *obj* from its contents."""
+    """Return how to rebuild *obj* from its contents.
+
+    Raises:
+        pickle.PicklingError: A base that is written in C keeps contents that cannot be reached.
+    """
     kind = type(obj)
+    if _has_hidden_state(kind):
+        raise pickle.PicklingError(f"cannot pickle {kind.__qualname__!r} object")
     elements = list.__iter__(obj) if issubclass(kind, list) else None
     entries = iter(dict.items(obj)) if issubclass(kind, dict) else None
     return copyreg.__newobj__, (kind,), _contents(obj), elements, entries, fill_dynamic  # type: ignore[attr-defined]
+
+
+def _has_hidden_state(kind: type) -> bool:
+    """Return whether objects of *kind* are larger than their attributes, as `object` checks it.
+
+    The sizes are those of ``object_getstate_default`` in CPython's Objects/typeobject.c.
+    """
+    if issubclass(kind, list | dict):
+        return False
+    size = object.__basicsize__ + POINTER_BYTES * len(copyreg._slotnames(kind))  # type: ignore[attr-defined]
+    if kind.__dictoffset__ and not kind.__flags__ & MANAGED_DICT:
+        size += POINTER_BYTES
+    size += POINTER_BYTES * (kind.__weakrefoffset__ > 0)
+    return kind.__itemsize__ != 0 or kind.__basicsize__ > size
+
+
+POINTER_BYTES: Final = struct.calcsize("P")
+MANAGED_DICT: Final = 1 << 4
+"""Of the flags of a type: its objects have their dictionary in front of them."""
 
 
 def _contents(obj: Any) -> tuple[dict[str, Any], dict[str, Any]]:

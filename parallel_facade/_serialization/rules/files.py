@@ -8,8 +8,10 @@ without a path (a pipe, a temporary file) is a number that means something else 
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import sys
+from contextlib import suppress
 from typing import Any, Final
 
 FILES: Final = (
@@ -42,11 +44,29 @@ def reduce_file(file: Any, *, returning: bool) -> tuple[Any, ...]:
     mode = _raw(file).mode
     if mode == "ab":
         options = _text_options(file) if _is_text(file) else _buffering(file)
-        return open_again, (file.name, "a" if _is_text(file) else "ab", options, None)
+        return open_again, (_path_of(file), "a" if _is_text(file) else "ab", options, None)
     if mode == "rb" and not _is_text(file):
-        return open_again, (file.name, "rb", _buffering(file), file.tell())
+        return open_again, (_path_of(file), "rb", _buffering(file), file.tell())
     purpose = "reading text" if mode == "rb" else "writing"
     raise pickle.PicklingError(f"a file that is open for {purpose} cannot travel: {file.name!r}")
+
+
+def _path_of(file: Any) -> str | bytes:
+    """Return a path that leads to *file* now; its name may be from before a change of folder.
+
+    Raises:
+        pickle.PicklingError: There is none, or it is not known.
+    """
+    opened = os.fstat(file.fileno())
+    name: str | bytes = file.name
+    with suppress(OSError):
+        if os.path.samestat(os.stat(name), opened):
+            return name
+    with suppress(OSError):
+        path = os.readlink(f"/proc/self/fd/{file.fileno()}")
+        if os.path.samestat(os.stat(path), opened):
+            return path
+    raise pickle.PicklingError(f"the file that was opened as {file.name!r} is not there any more")
 
 
 def _text_options(file: Any) -> dict[str, Any]:

@@ -26,31 +26,9 @@ from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 from parallel_facade._serialization.rules.ctypes_types import is_made_by_ctypes
+from parallel_facade._serialization.rules.memory_regions import Region, listed_region
 
-MAPS: Final = "/proc/self/maps"
 DELETED: Final = " (deleted)"
-
-
-class Region(NamedTuple):
-    """A range of addresses that shows a part of a file.
-
-    Attributes:
-        start: Its first address.
-        length: Its size in bytes.
-        offset: Where it begins in the file.
-        path: The file.
-        inode: The number of the file in its file system.
-        writable: Whether it can be written.
-        is_shared: Whether other processes see what is written.
-    """
-
-    start: int
-    length: int
-    offset: int
-    path: str
-    inode: int
-    writable: bool
-    is_shared: bool
 
 
 class Place(NamedTuple):
@@ -122,28 +100,13 @@ _regions: weakref.WeakKeyDictionary[mmap.mmap, Region] = weakref.WeakKeyDictiona
 def _region_at(address: int, owner: Any) -> Region | None:
     """Return the region of the memory of *owner* at *address*; `None` if that is not known."""
     if not isinstance(owner, mmap.mmap):
-        return _listed_region(address)
+        return listed_region(address)
     region = _regions.get(owner)
     if region is None or not region.start <= address < region.start + region.length:  # resized
-        region = _listed_region(address)
+        region = listed_region(address)
     if region is not None:
         _regions[owner] = region
     return region
-
-
-def _listed_region(address: int) -> Region | None:
-    with suppress(OSError), open(MAPS, encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            span, mode, offset, _, inode, *rest = line.rstrip("\n").split(maxsplit=5)
-            start, end = (int(one, 16) for one in span.split("-"))
-            if start <= address < end:
-                path = rest[0].replace("\\012", "\n") if rest else ""
-                return Region(
-                    *(start, end - start, int(offset, 16), path, int(inode)),
-                    writable=mode[1] == "w",
-                    is_shared=mode[3] == "s",
-                )
-    return None
 
 
 def _region_of_memmap(array: Any, owner: Any) -> Region | None:
@@ -219,7 +182,8 @@ def _found(
         place = _place_of(region, writable=writable, returning=returning)
         if place is not None and _can_be_rebuilt(obj):
             return place, address - region.start
-    if writable:
+    # A result is the caller's alone: memory that a task has made for itself is copied.
+    if writable and not returning:
         kind = type(obj).__qualname__
         raise pickle.PicklingError(
             f"a writable {kind} over shared memory (SharedMemory, mmap, RawArray) that other "
@@ -233,7 +197,7 @@ def _can_be_rebuilt(obj: Any) -> bool:
     if not is_numpy_array(type(obj)):
         return True
     numpy = sys.modules["numpy"]
-    return type(obj) in {numpy.ndarray, numpy.memmap}
+    return type(obj) in {numpy.ndarray, numpy.memmap, numpy.recarray, numpy.matrix}
 
 
 # ── how it is rebuilt ─────────────────────────────────────────────────────────────────────────────
@@ -284,12 +248,32 @@ def reduce_mapped_view(view: memoryview, *, returning: bool) -> Any:
         return NotImplemented
     if not view.c_contiguous:
         raise pickle.PicklingError("a memoryview of parts of shared memory cannot travel")
+    if view.format not in NATIVE_FORMATS:
+        return _reduce_view_of_all(view)
     address, writable = _address_of(view), not view.readonly
     found = _found(view, owner, address, writable=writable, returning=returning)
     if found is None:
         return NotImplemented
     place, begin = found
     return new_mapped_view, (tuple(place), begin, view.nbytes, view.format, view.shape)
+
+
+NATIVE_FORMATS: Final = frozenset("?cbBhHiIlLqQnNfdeP")
+"""Formats of memory views that can be made from bytes."""
+
+
+def _reduce_view_of_all(view: memoryview) -> tuple[Any, ...]:
+    """Return how to make *view* again, which has a format of its lender, from this lender.
+
+    Raises:
+        pickle.PicklingError: It does not show all that the lender has.
+    """
+    with memoryview(view.obj) as whole:
+        if (whole.format, whole.shape) == (view.format, view.shape):
+            return memoryview, (view.obj,)
+    raise pickle.PicklingError(
+        f"a memoryview of a part of shared memory with format {view.format!r} cannot travel"
+    )
 
 
 def new_mapped_view(
@@ -313,28 +297,33 @@ def reduce_mapped_array(array: Any, *, returning: bool) -> Any:
         return NotImplemented
     place, begin = found
     attributes = None
-    if type(array) is not sys.modules["numpy"].ndarray:
+    if type(array) is sys.modules["numpy"].memmap:
         attributes = {"filename": array.filename, "mode": "r+" if place.writable else "r"}
     layout = (array.dtype, array.shape, begin, array.strides)
-    return new_mapped_array, (tuple(place), layout, attributes)
+    return new_mapped_array, (tuple(place), layout, attributes, type(array))
 
 
 def new_mapped_array(
-    place: tuple[Any, ...], layout: tuple[Any, ...], attributes: dict[str, Any] | None
+    place: tuple[Any, ...],
+    layout: tuple[Any, ...],
+    attributes: dict[str, Any] | None,
+    kind: Any,
 ) -> Any:
     """Return an array over the memory at a `Place`.
 
     Args:
         place: Where the memory is.
         layout: Data type, shape, first byte, strides.
-        attributes: Those of a `numpy.memmap`; `None` for an ordinary array.
+        attributes: Those of a `numpy.memmap`; `None` for another array.
+        kind: NumPy's class of the array.
     """
     import numpy as np
 
     dtype, shape, begin, strides = layout
-    kind = np.ndarray if attributes is None else np.memmap
     mapped = open_place(place)
-    array: Any = np.ndarray.__new__(kind, shape, dtype, mapped, begin, strides)
+    array: Any = np.ndarray.__new__(np.ndarray, shape, dtype, mapped, begin, strides)
+    if kind is not np.ndarray:
+        array = array.view(kind)
     if attributes is not None:
         vars(array).update(attributes, _mmap=mapped, offset=Place(*place).offset + begin)
     return array
@@ -379,7 +368,7 @@ def new_mapped_tensor(
 ) -> Any:
     """Return a tensor over the memory at a `Place`."""
     torch: Any = import_module("torch")
-    tensor = torch.from_numpy(new_mapped_array(place, layout, None))
+    tensor = torch.from_numpy(new_mapped_array(place, layout, None, import_module("numpy").ndarray))
     if is_parameter:
         return torch.nn.Parameter(tensor, requires_grad=requires_grad)
     return tensor.requires_grad_(requires_grad)

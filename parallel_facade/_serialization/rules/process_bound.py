@@ -33,6 +33,9 @@ BOUND: Final = frozenset(
 """Classes whose instances, and those of subclasses, cannot be used in another process. By name, so
 that no module is imported to ask."""
 
+OWN_WAYS: Final = ("__reduce__", "__reduce_ex__", "__getstate__")
+"""Methods of `object` that a class defines to say how its objects are pickled."""
+
 
 def is_process_bound(kind: type) -> bool:
     """Return whether *kind* is a class of objects that may belong to one process.
@@ -40,7 +43,7 @@ def is_process_bound(kind: type) -> bool:
     A class that says itself how its objects are pickled knows better.
     """
     anything: Any = object
-    return kind.__reduce__ is anything.__reduce__ and (
+    return all(getattr(kind, name) is getattr(anything, name) for name in OWN_WAYS) and (
         issubclass(kind, Future)
         or any((one.__module__, one.__qualname__) in BOUND for one in kind.__mro__)
     )

@@ -1,15 +1,18 @@
 """Objects of which each process has its own, such as `os.environ` and the generator of `random`.
 
-They travel by name, and a task uses those of its worker. Copies would be wrong: one of the
-generator gives each worker the same numbers, one of the environment is nobody's environment.
+They travel by name to a worker, and a task uses those of its worker. Copies would be wrong: one of
+the generator gives each worker the same numbers, one of the environment is nobody's environment.
 """
 
 from __future__ import annotations
 
+import pickle
 import sys
 import threading
 import types
 from typing import Any, Final
+
+from parallel_facade._serialization.modules.importable import object_at
 
 OWN: Final = {
     ("random", "Random"): (("random", "_inst"),),
@@ -50,7 +53,35 @@ def place_of(obj: Any) -> tuple[str, str] | None:
     return None
 
 
-def remake(obj: Any) -> Any:
+def reduce_of_process(obj: Any, *, returning: bool) -> Any:
+    """Return how to find or make *obj*; `NotImplemented` if a copy is right.
+
+    Args:
+        obj: An object for which `is_of_process` is true.
+        returning: Whether it is part of a result.
+
+    Raises:
+        pickle.PicklingError: It is a worker's environment, which is not the caller's.
+    """
+    place = place_of(obj)
+    if place is None:
+        return _remade(obj)
+    if returning and _is_fact(type(obj)):
+        return own_fact_or_values, (place[1], tuple(obj))
+    if returning and place[0] == "os":
+        raise pickle.PicklingError(
+            f"os.{place[1]} belongs to the worker; return a copy: dict(os.{place[1]})"
+        )
+    return object_at, place
+
+
+def own_fact_or_values(name: str, values: tuple[Any, ...]) -> Any:
+    """Return what `sys` has as *name* if it has these *values*, and else the values alone."""
+    own = getattr(sys, name, None)
+    return own if own is not None and tuple(own) == values else values
+
+
+def _remade(obj: Any) -> Any:
     """Return how to make an object like *obj* from nothing, if that is what a worker needs."""
     kind = type(obj)
     if kind is threading.local:

@@ -194,5 +194,69 @@ def case_namespaces_of_xml(pmap):
     assert pmap(drawn, [0]) == usual
 
 
+def case_the_usual_context_of_decimal_itself(pmap):
+    before = decimal.DefaultContext.prec
+    decimal.DefaultContext.prec = 40
+    try:
+        assert pmap(thirds, [0]) == [USUAL], "this thread has its context already"
+        decimal.setcontext(decimal.DefaultContext)
+        assert pmap(thirds, [0, 1]) == [(42, decimal.ROUND_HALF_EVEN, False)] * 2
+    finally:
+        decimal.DefaultContext.prec = before
+        decimal.setcontext(decimal.DefaultContext.copy())
+
+
+class Formatter:
+    def __call__(self, number):
+        return f"<{number:.1f}>"
+
+
+def case_state_that_is_also_a_part_of_the_callable(pmap):
+    formatter = Formatter()
+
+    with np.printoptions(formatter={"float": formatter}):
+        found = pmap(lambda x: formatter(x) + str(np.array([x])), [1.0])
+    assert found == ["<1.0>[<1.0>]"]
+
+
+class Counter:
+    count = 0
+
+    def __call__(self, kind, _):
+        self.count += 1
+        self.kind = kind
+
+
+def case_the_handler_of_numpy_errors(pmap):
+    counter = Counter()
+
+    def divide(_):
+        np.float64(1) / np.float64(0)
+        return counter.count, counter.kind
+
+    with np.errstate(all="call", call=counter):
+        assert pmap(divide, [0]) == [(1, "divide by zero")]
+
+
+class WithAGenerator(logging.Logger):
+    numbers = (x for x in [1])
+
+
+def case_state_that_cannot_travel_stays_behind(pmap):
+    logging.setLoggerClass(WithAGenerator)
+    noted = []
+    handler = logging.Handler()
+    handler.emit = lambda record: noted.append(record.getMessage())
+    logging.getLogger("parallel_facade").addHandler(handler)
+    try:
+        assert pmap(thirds, [0]) == [USUAL]
+    finally:
+        logging.setLoggerClass(logging.Logger)
+        logging.getLogger("parallel_facade").removeHandler(handler)
+    if pmap.keywords["backend"] == "process" and __name__ == "__main__":
+        assert len(noted) == 1
+        assert noted[0].startswith("tasks do not see the caller's loggers: cannot send"), noted
+
+
 if __name__ == "__main__":
     main(globals())

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.random import rand
 from runner import main
 
+from parallel_facade import SerializationError
 from parallel_facade import pmap as plain_pmap
 
 LOCAL = threading.local()
@@ -97,6 +98,24 @@ for case in (
     case_seeds_reach_it,
 ):
     case.needs_processes = True  # within a process, it is the caller's own
+
+
+def case_the_environment_of_a_worker(pmap):
+    def environment(_):
+        return os.environ
+
+    (refusal,) = pmap(environment, [0], return_exceptions=True)
+    assert type(refusal) is SerializationError
+    assert "return a copy: dict(os.environ)" in str(refusal)
+    assert pmap(lambda _: dict(os.environ)["PATH"], [0]) == [os.environ["PATH"]]
+
+
+case_the_environment_of_a_worker.needs_processes = True
+
+
+def case_facts_that_are_returned(pmap):
+    assert pmap(lambda _: (sys.version_info, sys.flags), [0]) == [(sys.version_info, sys.flags)]
+    assert type(pmap(lambda _: sys.float_info, [0])[0]) is type(sys.float_info)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
+import queue
 import selectors
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -240,6 +243,40 @@ def case_async_generator_functions(pmap):
         yield x
 
     wrong_kind(pmap, numbers, "async generator function")
+
+
+class Connection(sqlite3.Connection):
+    def __getattr__(self, name):
+        raise AttributeError(name)
+
+
+class Messages(queue.SimpleQueue):
+    def __getattr__(self, name):
+        raise AttributeError(name)
+
+
+def case_contents_that_python_cannot_reach(pmap):
+    with contextlib.closing(sqlite3.connect(":memory:", factory=Connection)) as connection:
+        for kept in (connection, Messages()):
+            name = type(kept).__name__
+            refused(pmap, lambda x: x, [kept], f"cannot pickle '{name}' object", path="item 0")
+
+
+case_contents_that_python_cannot_reach.needs_processes = True
+
+
+class Crew(concurrent.futures.ThreadPoolExecutor):
+    def __getstate__(self):
+        return {"count": self._max_workers}
+
+    def __setstate__(self, state):
+        self.__init__(state["count"])
+
+
+def case_an_executor_that_says_how_it_travels(pmap):
+    crew = Crew(2)
+
+    assert pmap(lambda x: crew.submit(abs, x).result(), [-1]) == [1]
 
 
 if __name__ == "__main__":

@@ -270,5 +270,63 @@ def case_ordinary_arrays_are_copies(pmap):
 case_ordinary_arrays_are_copies.needs_processes = True
 
 
+def case_records_over_a_memmap(pmap):
+    with tempfile.TemporaryDirectory() as folder:
+        table = mapped(folder).view([("a", float), ("b", float)]).view(np.recarray)
+
+        def fill(x):
+            table.b[x] = 9
+            return type(table)
+
+        seen(pmap, fill, [1], lambda: table.tolist(), [(1, 1), (1, 9), (1, 1)])
+        assert not HAS_MAPS or pmap(fill, [0]) == [np.recarray]
+
+
+def case_a_mapping_in_pieces(pmap):
+    with tempfile.TemporaryFile() as file:
+        file.truncate(8 * mmap.PAGESIZE)
+        memory = mmap.mmap(file.fileno(), 0)
+        if hasattr(memory, "madvise"):
+            memory.madvise(mmap.MADV_RANDOM, 0, mmap.PAGESIZE)
+            memory.madvise(mmap.MADV_SEQUENTIAL, 4 * mmap.PAGESIZE, mmap.PAGESIZE)
+        array = np.frombuffer(memory, np.uint8)
+
+        def fill(x):
+            array[x] = 3
+            return len(array)
+
+        places = [0, 2 * mmap.PAGESIZE, 8 * mmap.PAGESIZE - 1]
+        seen(pmap, fill, places, lambda: array[places].tolist(), [3, 3, 3])
+
+
+def case_views_of_ctypes(pmap):
+    numbers = sharedctypes.RawArray("d", 3)
+    view = memoryview(numbers)
+
+    def fill(x):
+        (ctypes.c_double * 3).from_buffer(view)[x] = 5
+        return view.format, view.shape
+
+    seen(pmap, fill, [1], lambda: list(numbers), [0, 5, 0])
+    if pmap.keywords["backend"] == "process":
+        refused(pmap, lambda x: view[1:], [0], "") if not HAS_MAPS else None
+
+
+def case_memory_that_a_task_has_made_for_itself(pmap):
+    def on_a_mapping(x):
+        array = np.frombuffer(mmap.mmap(-1, 64), float)
+        array[:] = x
+        return array
+
+    def in_a_file_that_is_gone(x):
+        with tempfile.TemporaryDirectory() as folder:
+            array = mapped(folder)
+            array[:] = x
+            return array
+
+    assert [one.tolist() for one in pmap(on_a_mapping, [1, 2])] == [[1] * 8, [2] * 8]
+    assert [one.tolist() for one in pmap(in_a_file_that_is_gone, [3])] == [[3] * 6]
+
+
 if __name__ == "__main__":
     main(globals())

@@ -411,5 +411,22 @@ def case_files_keep_their_buffering(pmap):
             assert pmap(kinds, [0]) == [(["FileIO", "BufferedWriter", "FileIO"], "a")]
 
 
+def case_a_file_that_was_opened_in_another_folder(pmap):
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        os.mkdir("inner")
+        try:
+            with open("log", "a", buffering=1) as log:
+                os.chdir("inner")
+                if os.path.exists("/proc/self/fd"):
+                    pmap(lambda x: log.write(f"{x}\n") and log.flush(), [1])
+                    assert os.listdir() == []
+                    with open("../log") as written:
+                        assert written.read() == "1\n"
+        finally:
+            os.chdir(before)
+
+
 if __name__ == "__main__":
     main(globals())
