@@ -70,9 +70,9 @@ def output_request_now(*, is_remote: bool, has_bar: bool) -> OutputRequest:
     )
 
 
-def packed_output_request(*, is_remote: bool, has_bar: bool) -> bytes:
-    """Return the output that this program wants now, as bytes; see `output_request_now`."""
-    return pickle.dumps(tuple(output_request_now(is_remote=is_remote, has_bar=has_bar)), PROTOCOL)
+def packed_output_request(request: OutputRequest) -> bytes:
+    """Return *request* as bytes."""
+    return pickle.dumps(tuple(request), PROTOCOL)
 
 
 @functools.lru_cache(maxsize=4)

@@ -26,9 +26,11 @@ from parallel_facade._dispatch.call_options import Options
 from parallel_facade._dispatch.call_trace import trace_call
 from parallel_facade._dispatch.codecs import Codec, codec_for
 from parallel_facade._dispatch.delayed_action import DelayedAction
+from parallel_facade._dispatch.sent_call import place_call
 from parallel_facade._worker.outcomes import ChunkReport
 from parallel_facade._worker.run_chunk import Call, Chunk
 from parallel_facade.backends.base import Backend, TaskFuture, WorkerLost
+from parallel_facade.backends.kept_calls import are_plain_arguments
 
 
 class BackgroundCall:
@@ -59,13 +61,14 @@ class BackgroundCall:
         self._decisions = decisions
         self._trace = trace_call(call.func, backend, max(1, backend.capacity()))
         self._codec: Codec = self._trace.traced(codec_for(backend, options))
-        packed_call = self._codec.pack_call(call)
+        has_plain_items = are_plain_arguments(arguments)
+        self._handle = place_call(backend, self._codec, call, has_plain_items=has_plain_items)
         try:
             self._payload = self._codec.pack_chunk(Chunk(0, [arguments]))
         except BaseException:
             self._trace.note_end()
+            backend.drop(self._handle)
             raise
-        self._handle = backend.put(packed_call)
         self._attempts = Attempts(options.settings.retries, options.retry_on)
         self._delay: DelayedAction | None = None  # until the next attempt
         self._alarm: DelayedAction | None = None

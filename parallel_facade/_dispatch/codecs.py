@@ -7,13 +7,17 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from parallel_facade._common.call_ids import new_call_id
 from parallel_facade._common.errors import SerializationError, described
 from parallel_facade._common.plain_data import PROTOCOL
 from parallel_facade._configuration.settings import settings_for_tasks
-from parallel_facade._console.replay import packed_output_request
+from parallel_facade._console.replay import (
+    OutputRequest,
+    output_request_now,
+    packed_output_request,
+)
 from parallel_facade._console.tqdm_bars import is_on_terminal
 from parallel_facade._dispatch.call_options import Options
 from parallel_facade._serialization.buffers.object_store import Store
@@ -117,6 +121,17 @@ class ObjectCodec:
         return failure.traceback or described(failure.error)
 
 
+class Surroundings(NamedTuple):
+    """What tasks of a call see of the process that has made it; see `CallEnvironment`."""
+
+    import_path: list[str]
+    folder: str
+    output: OutputRequest | None
+    authkey: bytes | None
+    settings: dict[str, Any]
+    state: dict[str, Any]
+
+
 class PayloadCodec:
     """Encodes all objects as our own bytes, so that no pool's pickler handles the user's data.
 
@@ -153,6 +168,7 @@ class PayloadCodec:
         self._has_bar = has_bar
         self._items_may_change = items_may_change
         self._form = "one"
+        self._here: Surroundings | None = None
 
     def pack_call(self, call: Call, name: str = THE_CALLABLE) -> Any:
         """Return *call* as a payload; messages call it *name*."""
@@ -163,23 +179,58 @@ class PayloadCodec:
             lambda: {"func": call.func},
             may_change=self._items_may_change,
         )
+        here = self._surroundings()
         environment = CallEnvironment(
             self._encoder.call_id,
             self._encoder.serializer,
-            _import_path(),
-            _working_folder(),
+            here.import_path,
+            here.folder,
             self._is_remote,
-            self._packed_output_request() if self._relay else None,
+            None if here.output is None else packed_output_request(here.output),
             call.take_times is not None,
-            _authkey() if self._has_children else None,
-            settings_for_tasks() or None,
-            self._packed_state(),
+            here.authkey,
+            here.settings or None,
+            self._packed_state(here.state),
         )
         data = pickle.dumps((tuple(environment), payload.data), PROTOCOL)
         return self._as_taken(payload._replace(data=data))
 
-    def _packed_state(self) -> bytes | None:
-        state = read_state()
+    def how(self, call: Call) -> tuple[Any, ...] | None:
+        """Return what a payload of *call* depends on besides its callable, to be compared.
+
+        Returns:
+            `None` if that cannot be compared.
+        """
+        here = self._surroundings()
+        if here.state or call.take_times is not None or self._encoder.serializer != "dill":
+            return None
+        return (*call[1:], here, self._is_remote)
+
+    def resume(self, call_id: str, call: Call) -> None:
+        """Go on with a call that workers have kept, and of which no payload is needed."""
+        self._form = call.form
+        self._encoder.call_id = call_id
+
+    @property
+    def call_id(self) -> str:
+        """The id of the call."""
+        return self._encoder.call_id
+
+    def _surroundings(self) -> Surroundings:
+        """Return what tasks see of this process, as it was when this was asked for first."""
+        if self._here is None:
+            relay = {"is_remote": self._is_remote, "has_bar": self._has_bar}
+            self._here = Surroundings(
+                _import_path(),
+                _working_folder(),
+                output_request_now(**relay) if self._relay else None,
+                _authkey() if self._has_children else None,
+                settings_for_tasks(),
+                read_state(),
+            )
+        return self._here
+
+    def _packed_state(self, state: dict[str, Any]) -> bytes | None:
         try:
             return self._encoder.encode(state, THE_STATE, None).data if state else None
         except SerializationError:
@@ -193,9 +244,6 @@ class PayloadCodec:
             _log.warning("tasks do not see the caller's %s: %s", name, str(exc).partition("\n")[0])
             return False
         return True
-
-    def _packed_output_request(self) -> bytes:
-        return packed_output_request(is_remote=self._is_remote, has_bar=self._has_bar)
 
     def _as_taken(self, payload: Payload) -> Any:
         return payload if self._takes_segments else payload.data

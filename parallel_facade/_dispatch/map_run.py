@@ -52,6 +52,7 @@ from parallel_facade._dispatch.map_plan import (
 from parallel_facade._dispatch.poll_timer import RECOUNT_SECONDS, PollTimer
 from parallel_facade._dispatch.rerun_queue import Packed
 from parallel_facade._dispatch.result_buffer import ResultBuffer
+from parallel_facade._dispatch.sent_call import place_call
 from parallel_facade._worker.outcomes import Failure
 from parallel_facade._worker.run_chunk import Call
 from parallel_facade.backends.base import Backend, Splitting, TaskFuture, WorkerLost
@@ -115,7 +116,7 @@ class MapRun:
         if plan.buffersize is None:
             # All items are pulled already, and none of the user's code runs between two items.
             self._codec.deduplicate_buffers()
-        self._handle = backend.put(self._codec.pack_call(call))
+        self._handle = place_call(backend, self._codec, call, has_plain_items=plan.is_plain)
         if plan.is_plain:
             self._codec.forget_callable()
         backend.listen(self._handle, self._trace.listener(self._queue.put_record))

@@ -79,7 +79,7 @@ def eager_map(
             _begin_size(target, options),
             submits_all=submits_all,
             max_items=target.max_tasks,
-            is_plain=PLAIN.issuperset(map(type, iterables)),
+            is_plain=PLAIN.issuperset(map(type, iterables)) or _are_atomic(listed),
             sample=listed[:1],
             takes_shares=target.max_memory is None and not _has_twins(listed),
         ),
@@ -91,12 +91,17 @@ MOST_COMPARED: Final = 4096
 """Items of a map that are looked at for twins: one of more items has large chunks in any case."""
 
 
+def _are_atomic(items: list[Any]) -> bool:
+    """Return whether there are few *items*, and they are numbers, text or bytes."""
+    return len(items) <= MOST_COMPARED and ATOMIC_TYPES.issuperset(map(type, items))
+
+
 def _has_twins(items: list[Any]) -> bool:
     """Return whether two of *items* are one object, whose changes by tasks both would see.
 
     Sent together, they are one object in the worker as well.
     """
-    if len(items) > MOST_COMPARED or ATOMIC_TYPES.issuperset(map(type, items)):
+    if len(items) > MOST_COMPARED or _are_atomic(items):
         return False
     return len(set(map(id, items))) < len(items)
 

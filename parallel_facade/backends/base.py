@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 from parallel_facade._common.interrupt_safety import SafeFuture
 from parallel_facade._serialization.buffers.object_store import Store
 from parallel_facade._serialization.buffers.shared_memory import SegmentPool
+from parallel_facade.backends.kept_calls import KeptCalls
 
 TARGET_SECONDS: Final = 0.02
 """Seconds of work in one chunk, unless the back-end sets its own. A message to a worker process
@@ -179,6 +180,9 @@ class Backend(ABC):
     segment_pool: SegmentPool | Store | None = None
     """Where large buffers are placed; if set, `put` and `submit` take a `Payload`, not bytes."""
 
+    kept_calls: KeptCalls | None = None
+    """The last call, if workers can keep it; `put_again` then takes its handle."""
+
     owns_workers: bool = True
     """Whether the workers end only when `close` is called."""
 
@@ -200,6 +204,10 @@ class Backend(ABC):
     def put(self, call: Any) -> Any:
         """Place *call* where workers find it, and return a handle for `submit`."""
         return call
+
+    def put_again(self, handle: Any) -> Any:
+        """Return a handle for another call of what workers have kept of the one behind *handle*."""
+        return handle
 
     def listen(self, handle: Any, on_record: Callable[[bytes], object]) -> None:  # noqa: B027
         """Call *on_record* with each record relayed from the tasks of a call, in any thread.

@@ -16,6 +16,7 @@ from parallel_facade._common.errors import PoolClosedError
 from parallel_facade._serialization.buffers.object_store import Store
 from parallel_facade._serialization.buffers.shared_memory import SegmentPool
 from parallel_facade.backends.base import Backend, Capabilities, TaskFuture
+from parallel_facade.backends.kept_calls import KeptCalls
 
 
 class BorrowedBackend(Backend):
@@ -27,6 +28,7 @@ class BorrowedBackend(Backend):
         self._backend = backend
         self.capabilities: Capabilities = backend.capabilities
         self.segment_pool: SegmentPool | Store | None = backend.segment_pool
+        self.kept_calls: KeptCalls | None = backend.kept_calls
         self.seconds_in_chunk: float = backend.seconds_in_chunk
         self.chunks_in_flight: int = backend.chunks_in_flight
         self._lock = threading.RLock()  # guards _in_flight, _closed; reentrant: see ManagerThread
@@ -45,6 +47,10 @@ class BorrowedBackend(Backend):
     def put(self, call: Any) -> Any:
         """Put *call* into the lent back-end."""
         return self._backend.put(call)
+
+    def put_again(self, handle: Any) -> Any:
+        """Go on with a call that the lent back-end has kept."""
+        return self._backend.put_again(handle)
 
     def listen(self, handle: Any, on_record: Callable[[bytes], object]) -> None:
         """Listen to the records of a call in the lent back-end."""

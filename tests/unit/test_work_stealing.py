@@ -14,7 +14,7 @@ from parallel_facade._worker.run_chunk import THE_ARGUMENTS
 from parallel_facade.backends.base import Splitting
 from parallel_facade.backends.process.journal import Journal, new_memory
 from parallel_facade.backends.process.scheduler import TaskScheduler
-from parallel_facade.backends.process.tasks import CallHandle, Task
+from parallel_facade.backends.process.tasks import CallHandle, SentCall, Task
 from parallel_facade.backends.process.work_stealing import (
     FIRST_LOOK_SECONDS,
     LONGEST_LOOK_SECONDS,
@@ -73,7 +73,7 @@ class Played:
         self.scheduler = TaskScheduler(itertools.count(1), clock, lambda: None)
         self.stealer = WorkStealer(self.scheduler, threading.RLock(), clock, lambda _: self.waits())
         self.workers = [PlayedWorker(), PlayedWorker()]
-        self.call = CallHandle(0, Payload(b""), None)
+        self.call = CallHandle(SentCall(0, Payload(b"")), None)
         self.stealer.allow(self.call, are_allowed=True)
         self.splits = []
 

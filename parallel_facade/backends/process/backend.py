@@ -31,6 +31,7 @@ from parallel_facade.backends.base import (
     WorkerLost,
     WorkerSettings,
 )
+from parallel_facade.backends.kept_calls import KeptCalls
 from parallel_facade.backends.process.crash_errors import InitializerError
 from parallel_facade.backends.process.descriptor_handover import CAN_SEND_DESCRIPTORS
 from parallel_facade.backends.process.manager_thread import ManagerThread
@@ -74,6 +75,7 @@ class ProcessBackend(Backend):
             check_inner_threads_of_forks(settings.inner_threads)
         self._segment_pool = SegmentPool() if CAN_SHARE and CAN_SEND_DESCRIPTORS else None
         self.segment_pool: SegmentPool | Store | None = self._segment_pool
+        self.kept_calls = KeptCalls(lambda *kept: self._manager.keep(*kept))  # noqa: PLW0108
         self._pool = ServingPool()
         # In the caller's own thread: with start method "fork", workers are copies of it.
         self._context = WorkerContext(
@@ -121,6 +123,10 @@ class ProcessBackend(Backend):
     def put(self, call: Payload | bytes) -> CallHandle:
         """Store the call's payload for the workers that will need it."""
         return self._manager.put(_as_payload(call))
+
+    def put_again(self, handle: CallHandle) -> CallHandle:
+        """Return a handle for another call of what workers know already."""
+        return self._manager.put_again(handle)
 
     def listen(self, handle: CallHandle, on_record: Callable[[bytes], object]) -> None:
         """Call *on_record* with each record of the call as soon as a worker sends it."""

@@ -54,7 +54,7 @@ from parallel_facade.backends.process.starting.exit_codes import exit_reason
 from parallel_facade.backends.process.startup_stderr import StartupStderr, pass_on
 from parallel_facade.backends.process.task_control import TaskControl
 from parallel_facade.backends.process.task_stopper import TaskStopper
-from parallel_facade.backends.process.tasks import CallHandle, Task
+from parallel_facade.backends.process.tasks import CallHandle, SentCall, Task
 from parallel_facade.backends.process.work_stealing import WorkStealer
 from parallel_facade.backends.process.worker_handle import WorkerHandle
 from parallel_facade.backends.process.worker_loss import WorkerLoss
@@ -118,7 +118,17 @@ class ManagerThread:
 
     def put(self, payload: Payload) -> CallHandle:
         """Return a handle for a call; each worker is sent the payload when it first needs it."""
-        return CallHandle(next(self._numbers), payload, self._control)
+        return CallHandle(SentCall(next(self._numbers), payload), self._control)
+
+    def put_again(self, handle: CallHandle) -> CallHandle:
+        """Return a handle for another call of what workers know from the call behind *handle*."""
+        return CallHandle(handle.sent, self._control)
+
+    def keep(self, handle: CallHandle, is_kept: bool) -> None:
+        """Make workers keep what they know of a call when it has ended, or no longer."""
+        handle.sent.is_kept = is_kept
+        if not is_kept:
+            self._dropped.append(self.put_again(handle))
 
     def submit(self, task: Task) -> None:
         """Run *task* on the next idle worker."""
@@ -436,8 +446,9 @@ class ManagerThread:
             if self._scheduler.task_count:
                 self._stopper.stop_orphans(handle)
             self._stealer.allow(handle, are_allowed=False)
-            with self._lock:
-                self._scheduler.forget(handle)
+            if not handle.sent.is_kept:
+                with self._lock:
+                    self._scheduler.forget(handle)
 
     @property
     def broken(self) -> BaseException | None:

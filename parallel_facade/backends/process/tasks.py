@@ -1,7 +1,7 @@
 """A call and its chunks, as the process back-end has them.
 
-CallHandle ◄── Task, a future ──► WorkerHandle, while a worker has it
-└─► TaskControl: what the holder of the future may do to the task
+SentCall ◄── CallHandle ◄── Task, a future ──► WorkerHandle, while a worker has it
+             └─► TaskControl: what the holder of the future may do to the task
 """
 
 from __future__ import annotations
@@ -27,21 +27,38 @@ MOST_PLACES: Final = (1 << 32) - 1
 """The end of a task whose number of items does not matter."""
 
 
+class SentCall:
+    """What workers have of a call, or of several calls of the same.
+
+    Attributes:
+        number: Identifies it to workers.
+        payload: What workers are sent.
+        is_kept: Whether workers keep it when a call of it has ended.
+    """
+
+    __slots__ = ("is_kept", "number", "payload")
+
+    def __init__(self, number: int, payload: Payload) -> None:
+        self.number: int = number
+        self.payload: Payload = payload
+        self.is_kept: bool = False
+
+
 class CallHandle:
     """A call that is sent to each worker when the worker first needs it.
 
     Attributes:
-        number: Identifies the call to workers.
-        payload: What workers are sent.
+        sent: What workers have of it.
         on_record: Takes the records that its tasks send.
         control: What stops its tasks, and looks at them while they run.
     """
 
-    __slots__ = ("control", "number", "on_record", "payload")
+    __slots__ = ("control", "number", "on_record", "payload", "sent")
 
-    def __init__(self, number: int, payload: Payload, control: TaskControl) -> None:
-        self.number: int = number
-        self.payload: Payload = payload
+    def __init__(self, sent: SentCall, control: TaskControl) -> None:
+        self.sent = sent
+        self.number: int = sent.number
+        self.payload: Payload = sent.payload
         self.control: TaskControl = control
         self.on_record: Callable[[bytes], object] = ignore
 

@@ -64,7 +64,7 @@ class WorkStealer:
         self._lock = lock
         self._clock = clock
         self._wait = wait
-        self._may_split: set[int] = set()  # the numbers of calls whose tasks may be split
+        self._may_split: set[CallHandle] = set()  # calls whose tasks may be split
         self._look_at = 0.0
         self._looks = 0  # since a worker has become idle
 
@@ -76,7 +76,7 @@ class WorkStealer:
         When this has returned with `False`, no task of the call is split any more.
         """
         with self._lock:
-            (self._may_split.add if are_allowed else self._may_split.discard)(call.number)
+            (self._may_split.add if are_allowed else self._may_split.discard)(call)
 
     def leave_rest(self, task: Task) -> None:
         """Have the worker of *task* begin no further item of it: nobody wants their outcomes."""
@@ -181,7 +181,7 @@ class WorkStealer:
         """
         splitting = task.splitting
         is_limited = worker.is_limited and not worker.is_left
-        if not is_limited or splitting is None or task.call.number not in self._may_split:
+        if not is_limited or splitting is None or task.call not in self._may_split:
             return
         with suppress(Exception):  # an unreadable report: the consumer gets the error
             count = count_outcomes(report)
@@ -192,7 +192,7 @@ class WorkStealer:
         tasks = list(worker.tasks)
         return (
             bool(tasks)
-            and tasks[0].call.number in self._may_split
+            and tasks[0].call in self._may_split
             and not worker.is_left
             and worker.stopped_for is None
             and all(one.splitting is not None for one in tasks)
