@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
+from parallel_facade._common.plain_data import ATOMIC_TYPES
 from parallel_facade._serialization.modules.importable import NEVER_IMPORTED
 from parallel_facade._serialization.modules.ownership import is_of_user
 from parallel_facade._serialization.modules.script_globals import MAIN
@@ -111,7 +112,9 @@ def is_of_script(obj: Any) -> bool:
 
 def is_dispatcher(obj: Any) -> bool:
     """Return whether *obj* is a function made by `functools.singledispatch`."""
-    return type(obj) is types.FunctionType and "registry" in vars(obj) and "dispatch" in vars(obj)
+    if type(obj) is not types.FunctionType or not (members := obj.__dict__):
+        return False
+    return "registry" in members and "dispatch" in members
 
 
 def reducer_of(cls: type) -> Any:
@@ -152,11 +155,12 @@ def _is_abstract(obj: Any) -> bool:
 
 
 def _in_main(is_wanted: Callable[[Any], bool]) -> Iterator[Any]:
-    for value in list(vars(sys.modules[MAIN]).values()):
-        if is_wanted(value):
+    for value in vars(sys.modules[MAIN]).copy().values():
+        kind = type(value)
+        if kind is types.ModuleType:
+            yield from _in_module(value.__name__, len(value.__dict__), is_wanted)
+        elif kind not in ATOMIC_TYPES and is_wanted(value):
             yield value
-        elif type(value) is types.ModuleType:
-            yield from _in_module(value.__name__, len(vars(value)), is_wanted)
 
 
 @functools.lru_cache(maxsize=2048)

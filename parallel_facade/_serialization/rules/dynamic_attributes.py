@@ -23,12 +23,13 @@ OWN_WAYS: Final = ("__setstate__", "__getnewargs__", "__getnewargs_ex__")
 
 def has_dynamic_attributes(kind: type) -> bool:
     """Return whether *kind* computes attributes, and leaves pickling to `object`."""
-    names = {name for one in kind.__mro__ for name in vars(one)}
     anything: Any = object
-    computes = "__getattr__" in names or type(kind.__getattribute__) is types.FunctionType
+    computes = type(kind.__getattribute__) is types.FunctionType or any(
+        "__getattr__" in one.__dict__ for one in kind.__mro__
+    )
     return (
         computes
-        and names.isdisjoint(OWN_WAYS)
+        and {name for one in kind.__mro__ for name in vars(one)}.isdisjoint(OWN_WAYS)
         and all(getattr(kind, name) is getattr(anything, name) for name in DEFAULTS)
         and not issubclass(kind, type | types.ModuleType)
     )
