@@ -35,6 +35,7 @@ TESTS := unit travel contract processes documents
 PORTABLE := processes --start-methods spawn
 # Python's own checks, such as of what is not closed, with DEV='-X dev'.
 DEV :=
+PYTEST = cd tests && $(BIN)/python $(DEV) -m pytest --durations 50 --durations-min 1
 
 FAULTS ?= 2000
 MINUTES ?= 20
@@ -44,15 +45,26 @@ BENCH ?= --out $(OUT)
 
 ENDURE ?=
 
-.PHONY: demo test test-portable test-free-threading test-interpreters coverage test-tools docs docs-links test-clusters test-dask test-ppft test-ray test-engines test-mpi worker lint types wheel check bench bench-clients bench-short chaos endurance clean
+.PHONY: demo test test-processes test-others test-portable test-free-threading test-interpreters coverage test-tools docs docs-links test-clusters test-dask test-ppft test-ray test-engines test-mpi worker lint types wheel check bench bench-clients bench-short chaos endurance clean
 
 demo: $(VENV)/wheel
 	$(BIN)/python -m parallel_facade demo
 
-# From the folder of the tests: there, the name of the package means the installed wheel.
+# From the folder of the tests: there, the name of the package means the installed wheel. The suite
+# runs in two halves at the same time, since most of its tests wait for processes; a part, as it is.
 test: $(VENV)/wheel $(VENV)/test
 	cd tests && $(BIN)/python -c 'import parallel_facade as p; assert "site-packages" in p.__file__'
-	cd tests && $(BIN)/python $(DEV) -m pytest $(TESTS) --durations 50 --durations-min 1
+ifeq ($(origin TESTS), file)
+	$(MAKE) --no-print-directory --jobs 2 --output-sync test-processes test-others
+else
+	$(PYTEST) $(TESTS)
+endif
+
+test-processes:
+	$(PYTEST) processes
+
+test-others:
+	$(PYTEST) $(filter-out processes, $(TESTS))
 
 # The roads that macOS takes: see tests/portable.
 test-portable: $(VENV)/wheel $(VENV)/test

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
-import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from parallel_facade._common.call_ids import new_call_id
-from parallel_facade._common.errors import SerializationError, described
+from parallel_facade._common.errors import described
 from parallel_facade._common.plain_data import PROTOCOL
-from parallel_facade._configuration.settings import settings_for_tasks
 from parallel_facade._console.replay import (
-    OutputRequest,
-    output_request_now,
     packed_output_request,
 )
 from parallel_facade._console.tqdm_bars import is_on_terminal
 from parallel_facade._dispatch.call_options import Options
+from parallel_facade._dispatch.surroundings import Surroundings, packed_state, surroundings_now
 from parallel_facade._serialization.buffers.object_store import Store
 from parallel_facade._serialization.buffers.shared_memory import SegmentPool
 from parallel_facade._serialization.encoder import Encoder, Payload
 from parallel_facade._serialization.modules import call_globals as _namespaces
-from parallel_facade._worker.inherited_state import read_state
 from parallel_facade._worker.loaded_call import CallEnvironment
 from parallel_facade._worker.outcomes import (
     ChunkReport,
@@ -35,7 +30,6 @@ from parallel_facade._worker.outcomes import (
 from parallel_facade._worker.run_chunk import (
     THE_ARGUMENTS,
     THE_CALLABLE,
-    THE_STATE,
     Call,
     Chunk,
     name_of,
@@ -121,17 +115,6 @@ class ObjectCodec:
         return failure.traceback or described(failure.error)
 
 
-class Surroundings(NamedTuple):
-    """What tasks of a call see of the process that has made it; see `CallEnvironment`."""
-
-    import_path: list[str]
-    folder: str
-    output: OutputRequest | None
-    authkey: bytes | None
-    settings: dict[str, Any]
-    state: dict[str, Any]
-
-
 class PayloadCodec:
     """Encodes all objects as our own bytes, so that no pool's pickler handles the user's data.
 
@@ -190,7 +173,7 @@ class PayloadCodec:
             call.take_times is not None,
             here.authkey,
             here.settings or None,
-            self._packed_state(here.state),
+            packed_state(here.state, self._encoder),
         )
         data = pickle.dumps((tuple(environment), payload.data), PROTOCOL)
         return self._as_taken(payload._replace(data=data))
@@ -219,31 +202,13 @@ class PayloadCodec:
     def _surroundings(self) -> Surroundings:
         """Return what tasks see of this process, as it was when this was asked for first."""
         if self._here is None:
-            relay = {"is_remote": self._is_remote, "has_bar": self._has_bar}
-            self._here = Surroundings(
-                _import_path(),
-                _working_folder(),
-                output_request_now(**relay) if self._relay else None,
-                _authkey() if self._has_children else None,
-                settings_for_tasks(),
-                read_state(),
+            self._here = surroundings_now(
+                is_remote=self._is_remote,
+                has_children=self._has_children,
+                relay=self._relay,
+                has_bar=self._has_bar,
             )
         return self._here
-
-    def _packed_state(self, state: dict[str, Any]) -> bytes | None:
-        try:
-            return self._encoder.encode(state, THE_STATE, None).data if state else None
-        except SerializationError:
-            can_travel = {name: one for name, one in state.items() if self._can_travel(name, one)}
-            return self._encoder.encode(can_travel, THE_STATE, None).data
-
-    def _can_travel(self, name: str, value: Any) -> bool:
-        try:
-            self._encoder.encode(value, f"the caller's {name}")
-        except SerializationError as exc:
-            _log.warning("tasks do not see the caller's %s: %s", name, str(exc).partition("\n")[0])
-            return False
-        return True
 
     def _as_taken(self, payload: Payload) -> Any:
         return payload if self._takes_segments else payload.data
@@ -298,28 +263,6 @@ class PayloadCodec:
     def first_failure(self, received: list[Any]) -> str:
         """Return the first failure's traceback."""
         return first_traceback(received)
-
-
-def _working_folder() -> str:
-    try:
-        return os.getcwd()
-    except OSError:  # it was removed
-        return ""
-
-
-def _authkey() -> bytes | None:
-    """Return the `multiprocessing` key of this process; `None` if it cannot have made managers.
-
-    Workers are processes of `multiprocess`, which has a key of its own.
-    """
-    if "multiprocessing.managers" not in sys.modules:
-        return None
-    return bytes(sys.modules["multiprocessing.process"].current_process().authkey)
-
-
-def _import_path() -> list[str]:
-    """Return `sys.path`, with the working directory in place of an empty entry."""
-    return [entry or _working_folder() for entry in sys.path]
 
 
 def codec_for(backend: Backend, options: Options, *, items_may_change: bool = False) -> Codec:

@@ -31,7 +31,7 @@ def place_call(backend: Backend, codec: Codec, call: Call, *, has_plain_items: b
     if how is not None and isinstance(codec, PayloadCodec):
         if (kept := kept_calls.find(call.func, how)) is not None:
             codec.resume(kept.call_id, call)
-            return backend.put_again(kept.handle)
+            return kept.handle.again()
         footprint = kept_calls.footprint_of(call.func)
     packed = codec.pack_call(call)
     handle = backend.put(packed)

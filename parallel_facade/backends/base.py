@@ -181,7 +181,7 @@ class Backend(ABC):
     """Where large buffers are placed; if set, `put` and `submit` take a `Payload`, not bytes."""
 
     kept_calls: KeptCalls | None = None
-    """The last call, if workers can keep it; `put_again` then takes its handle."""
+    """The last call, if workers can keep it."""
 
     owns_workers: bool = True
     """Whether the workers end only when `close` is called."""
@@ -204,10 +204,6 @@ class Backend(ABC):
     def put(self, call: Any) -> Any:
         """Place *call* where workers find it, and return a handle for `submit`."""
         return call
-
-    def put_again(self, handle: Any) -> Any:
-        """Return a handle for another call of what workers have kept of the one behind *handle*."""
-        return handle
 
     def listen(self, handle: Any, on_record: Callable[[bytes], object]) -> None:  # noqa: B027
         """Call *on_record* with each record relayed from the tasks of a call, in any thread.

@@ -48,10 +48,6 @@ class BorrowedBackend(Backend):
         """Put *call* into the lent back-end."""
         return self._backend.put(call)
 
-    def put_again(self, handle: Any) -> Any:
-        """Go on with a call that the lent back-end has kept."""
-        return self._backend.put_again(handle)
-
     def listen(self, handle: Any, on_record: Callable[[bytes], object]) -> None:
         """Listen to the records of a call in the lent back-end."""
         self._backend.listen(handle, on_record)

@@ -18,13 +18,23 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from parallel_facade._common.plain_data import is_plain
 from parallel_facade._serialization.footprint import Footprint, footprint_of
 
 MOST_ELEMENTS_LOOKED_AT = 64
 """Of arguments, to see whether they are plain; those of larger ones take longer to send anyway."""
+
+
+class KeepableHandle(Protocol):
+    """A handle of a call that workers can keep."""
+
+    def again(self) -> Any:
+        """Return a handle for another call of what workers know already."""
+
+    def keep(self, *, is_kept: bool) -> None:
+        """Have workers keep what they know when the call has ended, or no longer."""
 
 
 class KeptCall:
@@ -34,11 +44,11 @@ class KeptCall:
         footprint: That of its callable, taken before it was packed.
         how: How the callable is applied, and the surroundings of its tasks.
         call_id: Its id.
-        handle: From the back-end, which keeps it.
+        handle: From the back-end.
     """
 
     def __init__(
-        self, footprint: Footprint, how: tuple[Any, ...], call_id: str, handle: Any
+        self, footprint: Footprint, how: tuple[Any, ...], call_id: str, handle: KeepableHandle
     ) -> None:
         self.footprint = footprint
         self.how = how
@@ -50,11 +60,11 @@ class KeptCalls:
     """Remembers the last call on a back-end.
 
     Args:
-        keep: Makes workers keep the call behind a handle, or no longer.
+        drop: Makes workers forget the call behind a handle, unless they keep it.
     """
 
-    def __init__(self, keep: Callable[[Any, bool], None]) -> None:
-        self._keep = keep
+    def __init__(self, drop: Callable[[Any], None]) -> None:
+        self._drop = drop
         # Guards _kept. Reentrant: garbage collection may run a `__del__` that makes a call.
         self._lock = threading.RLock()
         self._kept: KeptCall | None = None
@@ -88,9 +98,10 @@ class KeptCalls:
         with self._lock:
             before, self._kept = self._kept, call
         if before is not None:
-            self._keep(before.handle, False)
+            before.handle.keep(is_kept=False)
+            self._drop(before.handle.again())
         if call is not None:
-            self._keep(call.handle, True)
+            call.handle.keep(is_kept=True)
 
 
 def are_plain_arguments(arguments: Any) -> bool:

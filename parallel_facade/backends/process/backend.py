@@ -75,7 +75,7 @@ class ProcessBackend(Backend):
             check_inner_threads_of_forks(settings.inner_threads)
         self._segment_pool = SegmentPool() if CAN_SHARE and CAN_SEND_DESCRIPTORS else None
         self.segment_pool: SegmentPool | Store | None = self._segment_pool
-        self.kept_calls = KeptCalls(lambda *kept: self._manager.keep(*kept))  # noqa: PLW0108
+        self.kept_calls = KeptCalls(lambda handle: self._manager.drop(handle))  # noqa: PLW0108
         self._pool = ServingPool()
         # In the caller's own thread: with start method "fork", workers are copies of it.
         self._context = WorkerContext(
@@ -123,10 +123,6 @@ class ProcessBackend(Backend):
     def put(self, call: Payload | bytes) -> CallHandle:
         """Store the call's payload for the workers that will need it."""
         return self._manager.put(_as_payload(call))
-
-    def put_again(self, handle: CallHandle) -> CallHandle:
-        """Return a handle for another call of what workers know already."""
-        return self._manager.put_again(handle)
 
     def listen(self, handle: CallHandle, on_record: Callable[[bytes], object]) -> None:
         """Call *on_record* with each record of the call as soon as a worker sends it."""

@@ -120,16 +120,6 @@ class ManagerThread:
         """Return a handle for a call; each worker is sent the payload when it first needs it."""
         return CallHandle(SentCall(next(self._numbers), payload), self._control)
 
-    def put_again(self, handle: CallHandle) -> CallHandle:
-        """Return a handle for another call of what workers know from the call behind *handle*."""
-        return CallHandle(handle.sent, self._control)
-
-    def keep(self, handle: CallHandle, is_kept: bool) -> None:
-        """Make workers keep what they know of a call when it has ended, or no longer."""
-        handle.sent.is_kept = is_kept
-        if not is_kept:
-            self._dropped.append(self.put_again(handle))
-
     def submit(self, task: Task) -> None:
         """Run *task* on the next idle worker."""
         with self._lock:

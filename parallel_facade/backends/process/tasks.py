@@ -62,6 +62,14 @@ class CallHandle:
         self.control: TaskControl = control
         self.on_record: Callable[[bytes], object] = ignore
 
+    def again(self) -> CallHandle:
+        """Return a handle for another call of what workers know already."""
+        return CallHandle(self.sent, self.control)
+
+    def keep(self, *, is_kept: bool) -> None:
+        """Have workers keep what they know when the call has ended, or no longer."""
+        self.sent.is_kept = is_kept
+
 
 class Task(TaskFuture):
     """A chunk on its way through one worker."""
