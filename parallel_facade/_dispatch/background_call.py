@@ -61,8 +61,9 @@ class BackgroundCall:
         self._decisions = decisions
         self._trace = trace_call(call.func, backend, max(1, backend.capacity()))
         self._codec: Codec = self._trace.traced(codec_for(backend, options))
-        has_plain_items = are_plain_arguments(arguments)
-        self._handle = place_call(backend, self._codec, call, has_plain_items=has_plain_items)
+        self._handle = place_call(
+            backend, self._codec, call, lambda: are_plain_arguments(arguments)
+        )
         try:
             self._payload = self._codec.pack_chunk(Chunk(0, [arguments]))
         except BaseException:

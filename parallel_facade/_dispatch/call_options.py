@@ -61,11 +61,11 @@ LEFT_OUT: Final = frozenset(
 def check_capabilities(name: str, capabilities: Capabilities, **wanted: object) -> None:
     """Raise `ConfigurationError` for an option that the back-end called *name* cannot honour."""
     for requirement in REQUIREMENTS:
-        # A test that forces a back-end does not know these options, and they change no result.
-        if requirement.option in LEFT_OUT and is_forced():
-            continue
         value = wanted.get(requirement.option)
-        if value is not None and not getattr(capabilities, requirement.capability):
+        if value is None or getattr(capabilities, requirement.capability):
+            continue
+        # A test that forces a back-end does not know these options, and they change no result.
+        if requirement.option not in LEFT_OUT or not is_forced():
             raise ConfigurationError(
                 f"{requirement.option}={value!r} is not possible on the {name} back-end, "
                 f"which {requirement.reason}\n\nHint: backend='process' can."
@@ -84,13 +84,12 @@ def make_options(
     Raises:
         ConfigurationError: An option has a bad value.
     """
-    settings = resolved._replace(
-        workers=workers,
-        timeout=_or_none(resolved.timeout),
-        task_timeout=_or_none(resolved.task_timeout),
-    )
+    limits = _or_none(resolved.timeout), _or_none(resolved.task_timeout)
+    if (resolved.workers, resolved.timeout, resolved.task_timeout) != (workers, *limits):
+        timeout, task_timeout = limits
+        resolved = resolved._replace(workers=workers, timeout=timeout, task_timeout=task_timeout)
     return Options(
-        settings, _error_types(retry_on), check_switch("return_exceptions", return_exceptions)
+        resolved, _error_types(retry_on), check_switch("return_exceptions", return_exceptions)
     )
 
 

@@ -116,7 +116,7 @@ class MapRun:
         if plan.buffersize is None:
             # All items are pulled already, and none of the user's code runs between two items.
             self._codec.deduplicate_buffers()
-        self._handle = place_call(backend, self._codec, call, has_plain_items=plan.is_plain)
+        self._handle = place_call(backend, self._codec, call, lambda: plan.is_plain)
         if plan.is_plain:
             self._codec.forget_callable()
         backend.listen(self._handle, self._trace.listener(self._queue.put_record))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from parallel_facade._dispatch.codecs import Codec, PayloadCodec
@@ -13,21 +14,24 @@ KEPT_BYTES: Final = 1 << 16
 """A larger callable is not kept: it would hold memory for a call that may never come."""
 
 
-def place_call(backend: Backend, codec: Codec, call: Call, *, has_plain_items: bool) -> Any:
+def place_call(
+    backend: Backend, codec: Codec, call: Call, has_plain_items: Callable[[], bool]
+) -> Any:
     """Return the handle of *call* on *backend*.
 
     Args:
         backend: Runs it.
         codec: Packs it.
         call: The call.
-        has_plain_items: Whether none of its items brings code along, which might differ from that
-            of an earlier call.
+        has_plain_items: Returns whether none of its items brings code along, which might differ
+            from that of an earlier call.
     """
     kept_calls = backend.kept_calls
     if kept_calls is None:
         return backend.put(codec.pack_call(call))
-    how = codec.how(call) if has_plain_items and isinstance(codec, PayloadCodec) else None
-    footprint = None
+    how = footprint = None
+    if isinstance(codec, PayloadCodec) and has_plain_items():
+        how = codec.how(call)
     if how is not None and isinstance(codec, PayloadCodec):
         if (kept := kept_calls.find(call.func, how)) is not None:
             codec.resume(kept.call_id, call)

@@ -217,13 +217,14 @@ def _run(task: ThreadTask, broken: BaseException | None, running: RunningTasks) 
     if broken is not None:
         task.future.set_exception(broken)
         return
+    context = task.handle.context.copy()
+    running.begin()
     try:
-        context = task.handle.context.copy()
-        with running.running():
-            report = context.run(run_as_worker, task.handle.call, task.chunk)
-        task.future.set_result(report)
+        task.future.set_result(context.run(run_as_worker, task.handle.call, task.chunk))
     except BaseException as exc:
         task.future.set_exception(exc)
+    finally:
+        running.end()
 
 
 def settle(result: Any) -> None:

@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from time import monotonic
 from typing import Final
 
@@ -47,25 +46,29 @@ class RunningTasks:
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
-        # By the id of the thread that runs it: the ids of the threads that were there before.
-        self._older: dict[int, frozenset[int | None]] = {}
+        # By the id of the thread that runs it: the threads that were there before. Not their ids,
+        # which the system gives to new threads when the old ones have ended.
+        self._older: dict[int, list[threading.Thread]] = {}
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Run a task in the block."""
-        me = threading.get_ident()
-        self._older[me] = frozenset([thread.ident for thread in threading.enumerate()])
-        try:
-            yield
-        finally:
-            del self._older[me]
+    def begin(self) -> None:
+        """Note that the current thread begins a task."""
+        self._older[threading.get_ident()] = threading.enumerate()
+
+    def end(self) -> None:
+        """Note that the task of the current thread has ended."""
+        del self._older[threading.get_ident()]
 
     def patience_with(self, thread: int) -> float | None:
-        """Return how long *thread* has to wait until it gets help; `None` if it gets none."""
-        older = self._older.copy()
-        if len(older) < self._workers:
+        """Return how long *thread* has to wait until it gets help; `None` if it gets none.
+
+        Args:
+            thread: Its id.
+        """
+        running = self._older.copy()
+        if len(running) < self._workers:
             return None  # the others do something else, which ends without us
-        tasks = [task for task, before in older.items() if thread not in before]
+        waiting = next((one for one in threading.enumerate() if one.ident == thread), None)
+        tasks = [task for task, older in running.items() if waiting not in older]
         if not tasks:
             return None
         return PATIENCE if any(map(_waits, tasks)) else LONG_PATIENCE

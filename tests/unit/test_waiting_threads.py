@@ -24,31 +24,33 @@ class Crew:
         self._threads = []
         self._ends = []
 
-    def start(self, stand, end, around=lambda: None):
-        """Start a thread that enters *around* and stands in *stand* until *end* is called."""
-        began, ready = threading.Event(), queue.SimpleQueue()
+    def start(self, stand, end, task):
+        """Start a thread, in a *task* if that is given, which stands in *stand* until *end*."""
+        ready = queue.SimpleQueue()
 
         def run():
-            with around() or threading.Lock():
-                ready.put(threading.get_ident())
-                began.set()
-                stand()
+            if task is not None:
+                task.begin()
+            ready.put(threading.get_ident())
+            stand()
+            if task is not None:
+                task.end()
 
         self._ends.append(end)
         self._threads.append(threading.Thread(target=run))
         self._threads[-1].start()
         return ready.get(timeout=SECONDS)
 
-    def wait(self, around=lambda: None):
+    def wait(self, task=None):
         """Start a thread that waits for an event."""
         event = threading.Event()
-        return self.start(event.wait, event.set, around)
+        return self.start(event.wait, event.set, task)
 
-    def wait_in_c(self, around=lambda: None):
+    def wait_in_c(self, task=None):
         """Start a thread that waits where no frame of Python tells it."""
         lock = threading.Lock()
         lock.acquire()
-        return self.start(lock.acquire, lock.release, around)
+        return self.start(lock.acquire, lock.release, task)
 
     def end(self):
         for end in self._ends:
@@ -66,7 +68,7 @@ def crew():
 
 def test_a_thread_that_a_waiting_task_has_started_gets_help_soon(crew):
     running = RunningTasks(1)
-    crew.wait(running.running)
+    crew.wait(running)
     child = crew.wait()
 
     assert running.patience_with(child) == PATIENCE
@@ -74,7 +76,7 @@ def test_a_thread_that_a_waiting_task_has_started_gets_help_soon(crew):
 
 def test_a_thread_that_a_task_waits_for_in_c_gets_help_in_the_end(crew):
     running = RunningTasks(1)
-    crew.wait_in_c(running.running)
+    crew.wait_in_c(running)
     child = crew.wait()
 
     assert running.patience_with(child) == LONG_PATIENCE
@@ -83,14 +85,30 @@ def test_a_thread_that_a_task_waits_for_in_c_gets_help_in_the_end(crew):
 def test_a_thread_that_is_older_than_the_tasks_gets_no_help(crew):
     running = RunningTasks(1)
     older = crew.wait()
-    crew.wait(running.running)
+    crew.wait(running)
 
     assert running.patience_with(older) is None
 
 
+def test_a_thread_with_the_id_of_an_older_one_that_has_ended_gets_help(crew):
+    running = RunningTasks(1)
+    older = threading.Thread(target=bool)
+    older.start()
+    running.begin()
+    older.join()
+    child = crew.wait()
+    threads = {one.ident: one for one in threading.enumerate()}
+    threads[child]._ident = older.ident  # as the system may have it
+    try:
+        assert running.patience_with(older.ident) is not None
+    finally:
+        threads[child]._ident = child
+        running.end()
+
+
 def test_nobody_gets_help_while_a_worker_does_something_else(crew):
     running = RunningTasks(2)
-    crew.wait(running.running)
+    crew.wait(running)
 
     assert running.patience_with(crew.wait()) is None
 
@@ -98,7 +116,7 @@ def test_nobody_gets_help_while_a_worker_does_something_else(crew):
 def test_help_is_due_when_a_thread_has_waited_for_so_long(crew):
     times = iter([0.0, PATIENCE / 2, PATIENCE, 2 * PATIENCE, 3 * PATIENCE])
     running = RunningTasks(1)
-    crew.wait(running.running)
+    crew.wait(running)
     child = crew.wait()
     waiting = WaitingThreads(running, clock=lambda: next(times))
 

@@ -73,8 +73,11 @@ class ExecutorBackend(RemoteBackend):
         helper, run = self._helper, functools.partial(context.copy().run, run_as_worker)
 
         def run_noted() -> Any:
-            with helper.running.running():
+            helper.running.begin()
+            try:
                 return run(call, chunk)
+            finally:
+                helper.running.end()
 
         future = ThreadFuture(self._executor, run_noted)
         helper.watch(future)
