@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import operator
 import types
 import weakref
 from collections.abc import Callable, Iterator
@@ -89,6 +90,8 @@ class Footprint:
         self._visited.add(id(value))
         if kind is types.FunctionType:
             self._add_function(value)
+        elif kind is functools.partial:
+            self._add_partial(value)
         elif not _is_fixed(value):
             raise _NoFootprintError
 
@@ -112,6 +115,14 @@ class Footprint:
             self._names.append((space, name, found))
             self._add(found)
 
+    def _add_partial(self, partial: functools.partial[Any]) -> None:
+        func, *values = parts = _parts_of(partial)
+        given = [*partial.args, *values[1:]]
+        if partial.__dict__ or not ATOMIC_TYPES.issuperset(map(type, given)):
+            raise _NoFootprintError
+        self._functions.append((weakref.ref(partial), parts))
+        self._add(func)
+
 
 def footprint_of(func: Callable[..., Any]) -> Footprint | None:
     """Return the footprint of *func*; `None` if it has none."""
@@ -121,8 +132,11 @@ def footprint_of(func: Callable[..., Any]) -> Footprint | None:
         return None
 
 
-def _parts_of(function: types.FunctionType) -> tuple[Any, ...]:
+def _parts_of(function: Any) -> tuple[Any, ...]:
     """Return what *function* consists of: atomic values and objects that do not change."""
+    if type(function) is functools.partial:
+        keywords = function.keywords
+        return (function.func, function.args, *keywords, *keywords.values())
     return (
         function.__code__,
         function.__defaults__,
@@ -140,7 +154,7 @@ def _contents_of(cells: tuple[types.CellType, ...]) -> Iterator[Any]:
 
 
 def _is_same(parts: tuple[Any, ...], known: tuple[Any, ...]) -> bool:
-    return all(one is other for one, other in zip(parts, known, strict=True))
+    return len(parts) == len(known) and all(map(operator.is_, parts, known))
 
 
 def _can_be_compared(function: types.FunctionType) -> bool:

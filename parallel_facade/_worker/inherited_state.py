@@ -10,6 +10,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import types
@@ -93,7 +94,12 @@ def _read_decimal() -> Any:
     import decimal
 
     context = decimal.getcontext()
-    return None if _fields_of(context) == _fields_of(_new_decimal()) else context.copy()
+    return None if _fields_of(context) == _usual_fields() else context.copy()
+
+
+@functools.cache
+def _usual_fields() -> tuple[Any, ...]:
+    return _fields_of(_new_decimal())
 
 
 def _new_decimal() -> Any:
@@ -130,7 +136,8 @@ def _read_errors() -> Any:
 def _write_errors(found: Any) -> None:
     import numpy as np
 
-    kinds, handler = (ERROR_DEFAULTS, None) if found is None else found
+    state: tuple[Any, Any] = (ERROR_DEFAULTS, None) if found is None else found
+    kinds, handler = state
     np.seterr(**kinds)
     np.seterrcall(handler)
 

@@ -79,6 +79,8 @@ def again(pool, packed):
         (lambda x: math.hypot(x, RATE), (1,)),
         (by_helper, (1, 2)),
         (os.path.join, ("a", "b")),
+        (functools.partial(by_helper, power=2), (3,)),
+        (functools.partial(functools.partial(math.hypot, 3), 4), ()),
         (lambda rows: [len(one) for one in rows], ([[1], [2, 3], {"a": (1, None)}],)),
     ],
 )
@@ -113,7 +115,8 @@ def with_a_list(x, seen=[]):  # noqa: B006
     ("func", "args"),
     [
         (Holder().method, (1,)),
-        (functools.partial(by_helper, 1), ()),
+        (functools.partial(len, ROWS), ()),
+        (functools.partial(Holder().method, 1), ()),
         (lambda x: ROWS and x, (1,)),
         (sets, (1,)),
         (with_attributes, (1,)),
@@ -175,6 +178,13 @@ def test_cells_of_a_closure_are_followed(again):
 
     assert again(add, 1)
     assert not again(add, 1, change=change)
+
+
+def test_arguments_of_a_partial_are_followed(again):
+    partial = functools.partial(by_helper, power=1)
+
+    assert again(partial, 3)
+    assert not again(partial, 3, change=lambda: partial.keywords.update(power=2))
 
 
 def test_settings_for_nested_calls_are_followed(again, pool):

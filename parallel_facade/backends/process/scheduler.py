@@ -160,10 +160,10 @@ class TaskScheduler:
             task.deadline = Deadline(LOAD_PATIENCE, clock=self._clock)
             self._on_timed()
 
-    def forget(self, call: CallHandle) -> None:
-        """Make the workers that know *call* forget it."""
-        for worker in self.workers:
-            if call.number in worker.known_calls:
+    def forget(self, *calls: CallHandle) -> None:
+        """Make the workers that know any of *calls* forget it, unless they keep it."""
+        for call, worker in itertools.product(calls, self.workers):
+            if call.number in worker.known_calls and not call.sent.is_kept:
                 worker.known_calls.discard(call.number)
                 worker.channel.queue(MessageType.FORGET, call.number)
                 if call.payload.size >= LARGE_CALL_BYTES:
