@@ -355,9 +355,16 @@ class MapRun:
                 self._settle_so_far(future)
 
     def _adopt_rests(self) -> None:
-        """Take over the rests of chunks that were split, and drop what else has come."""
+        """Take over the rests of chunks that were split, and drop what else has come.
+
+        1. main thread  takes the split of a chunk from the queue
+        2. user         presses Ctrl-C; the interrupt is raised before the split is anywhere
+        3. main thread  takes the split of that rest: of a chunk that it does not know
+
+        The back-end stops such tasks when the call is dropped.
+        """
         while (arrival := self._queue.take(0)) is not None:
-            if isinstance(arrival, Split):
+            if isinstance(arrival, Split) and arrival.future in self._in_flight:
                 self._adopt_rest(arrival)
 
     def _adopt_rest(self, split: Split) -> None:

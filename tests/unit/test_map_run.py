@@ -701,3 +701,16 @@ def test_a_quick_input_is_pulled_while_results_are_ready(map_on, stepped):
     run.fill()
     assert len(stepped.unfinished()) == 4
     assert take(run) == [0]
+
+
+def test_a_split_of_a_rest_that_an_interrupt_has_lost(map_on, stepped):
+    run = map_on(double, range(8))
+    run.fill()
+    busy = stepped.tasks[0]
+    rest = busy.split(2)
+    assert run._queue.take(0).rest is rest, "it is taken, and then Ctrl-C is raised"
+    rest.split(1)
+
+    run.close(stop_running=True)
+
+    assert not rest.cancelled(), "the back-end stops it, when the call is dropped"
