@@ -133,6 +133,22 @@ class _Picture:
         return self._objects.get(id(shape))
 
 
+class _Compared(NamedTuple):
+    """An object that was compared, and what came of it.
+
+    Attributes:
+        obj: The object.
+        data: Its payload at that time.
+        numbers: In the payload, the numbers of the callable's parts, by their ids.
+        answers: By the id of each part that it holds, whether that has changed.
+    """
+
+    obj: Any
+    data: bytes
+    numbers: dict[int, int]
+    answers: dict[int, bool]
+
+
 class ChangedParts:
     """Finds changed objects of one callable.
 
@@ -148,6 +164,7 @@ class ChangedParts:
         self._known: dict[tuple[str, str], Any] = {}
         self._before: _Picture | None = None
         self._answers: dict[int, bool] = {}
+        self._last: _Compared | None = None
 
     def forget_answers(self) -> None:
         """Look again at every object that is asked for from now on."""
@@ -159,22 +176,38 @@ class ChangedParts:
             return False
         if (answer := self._answers.get(id(obj))) is None:
             try:
-                self._compare(obj)
+                if not self._answers and self._last is not None and id(obj) in self._last.answers:
+                    self._look_again(self._last)
+                if id(obj) not in self._answers:
+                    self._compare(obj)
             except Exception:  # it cannot be packed alone, or is made in a way of its own
                 self._answers[id(obj)] = True
             answer = self._answers[id(obj)]
         return answer
 
+    def _look_again(self, last: _Compared) -> None:
+        """Give the answers of the last time if the object that was compared is still as it was."""
+        packed = self._pack(last.obj)
+        if packed.data == last.data and self._numbers_in(packed) == last.numbers:
+            self._answers.update(last.answers)
+
+    def _numbers_in(self, packed: Packed) -> dict[int, int]:
+        """Return the number of each part of the callable in *packed*, by the part's id."""
+        return {key: number for key, (number, _) in packed.memo.items() if key in self._numbers}
+
     def _compare(self, obj: Any) -> None:
         """Answer for *obj* and for all parts of the callable that it holds."""
         if self._packed is not None:
             self._before, self._packed = _Picture(self._packed, self._known), None
-        before, now = self._before, _Picture(self._pack(obj), self._known)
+        packed = self._pack(obj)
+        before, now = self._before, _Picture(packed, self._known)
         assert before is not None, "it is made from the payload"
         comparison = _Comparison(before, now, self._numbers)
         comparison.run(before.shapes[self._numbers[id(obj)]], now.root)
-        self._answers.update(comparison.answers())
-        self._answers.setdefault(id(obj), True)
+        answers = comparison.answers()
+        answers.setdefault(id(obj), True)
+        self._answers.update(answers)
+        self._last = _Compared(obj, packed.data, self._numbers_in(packed), answers)
 
 
 class _Comparison:

@@ -7,7 +7,7 @@ A task may make a call from a thread of its own, on the back-end that runs it:
 
 Such a thread needs help: another thread that runs its chunks. Others that wait have to wait, since
 the program has said how many tasks may run at a time. Python does not tell who has started a
-thread. It began after its task, and its task stands in a function that waits.
+thread. It began after its task, and its task stands in a function, or in C code, that waits.
 
 Guarantees:
     - A thread that is older than all running tasks gets no help.
@@ -16,9 +16,11 @@ Guarantees:
 
 from __future__ import annotations
 
+import platform
 import sys
 import threading
 from collections.abc import Collection
+from contextlib import suppress
 from time import monotonic
 from typing import Final
 
@@ -28,8 +30,8 @@ PATIENCE: Final = 0.05
 """Seconds for which a thread waits that a task seems to wait for."""
 
 LONG_PATIENCE: Final = 5.0
-"""Seconds for which a thread waits if tasks that are older seem to compute: they may also wait in
-C code for it, such as in `queue.SimpleQueue.get`, or look now and then whether it has ended."""
+"""Seconds for which a thread waits if tasks that are older seem to compute: they may also look now
+and then whether it has ended."""
 
 WAITING_PACKAGES: Final = frozenset(
     {"threading", "queue", "concurrent", "asyncio", "selectors", "multiprocessing", __package__}
@@ -49,6 +51,9 @@ class RunningTasks:
         # By the id of the thread that runs it: the threads that were there before. Not their ids,
         # which the system gives to new threads when the old ones have ended.
         self._older: dict[int, list[threading.Thread]] = {}
+        self._places: dict[
+            int, tuple[int, int]
+        ] = {}  # where its thread stood when it was looked at
 
     def begin(self) -> None:
         """Note that the current thread begins a task."""
@@ -56,7 +61,9 @@ class RunningTasks:
 
     def end(self) -> None:
         """Note that the task of the current thread has ended."""
-        del self._older[threading.get_ident()]
+        me = threading.get_ident()
+        del self._older[me]
+        self._places.pop(me, None)
 
     def patience_with(self, thread: int) -> float | None:
         """Return how long *thread* has to wait until it gets help; `None` if it gets none.
@@ -71,14 +78,35 @@ class RunningTasks:
         tasks = [task for task, older in running.items() if waiting not in older]
         if not tasks:
             return None
-        return PATIENCE if any(map(_waits, tasks)) else LONG_PATIENCE
+        waits = [self._waits(task) for task in tasks]  # all: their places are needed the next time
+        return PATIENCE if any(waits) else LONG_PATIENCE
+
+    def _waits(self, task: int) -> bool:
+        """Return whether the thread of *task* stands in something that waits."""
+        if (frame := sys._current_frames().get(task)) is None:
+            return False
+        place = id(frame), frame.f_lasti
+        is_where_it_was = self._places.get(task) == place
+        self._places[task] = place
+        module = str(frame.f_globals.get("__name__"))
+        if module.partition(".")[0] in WAITING_PACKAGES:
+            return True
+        return is_where_it_was and _is_in_futex(task)
 
 
-def _waits(thread: int) -> bool:
-    """Return whether *thread* stands in a function that waits for something."""
-    frame = sys._current_frames().get(thread)
-    module = "" if frame is None else str(frame.f_globals.get("__name__"))
-    return module.partition(".")[0] in WAITING_PACKAGES
+FUTEX: Final = {"x86_64": b"202", "aarch64": b"98"}.get(platform.machine())
+"""The number of the system call in which threads wait for locks and queues, on Linux."""
+
+
+def _is_in_futex(thread: int) -> bool:
+    """Return whether *thread* waits for a lock, or a queue, in C; false where nothing tells it.
+
+    So does a thread that waits for the GIL; but that one moves on.
+    """
+    native = next((one.native_id for one in threading.enumerate() if one.ident == thread), None)
+    with suppress(OSError), open(f"/proc/self/task/{native}/syscall", "rb") as file:
+        return FUTEX is not None and file.read().partition(b" ")[0] == FUTEX
+    return False
 
 
 class WaitingThreads:

@@ -233,6 +233,25 @@ def case_what_the_consumer_changes(pmap):
 case_what_the_consumer_changes.needs_processes = True
 
 
+def case_marks_that_are_exchanged_between_two_items(pmap):
+    waiting, done = object(), object()
+    jobs = [Node(waiting), Node(waiting), Node(waiting)]
+    for job in jobs:
+        job.links = jobs
+    results = imap(
+        lambda job: (job.name is waiting, job.name is done),
+        jobs,
+        **{**pmap.keywords, "buffersize": 1, "chunksize": 1},
+    )
+
+    assert next(results) == (True, False)
+    jobs[2].name = done
+    assert list(results)[-1] == (False, True)
+
+
+case_marks_that_are_exchanged_between_two_items.needs_processes = True
+
+
 def case_large_arrays_that_were_not_changed(pmap):
     holder = Holder()
     holder.array = np.zeros(1 << 17)
