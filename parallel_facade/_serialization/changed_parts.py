@@ -56,6 +56,9 @@ class Shape:
 
     def __new__(cls, *args: Any, **kwds: Any) -> Any:
         """Note the arguments of a call."""
+        if len(args) == 2 and isinstance(args[0], Shape | _ClassShape) and type(args[1]) is not str:
+            # It may be a function that gives an object its state; its result is then dropped.
+            args[0].steps.append((cls, args[1]))
         if cls.origin is not None and cls.origin[0].startswith(OURS):
             # A function of ours may return a class, of which the payload then makes objects.
             return _ClassShape(cls.origin[1], (Shape,), {"steps": [cls, args, kwds]})

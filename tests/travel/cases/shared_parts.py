@@ -233,6 +233,40 @@ def case_what_the_consumer_changes(pmap):
 case_what_the_consumer_changes.needs_processes = True
 
 
+class WithASetter:
+    def __init__(self):
+        self.value = 0
+
+    def __reduce__(self):
+        return WithASetter, (), {"value": self.value}, None, None, give_value
+
+
+def give_value(one, state):
+    one.value = state["value"]
+
+
+def case_what_is_given_to_an_object_by_a_function(pmap):
+    numbers = [0]
+    holder = Node(lambda: list(numbers))
+    setter = WithASetter()
+
+    def changing():
+        for number in (1, 2):
+            numbers[0] = setter.value = number
+            yield holder
+            yield setter
+
+    def look(one):
+        is_part = one is holder or one is setter
+        return is_part, one.name() if isinstance(one, Node) else one.value
+
+    found = list(imap(look, changing(), **pmap.keywords))
+    assert found == [(False, [1]), (False, 1), (False, [2]), (False, 2)]
+
+
+case_what_is_given_to_an_object_by_a_function.needs_processes = True
+
+
 def case_marks_that_are_exchanged_between_two_items(pmap):
     waiting, done = object(), object()
     jobs = [Node(waiting), Node(waiting), Node(waiting)]
