@@ -111,7 +111,7 @@ class Helper:
     """
 
     def __init__(self, workers: int) -> None:
-        self.running = RunningTasks(workers)
+        self.running: RunningTasks = RunningTasks(workers)
         self._waiting = WaitingThreads(self.running)
         # Guards _futures. Reentrant: garbage collection may end a future in any line.
         self._lock = threading.RLock()
