@@ -34,9 +34,9 @@ LONG_PATIENCE: Final = 5.0
 and then whether it has ended."""
 
 WAITING_PACKAGES: Final = frozenset(
-    {"threading", "queue", "concurrent", "asyncio", "selectors", "multiprocessing", __package__}
+    {"threading", "queue", "concurrent", "asyncio", "selectors", "multiprocessing"}
 )
-"""Modules and packages of functions in which a task waits for a thread."""
+"""Modules and packages of the functions in Python in which tasks wait for threads."""
 
 
 class RunningTasks:

@@ -16,6 +16,7 @@ from parallel_facade.backends.waiting_threads import (
 )
 
 SECONDS = 60
+LOOKS = 10_000
 
 
 class Crew:
@@ -72,7 +73,7 @@ def test_a_thread_that_a_waiting_task_has_started_gets_help_soon(crew):
     crew.wait(running)
     child = crew.wait()
 
-    assert running.patience_with(child) == PATIENCE
+    assert PATIENCE in (running.patience_with(child) for _ in range(LOOKS))
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/syscall"), reason="needs /proc/PID/syscall")
@@ -81,8 +82,8 @@ def test_a_thread_that_a_task_waits_for_in_c_gets_help_soon(crew):
     crew.wait_in_c(running)
     child = crew.wait()
 
-    assert running.patience_with(child) == LONG_PATIENCE, "it may be about to move on"
-    assert running.patience_with(child) == PATIENCE
+    # It may look once before the task stands there, and once to see that it does not move on.
+    assert PATIENCE in (running.patience_with(child) for _ in range(LOOKS))
 
 
 def test_a_thread_gets_help_in_the_end_if_its_task_seems_to_compute(crew):
@@ -95,7 +96,7 @@ def test_a_thread_gets_help_in_the_end_if_its_task_seems_to_compute(crew):
     crew.start(look_now_and_then, lambda: ended.append(None), running)
     child = crew.wait()
 
-    assert {running.patience_with(child) for _ in range(50)} >= {LONG_PATIENCE}
+    assert LONG_PATIENCE in (running.patience_with(child) for _ in range(LOOKS))
 
 
 def test_a_thread_that_is_older_than_the_tasks_gets_no_help(crew):
@@ -134,6 +135,7 @@ def test_help_is_due_when_a_thread_has_waited_for_so_long(crew):
     running = RunningTasks(1)
     crew.wait(running)
     child = crew.wait()
+    assert PATIENCE in (running.patience_with(child) for _ in range(LOOKS)), "the task stands there"
     waiting = WaitingThreads(running, clock=lambda: next(times))
 
     assert [waiting.due(ids) for ids in ([child], [child], [child], [], [child])] == [
