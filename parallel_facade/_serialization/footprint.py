@@ -141,6 +141,11 @@ def _parts_of(function: Any) -> tuple[Any, ...]:
         function.__code__,
         function.__defaults__,
         function.__kwdefaults__,
+        function.__name__,
+        function.__qualname__,
+        function.__doc__,
+        len(function.__dict__),  # of a function with attributes there is no footprint
+        getattr(function, "__annotate__", None),
         *(_contents_of(function.__closure__ or ())),
     )
 
@@ -169,6 +174,8 @@ def _can_be_compared(function: types.FunctionType) -> bool:
 def _has_annotations(function: types.FunctionType) -> bool:
     """Return whether *function* has annotations that may be of the program's own classes."""
     if (annotate := getattr(function, "__annotate__", None)) is not None:
+        if type(annotate) is not types.FunctionType:
+            return True
         code, space = annotate.__code__, annotate.__globals__
         return bool(code.co_freevars) or any(
             not _is_fixed(space[name]) for name in global_names(code) if name in space

@@ -180,6 +180,24 @@ def test_cells_of_a_closure_are_followed(again):
     assert not again(add, 1, change=change)
 
 
+@pytest.mark.parametrize("of_helper", [False, True])
+@pytest.mark.parametrize("name", ["factor", "__name__", "__doc__"])
+def test_attributes_of_functions_are_followed(again, monkeypatch, name, of_helper):
+    space = of_a_script("def f(x): return x\ndef g(x): return f(x)\n")
+    func = space["f" if of_helper else "g"]
+
+    assert again(space["g"], 1)
+    assert not again(space["g"], 1, change=lambda: setattr(func, name, "new"))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="new in Python 3.14")
+def test_annotations_by_any_callable(again):
+    func = of_a_script("def f(x): return x")["f"]
+    func.__annotate__ = type("Annotate", (), {"__call__": lambda self, _: {}})()
+
+    assert not again(func, 1)
+
+
 def test_arguments_of_a_partial_are_followed(again):
     partial = functools.partial(by_helper, power=1)
 

@@ -9,24 +9,20 @@ has changed, that one holds; also one that is not plain, since it may have chang
 Guarantees:
     - A name that the caller has not got, and that a task has set, stays set.
     - A list, set or dictionary that the caller has replaced has changed, also by an equal one.
-    - A function that a task has kept reads the globals of the current call, if the worker runs one
-      call after the other.
+    - A function or object that a task has kept goes on with the globals of the call that made it.
     - Large values of a call that has ended are not kept, unless a task has set them.
 """
 
 from __future__ import annotations
 
-import builtins
 import pickle
 import sys
-import threading
 import types
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from parallel_facade._common.call_ids import caller_of, is_from_here
 from parallel_facade._common.plain_data import PROTOCOL, is_plain
-from parallel_facade._common.worker_role import is_worker_process
 from parallel_facade._serialization.modules.replaced import times_replaced
 from parallel_facade._serialization.modules.state import ScriptRecord, worker
 
@@ -39,36 +35,23 @@ ABSENT: Final = b""
 """Stands for the pickled value of a name that the caller has not sent."""
 
 
-CODE_TYPES: Final = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type)
-"""Globals that functions need for their work, and that are small."""
-
-
-GONE: Final = -1
-"""Instead of a count: the program has no such name."""
-
-
-def replaced_in(
-    space: dict[str, Any], reads: dict[str, Any], names: Collection[str]
-) -> dict[str, int]:
+def replaced_in(space: dict[str, Any], reads: dict[str, Any]) -> dict[str, int]:
     """Return how often the program has given another object to the names of mutable values.
 
     Args:
         space: The globals of a script.
         reads: The globals to send.
-        names: All names that are read.
 
     Returns:
-        The names for which it has, since they were sent first, and those that are `GONE`.
+        The names for which it has, since they were sent first.
     """
     if space is not getattr(sys.modules.get(MAIN), "__dict__", None):
         return {}
-    counts = {
+    return {
         name: count
         for name, value in reads.items()
         if (count := times_replaced((MAIN, ""), name, value))
     }
-    known = vars(builtins)
-    return counts | {name: GONE for name in names if name not in space and name not in known}
 
 
 def follow_script(call_id: str, pinned: dict[str, Any]) -> types.ModuleType:
@@ -82,7 +65,7 @@ def follow_script(call_id: str, pinned: dict[str, Any]) -> types.ModuleType:
         return types.ModuleType(MAIN)
     key = caller_of(call_id)
     before = worker.scripts.pop(key, None)
-    module = (None if before is None else before.ended) or types.ModuleType(MAIN)
+    module = types.ModuleType(MAIN)
     space = vars(module)
     inherited = {} if before is None else {**before.inherited, **dict(_left_by(before))}
     record = ScriptRecord(space, inherited)
@@ -92,22 +75,15 @@ def follow_script(call_id: str, pinned: dict[str, Any]) -> types.ModuleType:
     for name, (blob, value) in inherited.items():
         if blob is ABSENT and name not in space:
             space[name] = value
-    record.carried, record.begun = space.keys() - pinned.keys(), dict(space)
+    record.carried = space.keys() & (inherited.keys() - pinned.keys())
     return module
 
 
 def _left_by(record: ScriptRecord) -> Iterator[tuple[str, tuple[bytes, Any]]]:
     """Yield what a later call may use of a call: the caller's value then, and the value now."""
     for name, value in record.space.items():
-        if name.startswith("__"):
-            continue
-        if name in record.arrived:
-            blob = record.arrived[name]
-        elif name in record.inherited:
-            blob = record.inherited[name][0]
-        else:
-            blob = None if name in record.begun and record.begun[name] is value else ABSENT
-        if blob is not None:
+        blob = record.arrived.get(name, ABSENT)
+        if blob is not None and not name.startswith("__"):
             yield name, (blob, value)
 
 
@@ -131,17 +107,6 @@ def fill_script(
         if name not in record.arrived and (name not in space or name in record.carried):
             record.carried.discard(name)
             space[name] = _value_to_use(record, name, value, counts.get(name, 0))
-    for name in [name for name in counts if counts[name] == GONE]:
-        _take_away(record, name)
-
-
-def _take_away(record: ScriptRecord, name: str) -> None:
-    """Delete a name that the program had once, unless a task has set it since it has not."""
-    blob, _ = record.inherited.get(name, (None, None))
-    if name in record.carried and blob is not ABSENT:
-        record.carried.discard(name)
-        record.inherited.pop(name, None)
-        del record.space[name]
 
 
 def _value_to_use(record: ScriptRecord, name: str, value: Any, count: int) -> Any:
@@ -157,11 +122,5 @@ def leave_script(module: types.ModuleType) -> None:
     record = worker.records.pop(id(space), None)
     if record is None:
         return
-    left = {name: value for name, (_, value) in _left_by(record)}
-    # A thread that a task has left may still read the globals.
-    if is_worker_process() and threading.active_count() == 1:
-        for name in [name for name in space if name not in left]:
-            if name.startswith("__") or not isinstance(space[name], CODE_TYPES):
-                del space[name]
-        record.ended = module
-    record.space = left
+    # Another dictionary: what a task has kept elsewhere still reads the globals of its own call.
+    record.space = {name: value for name, (_, value) in _left_by(record)}

@@ -54,8 +54,6 @@ class ScriptRecord:
             the value in the worker.
         arrived: The names that came with the call, with the value if that is plain, pickled.
         carried: The names that come from an earlier call, and not with this one.
-        begun: The globals with which the call began.
-        ended: The module itself, once its call has ended, for the next call.
     """
 
     def __init__(self, space: dict[str, Any], inherited: dict[str, tuple[bytes, Any]]) -> None:
@@ -63,8 +61,6 @@ class ScriptRecord:
         self.inherited = inherited
         self.arrived: dict[str, bytes | None] = {}
         self.carried: set[str] = set()
-        self.begun: dict[str, Any] = {}
-        self.ended: types.ModuleType | None = None
 
 
 class WorkerState:

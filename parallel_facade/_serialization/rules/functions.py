@@ -160,7 +160,7 @@ def function_state(
             contents,
             attributes | annotations,
             function.__dict__,
-            {} if in_module else replaced_in(space, reads, names),
+            {} if in_module else replaced_in(space, reads),
         )
     )
 

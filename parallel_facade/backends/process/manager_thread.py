@@ -1,6 +1,6 @@
 """The thread that talks to all workers.
 
-    submit ─► pending ─► idle handle ──TASK──► worker
+    submit ─► pending ··· idle handle ──TASK──► worker
     (any thread)           │   ▲                  │
     future ◄── resolve ◄───┘   └───── REPORT ◄────┘     end of a channel = death of its worker
                (manager thread, no lock held)
@@ -12,8 +12,8 @@ Guarantees:
       is known, or it is known that the item did not run.
     - Futures are resolved with no lock held; no user object is decoded or called here.
     - No send or receive ever waits: a stopped worker or a full channel delays nothing else.
-    - No interrupt comes between two steps of handing out and sending: it is raised in the main
-      thread, which defers it there.
+    - Only the manager thread hands out tasks and sends. An interrupt is raised in the main thread,
+      so it cannot come between two steps of that.
 
 Assumes:
     - The pool starts a new process for each one that exits, and `adopt` is called with it.
@@ -33,7 +33,6 @@ from typing import Any
 
 from parallel_facade._common.callback_thread import CallbackThread
 from parallel_facade._common.deadlines import Clock, Deadline
-from parallel_facade._common.deferred_signals import DeferredSignals
 from parallel_facade._common.errors import PoolClosedError
 from parallel_facade._common.interrupt_safety import SafeCondition
 from parallel_facade._common.threads import new_thread
@@ -122,17 +121,16 @@ class ManagerThread:
         return CallHandle(SentCall(next(self._numbers), payload), self._control)
 
     def submit(self, task: Task) -> None:
-        """Run *task* on the next idle worker; send it here and now, if there is one."""
-        with DeferredSignals(), self._lock:
+        """Run *task* on the next idle worker."""
+        with self._lock:
             if self._broken is not None:
                 raise self._broken
             if self._closing:
                 raise PoolClosedError("the process back-end is closed")
+            # Else an earlier task has woken the thread or found no idle worker: a report will come.
+            must_wake = not self._scheduler.pending
             self._scheduler.pending.append(task)
-            # First, so that a worker has forgotten an ended call when another one begins.
-            self._scheduler.forget(*self._dropped.copy())
-            self._scheduler.hand_out()
-            must_wake = self._lacks_workers()
+            must_wake |= self._lacks_workers()
         if must_wake:
             self._selector.wake()
         task.add_done_callback(self._note_cancelling)
@@ -264,6 +262,7 @@ class ManagerThread:
             listened_at = self._clock()
             for event in self._selector.select(self._seconds_to_next()):
                 self._handle(event)
+            # First, so that a worker has forgotten an ended call when the next one begins.
             self._forget_dropped()
             with self._lock:
                 self._scheduler.hand_out()

@@ -200,26 +200,29 @@ TABLE = {}
 LARGE = None
 
 
+class Client:
+    def get(self, x):
+        return CONFIG.size + x, scaled(x)
+
+
+CONFIG = Thing(10)
+
+
 def keep(x):
     global KEPT
     if KEPT is None:
-        KEPT = lambda: (SCALE, scaled(x))  # noqa: E731
-    return KEPT()
+        KEPT = Client().get, lambda: CONFIG.size
+    return x
 
 
-def case_a_kept_function_reads_the_current_globals(pmap):
-    global SCALE
+def case_what_a_task_has_kept_goes_on_with_its_globals(pmap):
     with Pool(pmap.keywords["backend"], workers=1) as pool:
-        first = pool.pmap(keep, [5])
-        SCALE += 1
-        try:
-            assert pool.pmap(keep, [5]) == [(SCALE, scaled(5))]
-        finally:
-            SCALE -= 1
-    assert first == [(SCALE, scaled(5))]
+        assert pool.pmap(keep, [5]) == [5]
+        assert pool.pmap(lambda x: x, [6]) == [6]
+        assert pool.pmap(lambda x: (KEPT[0](x), KEPT[1]()), [7]) == [((17, scaled(7)), 10)]
 
 
-case_a_kept_function_reads_the_current_globals.needs_processes = True
+case_what_a_task_has_kept_goes_on_with_its_globals.needs_processes = True
 
 
 def push(x):
