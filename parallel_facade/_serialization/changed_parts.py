@@ -20,7 +20,8 @@ from __future__ import annotations
 import io
 import pickle
 import types
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from math import copysign
 from typing import Any, Final, NamedTuple
 
@@ -32,6 +33,7 @@ LEAF_TYPES: Final = (type, types.ModuleType, types.BuiltinFunctionType, types.Co
 """What is sent once for a call, or by name: it is the same if it is the same object."""
 
 BYTES: Final = (bytes, bytearray, memoryview)
+CONTAINERS: Final = (list, dict, set, bytearray, memoryview)
 
 
 class Packed(NamedTuple):
@@ -125,11 +127,19 @@ class _Picture:
         self.root = unpickler.load()
         self.shapes: dict[int, Any] = unpickler.memo.copy()
         """By number."""
+        self._shared: set[int] | None = None  # ids of shapes; counted when it is asked for
         self._objects = {
             id(self.shapes[number]): obj
             for number, obj in packed.memo.values()
             if number in self.shapes
         }
+
+    def is_shared(self, shape: Any) -> bool:
+        """Return whether several places hold a list, set or dictionary, or its bytes."""
+        if self._shared is None:
+            counts = Counter(id(part) for one in self.shapes.values() for part in _parts_of(one))
+            self._shared = {key for key, count in counts.items() if count > 1}
+        return isinstance(shape, CONTAINERS) and id(shape) in self._shared
 
     def object_of(self, shape: Any) -> Any:
         """Return the object that *shape* stands for; `None` if it is not known."""
@@ -274,7 +284,7 @@ class _Comparison:
     def _is_same_leaf(self, before: Any, now: Any) -> bool | None:
         """Return whether two shapes are the same; `None` if that depends on what they hold."""
         was, is_now = self._before.object_of(before), self._now.object_of(now)
-        if isinstance(is_now, LEAF_TYPES) or _is_self_contained(is_now):
+        if isinstance(is_now, LEAF_TYPES):
             return was is is_now
         is_object = isinstance(now, Shape) and is_now is not None
         if (is_object or id(is_now) in self._numbers) and was is not is_now:
@@ -282,31 +292,33 @@ class _Comparison:
         return True if now is before else self._is_same_content(before, now)
 
     def _is_same_content(self, before: Any, now: Any) -> bool | None:
-        if isinstance(now, BYTES):
-            return isinstance(before, BYTES) and before == now
         are_shapes = isinstance(before, Shape) and isinstance(now, Shape)
-        if type(before) is not type(now) and not are_shapes:
+        are_bytes = isinstance(before, BYTES) and isinstance(now, BYTES)
+        is_alike = type(before) is type(now) or are_shapes or are_bytes
+        if not is_alike or not self._may_be_one(before, now):
             return False
-        if self._partners.setdefault(id(before), id(now)) != id(now):
-            return False  # two objects now, which were one
+        if are_bytes:
+            return bool(before == now)
         if isinstance(now, set | frozenset):
-            return ATOMIC_TYPES.issuperset(map(type, now)) and before == now
+            is_plain = ATOMIC_TYPES.issuperset(map(type, now))
+            return is_plain and _typed(before) == _typed(now)
         return None
 
+    def _may_be_one(self, before: Any, now: Any) -> bool:
+        """Return whether the two may stand for one object, by its type and by who else holds it."""
+        was, is_now = self._before.object_of(before), self._now.object_of(now)
+        if was is not None and is_now is not None:
+            if type(was) is not type(is_now):
+                return False
+            if was is not is_now and self._before.is_shared(before):
+                return False  # it was one object with what another place holds
+        # Else there are two objects now, which were one.
+        return self._partners.setdefault(id(before), id(now)) == id(now)
 
-def _is_self_contained(obj: Any) -> bool:
-    """Return whether *obj* is a function that holds nothing that could change."""
-    if type(obj) is not types.FunctionType:
-        return False
-    return all(type(content) in ATOMIC_TYPES for content in _contents_of(obj.__closure__ or ()))
 
-
-def _contents_of(cells: tuple[types.CellType, ...]) -> Iterator[Any]:
-    for cell in cells:
-        try:
-            yield cell.cell_contents
-        except ValueError:
-            yield None  # it is empty
+def _typed(values: Any) -> set[tuple[type, str]]:
+    """Return *values* so that 1 and True, and 0.0 and -0.0, are different."""
+    return {(type(one), repr(one)) for one in values}
 
 
 def _is_same_value(before: Any, now: Any) -> bool:
@@ -323,4 +335,4 @@ def _parts_of(shape: Any) -> list[Any]:
         return [*shape, *shape.values()]
     if isinstance(shape, type):
         return shape.__dict__.get("steps", [])  # type: ignore[no-any-return]
-    return [kind, *shape.steps]
+    return [kind, *shape.steps] if isinstance(shape, Shape) else []

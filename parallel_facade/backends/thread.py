@@ -8,7 +8,8 @@ after the other; see `waiting_threads`.
 
 Guarantees:
     - A task that was cancelled before a loop took it does not run.
-    - No more tasks run than there are loops, but for those that running tasks wait for.
+    - No more tasks run than there are loops, but for those of threads that running tasks seem to
+      wait for; see `waiting_threads` for when that is wrong.
     - `close(cancel=True)` does not wait for a running task; its thread ends when the task ends.
 
 Assumes:

@@ -11,7 +11,12 @@ thread. It began after its task, and its task stands in a function, or in C code
 
 Guarantees:
     - A thread that is older than all running tasks gets no help.
-    - A thread that a task waits for gets help, however the task waits.
+    - A thread that a task has started, and waits for, gets help, however the task waits.
+
+Not guaranteed:
+    - A thread that began after a task which waits for something else is taken for its own, and gets
+      help. So does any that began after it and waits for more than `LONG_PATIENCE`.
+    - A task that waits for a thread which is older than itself may wait for ever.
 """
 
 from __future__ import annotations

@@ -267,6 +267,65 @@ def case_what_is_given_to_an_object_by_a_function(pmap):
 case_what_is_given_to_an_object_by_a_function.needs_processes = True
 
 
+def counter():
+    count = 0
+
+    def get():
+        nonlocal count
+        count += 1
+        return count
+
+    return get
+
+
+CHANGES_OF_AN_ATTRIBUTE = {
+    "a cell": (counter, lambda one: one.name(), lambda get: get()),
+    "defaults": (
+        lambda: lambda values=(1,): list(values),
+        lambda one: setattr(one.name, "__defaults__", ([5],)),
+        lambda get: get(),
+    ),
+    "bytes": (lambda: b"a", lambda one: setattr(one, "name", bytearray(b"a")), type),
+    "a set": (lambda: {1}, lambda one: setattr(one, "name", {True}), repr),
+    "a frozenset": (lambda: frozenset({0}), lambda one: setattr(one, "name", {False}), repr),
+}
+
+
+def case_changes_that_are_easily_missed(pmap):
+    for what, (make, change, read) in CHANGES_OF_AN_ATTRIBUTE.items():
+        one, other = Node(make()), Node(make())
+        change(other)
+        expected = read(other.name)
+
+        def changing(one=one, change=change):
+            change(one)
+            yield one
+
+        found = list(imap(lambda x, read=read, one=one: read(x.name), changing(), **pmap.keywords))
+        assert found == [expected], (what, found, expected)
+
+
+case_changes_that_are_easily_missed.needs_processes = True
+
+
+def case_an_equal_list_that_is_not_shared_any_more(pmap):
+    holder, item = Holder(), Node("item")
+    holder.shared = item.own = [1]
+
+    def changing():
+        item.own = list(holder.shared)
+        yield item
+
+    def add(one):
+        holder.shared.append(2)
+        return one.own
+
+    assert list(imap(add, changing(), **pmap.keywords)) == [[1]]
+
+
+case_an_equal_list_that_is_not_shared_any_more.needs_processes = True
+
+
 def case_marks_that_are_exchanged_between_two_items(pmap):
     waiting, done = object(), object()
     jobs = [Node(waiting), Node(waiting), Node(waiting)]
